@@ -1,11 +1,11 @@
-//! Configuration of a node: layers in, validated sections out.
+//! Configuration of a node: takes layers, and gives validated sections.
 //!
-//! **Contract.** A configuration is read once. Precedence is flag, `SKEP_*` environment, file, preset, default; the
-//! origin of every value is kept. An unknown key is an error that names file, line and key. A subsystem is given its
-//! own section and nothing else.
+//! **Contract.** The node reads its configuration once. Precedence is flag, `SKEP_*` environment, file, preset,
+//! default; the origin of every value is kept. An unknown key is an error that names file, line and key. Each part of
+//! the node gets its own section and nothing else.
 //!
-//! **Must not know** what the subsystems do with their sections. It reads the one file it is told to read and binds
-//! nothing.
+//! **Must not know** what the parts do with their sections. This crate reads the one file that it is told to read and
+//! binds nothing.
 
 mod layers;
 mod listen;

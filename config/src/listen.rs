@@ -1,9 +1,10 @@
-//! Where a node listens, and what is said where it cannot.
+//! Where a node listens, and the error if it cannot.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-/// What is said if a part of the node cannot listen: which part, where, over what, why, and which setting says where.
+/// The error of a part of the node that cannot listen. It names the part, the address, the protocol, the cause, and the
+/// setting of the address.
 pub fn cannot_listen(what: &str, address: &SocketAddr, over: &str, why: &dyn Display, setting: &str) -> String {
     format!(
         "{what} cannot listen on {address} over {over}: {why}. If another process listens there, stop it, or give {setting} \
@@ -11,7 +12,7 @@ pub fn cannot_listen(what: &str, address: &SocketAddr, over: &str, why: &dyn Dis
     )
 }
 
-/// Whether two addresses cannot be listened on at once, over one protocol.
+/// Whether the node cannot listen on two addresses at once, over one protocol.
 pub(crate) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() != 0 && a.port() == b.port() && same_ip

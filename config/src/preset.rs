@@ -6,17 +6,17 @@ use std::str::FromStr;
 /// The kind of network that a node is on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Preset {
-    /// A site's own network: failover within half a second when it is quiet.
+    /// A site's own network: failover within half a second when the network is quiet.
     #[default]
     Lan,
     /// A slow or far network: patience of seconds.
     Wan,
-    /// Many nodes on one machine: more patience than a LAN, since all share two cores.
+    /// Many nodes on one machine: more patience than a LAN, since all share its cores.
     Sim,
 }
 
 impl Preset {
-    /// Its values, as a configuration file would give them.
+    /// The values of the preset, as a configuration file would give them.
     pub(crate) fn values(self) -> &'static str {
         match self {
             Self::Lan => include_str!("../presets/lan.toml"),
@@ -43,7 +43,7 @@ impl FromStr for Preset {
             "lan" => Ok(Self::Lan),
             "wan" => Ok(Self::Wan),
             "sim" => Ok(Self::Sim),
-            other => Err(format!("{other:?} is no preset; use lan, wan or sim")),
+            other => Err(format!("{other:?} is not a preset; use lan, wan or sim")),
         }
     }
 }

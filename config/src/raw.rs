@@ -1,14 +1,14 @@
-//! The configuration as it is written, before anything is checked.
+//! The configuration as the file has it, before any check.
 
 use serde::{Deserialize, Serialize};
 
-/// A configuration file. Every key may be missing; an unknown one is an error.
+/// A configuration file. Every key may be missing; an unknown key is an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawConfig {
-    /// `lan`, `wan` or `sim`.
+    /// The preset: `lan`, `wan` or `sim`.
     pub preset: Option<String>,
-    /// Who the node is.
+    /// The node's names.
     pub node: RawNode,
     /// The control plane.
     pub control: RawControl,
@@ -18,11 +18,11 @@ pub struct RawConfig {
     pub api: RawApi,
     /// The durable store.
     pub store: RawStore,
-    /// Agents that this node serves.
+    /// The agents that this node serves.
     pub agents: RawAgents,
-    /// What only a testnet may be told.
+    /// Settings that only a node of a testnet takes.
     pub testnet: RawTestnet,
-    /// Nodes to admit and dial.
+    /// The nodes to admit and dial.
     pub peers: Vec<RawPeer>,
 }
 
@@ -38,21 +38,21 @@ macro_rules! raw_section {
 }
 
 raw_section! {
-    /// Who the node is.
+    /// The node's names.
     RawNode {
-        /// For people.
+        /// The node's name for people.
         name: String,
-        /// The trust domain.
+        /// The name of the node's site, which is its trust domain.
         site: String,
-        /// File of its history.
+        /// The file of the node's history, in the node's directory.
         history: String,
     }
 }
 
 raw_section! {
-    /// What only a testnet may be told.
+    /// Settings that only a node of a testnet takes.
     RawTestnet {
-        /// File that names the peers that are cut off.
+        /// The file that names the peers with which the node does not speak.
         cuts: String,
     }
 }
@@ -60,35 +60,35 @@ raw_section! {
 raw_section! {
     /// The control plane.
     RawControl {
-        /// UDP address.
+        /// The UDP address, such as 127.0.0.1:7341.
         listen: String,
-        /// Interval of heartbeats.
+        /// The interval between a leader's heartbeats, in milliseconds.
         heartbeat_ms: u64,
-        /// Shortest silence of a leader that is taken for a failure.
+        /// The shortest silence of a leader that counts as a failure, in milliseconds.
         silence_ms_min: u64,
-        /// A voter asks for votes at least this often while nobody leads.
+        /// The longest time that a voter waits before it asks for votes while no node leads, in milliseconds.
         silence_ms_max: u64,
-        /// Patience with a call on a quick link.
+        /// How long the node waits for a call on a quick link, in milliseconds.
         rpc_timeout_ms: u64,
-        /// Silence after which a connection is given up.
+        /// The silence after which the node gives up a connection, in milliseconds.
         idle_timeout_ms: u64,
-        /// Entries between snapshots.
+        /// The number of entries between two snapshots.
         snapshot_every_entries: u64,
-        /// Entries kept behind a snapshot for followers that lag.
+        /// The number of entries that a leader keeps behind a snapshot for followers that lag.
         entries_kept: u64,
-        /// Rate of a snapshot on the wire.
+        /// The rate at which a node sends a snapshot, in bytes a second.
         snapshot_bytes_per_s: u64,
-        /// Who gets a task: `round-robin` or `nearest`.
+        /// The policy of the orchestrator: `round-robin` or `nearest`.
         policy: String,
     }
 }
 
 raw_section! {
-    /// Agents that this node serves.
+    /// The agents that this node serves.
     RawAgents {
-        /// Lease of an agent that asks for none of its own.
+        /// The lease of an agent that asks for none of its own, in milliseconds.
         lease_ttl_ms: u64,
-        /// Interval of heartbeats to the orchestrator.
+        /// The interval between heartbeats to the orchestrator, in milliseconds.
         heartbeat_ms: u64,
     }
 }
@@ -96,9 +96,9 @@ raw_section! {
 raw_section! {
     /// The data plane.
     RawMesh {
-        /// Address for UDP and TCP.
+        /// The address for UDP and TCP, such as 127.0.0.1:7340.
         listen: String,
-        /// Whether peers on the same network are looked for with multicast DNS.
+        /// Whether the node looks for peers on its network with multicast DNS.
         mdns: bool,
     }
 }
@@ -106,7 +106,7 @@ raw_section! {
 raw_section! {
     /// The local API.
     RawApi {
-        /// Loopback TCP address, or `off`.
+        /// A loopback TCP address, or `off`.
         listen: String,
     }
 }
@@ -114,13 +114,13 @@ raw_section! {
 raw_section! {
     /// The durable store.
     RawStore {
-        /// Free space below which new work is refused.
+        /// The free space below which the node refuses new work, in bytes.
         low_water_bytes: u64,
-        /// Size of a log segment.
+        /// The size of a log segment, in bytes.
         segment_bytes: u64,
-        /// How long the history is kept.
+        /// How long the node keeps the history, in days.
         history_days: u64,
-        /// Bytes of history beyond which the oldest goes.
+        /// How many bytes of history the node keeps; the oldest part goes first.
         history_bytes: u64,
     }
 }
@@ -129,18 +129,18 @@ raw_section! {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawPeer {
-    /// Its PeerId.
+    /// The node's id, as a peer id.
     pub id: String,
-    /// For people.
+    /// The node's name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// UDP address of its control plane.
+    /// The UDP address of the node's control plane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
-    /// Multiaddress of its mesh.
+    /// The multiaddress of the node's mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mesh: Option<String>,
-    /// Whether it votes, or may come to: what it says of a shard is believed.
+    /// Whether the node votes, or may come to: this node believes what it says of a shard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voter: Option<bool>,
 }

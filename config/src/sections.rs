@@ -1,4 +1,4 @@
-//! The configuration after it is checked: one section per subsystem.
+//! The configuration after the check: one section for each part of the node.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,47 +18,47 @@ use crate::raw::RawConfig;
 pub struct Config {
     /// The kind of network.
     pub preset: Preset,
-    /// Who the node is.
+    /// The node's names.
     pub node: NodeConfig,
-    /// For the control plane.
+    /// The section of the control plane.
     pub control: ControlConfig,
-    /// For the mesh.
+    /// The section of the mesh.
     pub mesh: MeshConfig,
-    /// For the API.
+    /// The section of the API.
     pub api: ApiConfig,
-    /// For the node's brain.
+    /// The section of the engine.
     pub engine: EngineConfig,
-    /// For checkers.
+    /// The section of the checks.
     pub checks: ChecksConfig,
 }
 
-/// What checkers of a run have the node do. Relative paths are in the node's directory.
+/// What the checkers of a run ask of a node. Relative paths are in the node's directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChecksConfig {
-    /// Where it keeps a history of what it does, one JSON object a line.
+    /// The file of the history of what the node does, one JSON object a line; none if it keeps none.
     pub history: Option<PathBuf>,
-    /// A file that names peers, one a line, with whom it does not speak. Only in a testnet.
+    /// A file that names the peers with which the node does not speak, one a line. Only a node of a testnet has one.
     pub cuts: Option<PathBuf>,
 }
 
-/// The site of which alone a node can be told whom it does not reach.
+/// The only site whose nodes can be cut off from peers.
 pub const TESTNET_SITE: &str = "testnet";
 
-/// Who the node is.
+/// The node's names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
-    /// For people.
+    /// The node's name for people.
     pub name: NodeName,
-    /// The trust domain.
+    /// The node's site, which is its trust domain.
     pub site: SiteName,
 }
 
-/// Who gets a task.
+/// How the orchestrator chooses the agent of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Agents in turns.
+    /// Agents get tasks in turns.
     RoundRobin,
-    /// The agent that is nearest to where the task begins.
+    /// The agent that is nearest to where the task begins gets it.
     Nearest,
 }
 
@@ -68,7 +68,7 @@ impl std::str::FromStr for Policy {
         match text {
             "round-robin" => Ok(Self::RoundRobin),
             "nearest" => Ok(Self::Nearest),
-            other => Err(format!("{other:?} is no policy; use round-robin or nearest")),
+            other => Err(format!("{other:?} is not a policy; use round-robin or nearest")),
         }
     }
 }
@@ -76,42 +76,44 @@ impl std::str::FromStr for Policy {
 /// The durable store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Free space below which new work is refused, in bytes. Not zero.
+    /// The free space below which the node refuses new work, in bytes. Not zero.
     pub low_water_bytes: u64,
-    /// Size of a log segment, in bytes.
+    /// The size of a log segment, in bytes.
     pub segment_bytes: u64,
-    /// How long the history is kept, in days of the shard's clock.
+    /// How long the node keeps the history, in days of the shard's clock.
     pub history_days: u64,
-    /// Bytes of history, of all shards, beyond which the oldest goes.
+    /// How many bytes of history, of all shards, the node keeps; the oldest part goes first.
     pub history_bytes: u64,
 }
 
 /// The control plane and the Raft groups on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlConfig {
-    /// UDP address.
+    /// The UDP address.
     pub listen: SocketAddr,
-    /// Interval of a leader's heartbeats.
+    /// The interval between a leader's heartbeats, in milliseconds.
     pub heartbeat_ms: u64,
-    /// Shortest silence of a leader that is taken for a failure; on slow links and disks it is longer, as measured.
+    /// The shortest silence of a leader that counts as a failure, in milliseconds. On slow links and disks it is
+    /// longer, as measured.
     pub silence_ms_min: u64,
-    /// A voter asks for votes at least this often while nobody leads; on slow links it waits for longer, as measured.
+    /// The longest time that a voter waits before it asks for votes while no node leads, in milliseconds. On slow links
+    /// it is longer, as measured.
     pub silence_ms_max: u64,
-    /// Patience with a call; with slow links it is longer, as measured.
+    /// How long the node waits for a call, in milliseconds. On slow links it is longer, as measured.
     pub rpc_timeout_ms: u64,
-    /// Silence after which a connection is given up.
+    /// The silence after which the node gives up a connection, in milliseconds.
     pub idle_timeout_ms: u64,
-    /// Entries between snapshots, at least: one of a large state waits for more.
+    /// The least number of entries between two snapshots: a large state waits for more.
     pub snapshot_every_entries: u64,
-    /// Entries kept behind a snapshot for followers that lag.
+    /// The number of entries that a leader keeps behind a snapshot for followers that lag.
     pub entries_kept: u64,
-    /// Rate of a snapshot on the wire.
+    /// The rate at which a node sends a snapshot, in bytes a second.
     pub snapshot_bytes_per_s: u64,
-    /// Who gets a task, while this node is the orchestrator.
+    /// The policy of this node while it is the orchestrator.
     pub policy: Policy,
-    /// Nodes that are admitted.
+    /// The nodes that this node admits.
     pub peers: Vec<PeerConfig>,
-    /// Who the node is.
+    /// The node's names.
     pub node: NodeConfig,
     /// The durable store.
     pub store: StoreConfig,
@@ -120,55 +122,55 @@ pub struct ControlConfig {
 /// The data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshConfig {
-    /// Address for UDP and TCP.
+    /// The address for UDP and TCP.
     pub listen: SocketAddr,
-    /// Whether peers on the same network are looked for with multicast DNS.
+    /// Whether the node looks for peers on its network with multicast DNS.
     pub mdns: bool,
-    /// The trust domain: topics and discovery of another are not heard.
+    /// The node's site: the node hears no topics and no discovery of another site.
     pub site: SiteName,
-    /// Nodes that are admitted.
+    /// The nodes that this node admits.
     pub peers: Vec<PeerConfig>,
 }
 
 /// The local API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiConfig {
-    /// Loopback TCP address; none if it serves its Unix socket only.
+    /// The loopback TCP address; none if the node serves its Unix socket only.
     pub listen: Option<SocketAddr>,
-    /// The trust domain.
+    /// The node's site.
     pub site: SiteName,
 }
 
-/// The node's brain.
+/// The engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// Time without a leader after which the node calls itself without quorum.
+    /// How long a shard is without a leader until the node calls itself without a quorum, in milliseconds.
     pub no_quorum_after_ms: u64,
-    /// Wait before a refused request is proposed again.
+    /// The shortest wait before the next attempt of a request, in milliseconds.
     pub retry_ms_min: u64,
-    /// Longest wait between proposals of one request.
+    /// The longest wait between two attempts of a request, in milliseconds.
     pub retry_ms_max: u64,
-    /// Time without an answer after which a proposal is repeated under the same id.
+    /// How long an attempt may stay without an answer until the node repeats it under the same id, in milliseconds.
     pub attempt_timeout_ms: u64,
-    /// Lease of an agent that asks for none of its own.
+    /// The lease of an agent that asks for none of its own.
     pub lease: LeaseTerms,
-    /// Interval of heartbeats to the orchestrator.
+    /// The interval between heartbeats to the orchestrator, in milliseconds.
     pub heartbeat_ms: u64,
 }
 
-/// A node that is admitted.
+/// A node that this node admits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
-    /// Who it is.
+    /// The node's id.
     pub id: NodeId,
-    /// For people.
+    /// The node's name for people.
     pub name: Option<NodeName>,
-    /// Where its control plane listens, if it is to be dialled.
+    /// The address of the node's control plane; none if this node does not dial it.
     pub control: Option<SocketAddr>,
-    /// Where its mesh listens, as a multiaddress, if it is to be dialled.
+    /// The multiaddress of the node's mesh; none if this node does not dial it.
     pub mesh: Option<String>,
-    /// Whether it votes, or may come to: this node takes Raft from it, and believes what it says of a shard. Of all others it
-    /// believes those who vote in a shard, as its own replica says or somebody whom it believes.
+    /// Whether the node votes, or may come to: this node takes Raft from it, and believes what it says of a shard. Of
+    /// other nodes this node believes those that vote in a shard, as its own replica or a believed node says.
     pub voter: bool,
 }
 
@@ -179,9 +181,9 @@ pub(crate) struct Invalid {
     pub(crate) why: String,
 }
 
-/// Heartbeats that a silence must swallow before it is taken for a failure.
+/// How many heartbeats a silence must cover before it counts as a failure.
 const FRAMES_PER_SILENCE: u64 = 4;
-/// Longest period or patience that can be configured, in milliseconds: an hour.
+/// The longest period or patience that can be configured, in milliseconds: an hour.
 const PERIOD_MS_MAX: u64 = 60 * 60 * 1_000;
 
 fn invalid(key: &str, why: impl ToString) -> Invalid {
@@ -189,7 +191,7 @@ fn invalid(key: &str, why: impl ToString) -> Invalid {
 }
 
 fn required<T: Clone>(key: &str, value: Option<&T>) -> Result<T, Invalid> {
-    value.cloned().ok_or_else(|| invalid(key, "it is missing"))
+    value.cloned().ok_or_else(|| invalid(key, "the value is missing"))
 }
 
 fn address(key: &str, text: Option<&String>) -> Result<SocketAddr, Invalid> {
@@ -224,7 +226,7 @@ impl Config {
                 ));
             }
         }
-        // The mesh listens over UDP and TCP, the control plane over one of them, and the API over the other.
+        // The mesh listens over UDP and TCP, the control plane over UDP alone, and the API over TCP alone.
         for (key, listen) in [("control.listen", Some(control.listen)), ("api.listen", api.listen)] {
             if let Some(listen) = listen.filter(|listen| collide(*listen, mesh.listen)) {
                 return Err(invalid(key, format!("{listen} is where mesh.listen is; each needs a port of its own")));
@@ -250,7 +252,7 @@ impl Config {
     }
 }
 
-/// What stands for no address.
+/// The text in place of an address that turns a listener off.
 const OFF: &str = "off";
 
 fn api(raw: &RawConfig, node: &NodeConfig) -> Result<ApiConfig, Invalid> {
@@ -287,7 +289,10 @@ impl ControlConfig {
 
 fn peers(raw: &RawConfig) -> Result<Vec<PeerConfig>, Invalid> {
     if raw.peers.len() > limits::PEERS_MAX {
-        return Err(invalid("peers", format!("{} are too many; at most {}", raw.peers.len(), limits::PEERS_MAX)));
+        return Err(invalid(
+            "peers",
+            format!("{} peers are too many; list at most {}", raw.peers.len(), limits::PEERS_MAX),
+        ));
     }
     let mut seen = BTreeSet::new();
     let mut peers = Vec::new();
@@ -295,7 +300,7 @@ fn peers(raw: &RawConfig) -> Result<Vec<PeerConfig>, Invalid> {
         let key = |name: &str| format!("peers.{at}.{name}");
         let id: NodeId = peer.id.parse().map_err(|e| invalid(&key("id"), e))?;
         if !seen.insert(id) {
-            return Err(invalid(&key("id"), "it is listed twice"));
+            return Err(invalid(&key("id"), "the peer is listed twice"));
         }
         let control = match &peer.control {
             Some(_) => Some(address(&key("control"), peer.control.as_ref())?),
@@ -316,7 +321,7 @@ fn control(raw: &RawConfig, peers: Vec<PeerConfig>, node: NodeConfig) -> Result<
     let number = |key: &str, value: Option<u64>| {
         let key = format!("control.{key}");
         required(&key, value.as_ref()).and_then(|v| match v {
-            0 => Err(invalid(&key, "it is zero")),
+            0 => Err(invalid(&key, "the value is zero")),
             v if v > PERIOD_MS_MAX && key.contains("_ms") => {
                 Err(invalid(&key, format!("{v} ms are more than an hour")))
             }
@@ -363,8 +368,8 @@ fn store(raw: &RawConfig) -> Result<StoreConfig, Invalid> {
         history_bytes: required("store.history_bytes", raw.store.history_bytes.as_ref())?,
     };
     if config.low_water_bytes == 0 {
-        let why = "it is zero; give the free space, in bytes, below which new work is refused: without any, work is taken \
-                   until the disk is full";
+        let why = "the value is zero; give the free space, in bytes, below which the node refuses new work: without a \
+                   limit the node takes work until the disk is full";
         return Err(invalid("store.low_water_bytes", why));
     }
     if !(4 * 1024 * 1024..=1024 * 1024 * 1024).contains(&config.segment_bytes) {

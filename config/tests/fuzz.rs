@@ -1,4 +1,4 @@
-//! Configuration files under rubbish.
+//! Configuration files with random bytes in them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::io::Write as _;

@@ -1,4 +1,5 @@
-//! What a node does for those who check a run: it keeps a history of itself, and speaks with nobody it is told not to.
+//! What a node does for the checkers of a run: it keeps a history of itself, and does not speak with peers that a file
+//! names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -12,10 +13,10 @@ use skep_consensus::{ConsensusHandle, ShardRole};
 use skep_mesh::MeshHandle;
 use skep_protocol::ids::{NodeId, ShardId};
 
-/// How often it looks at itself, and at whom it is cut off from.
+/// How often the node looks at its own state, and at the file of cut-off peers.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Bytes of history that one process writes; it writes no more then.
+/// How many bytes of history one process writes. After that it writes no more.
 const HISTORY_BYTES_MAX: usize = 1 << 30;
 
 /// One line of the history.
@@ -23,10 +24,10 @@ const HISTORY_BYTES_MAX: usize = 1 << 30;
 struct Line<'a> {
     node: &'a str,
     incarnation: &'a str,
-    /// Which start of the machine, and which process.
+    /// The id of the machine's start.
     boot_id: &'a str,
     pid: u32,
-    /// On the boot clock, which all processes of a machine share.
+    /// Nanoseconds of the boot clock, which all processes of a machine share.
     mono_ns: u64,
     /// The log clock of the shard as the node knows it.
     clock: Option<u64>,
@@ -34,18 +35,18 @@ struct Line<'a> {
     seen: Seen,
 }
 
-/// What it saw of itself.
+/// What the node saw of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum Seen {
     Started,
-    /// How far a shard is here.
+    /// How far this node's replica of a shard is.
     Shard {
         shard: u32,
         role: String,
         leads: bool,
         term: u64,
-        /// None before the first entry, whose index is 0.
+        /// The last index; none before the first entry, whose index is 0.
         index: Option<u64>,
         digest: String,
         voters: Vec<String>,
@@ -85,7 +86,7 @@ async fn keep_history(path: &Path, consensus: &ConsensusHandle) -> io::Result<()
         bytes.push(b'\n');
         written += bytes.len();
         if written > HISTORY_BYTES_MAX {
-            return Err(io::Error::other(format!("it is as long as it may be: {HISTORY_BYTES_MAX} bytes")));
+            return Err(io::Error::other(format!("it has reached its limit of {HISTORY_BYTES_MAX} bytes")));
         }
         file.write_all(&bytes)
     };
@@ -116,7 +117,7 @@ fn look(consensus: &ConsensusHandle, shard: ShardId) -> Option<Seen> {
     })
 }
 
-/// Speaks with nobody whom a file names, one a line, for as long as it does.
+/// Does not speak with the peers that a file names, one a line, for as long as the file names them.
 async fn follow_cuts(path: PathBuf, consensus: ConsensusHandle, mesh: MeshHandle) {
     let mut known = BTreeSet::new();
     loop {

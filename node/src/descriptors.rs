@@ -3,18 +3,18 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use skep_protocol::limits;
 
-/// Lets the process have as many as it may at all; how many that is.
+/// Raises the process's limit as far as the system allows. Gives the limit.
 pub(crate) fn raise() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     if let Err(error) = &raised {
-        tracing::warn!(%error, "the limit of open files and sockets cannot be raised");
+        tracing::warn!(%error, "the node cannot raise its limit of open files and sockets");
     }
     let limit = if raised.is_ok() { maximum } else { current };
     limit.unwrap_or(u64::MAX)
 }
 
-/// How many connections the API may have, beside what is open already and what is kept for everything else.
+/// How many connections the API may have, beside the open descriptors and those that other parts need.
 pub(crate) fn for_callers(limit: u64) -> usize {
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64);
     let kept = limits::DESCRIPTORS_KEPT.min(limit / 4);

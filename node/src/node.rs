@@ -1,4 +1,4 @@
-//! A node as a whole: it takes what is its own, its parts run, and they are drained.
+//! A node as a whole: it takes its directory, its port and its keys, runs its parts, and drains them.
 
 use std::time::Duration;
 
@@ -19,28 +19,28 @@ use crate::descriptors;
 use crate::driver::Driver;
 use crate::token::{TokenError, token};
 
-/// How long tasks of the runtime may take to their ends once everything is drained.
+/// How long tasks of the runtime may take to end once everything is drained.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a node does not run, or did not end as it should.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NodeError {
-    /// Its key.
+    /// The node's key.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The journals of its agents.
+    /// The journals of the node's agents.
     #[error(transparent)]
     Journals(#[from] JournalError),
-    /// Its log, or its control plane.
+    /// The node's log, or its control plane.
     #[error(transparent)]
     Consensus(#[from] StartError),
-    /// Its mesh.
+    /// The node's mesh.
     #[error(transparent)]
     Mesh(#[from] MeshError),
-    /// The token of its API.
+    /// The token of the node's API.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// Its API.
+    /// The node's API.
     #[error(transparent)]
     Api(#[from] ApiError),
     /// The driver ended by a fault of its own.
@@ -53,7 +53,7 @@ pub(crate) struct Node {
     identity: Identity,
     config: Config,
     node_dir: NodeDir,
-    /// Files and sockets that the process may have open.
+    /// How many files and sockets the process may have open.
     descriptors: u64,
     journals: (Journals, mpsc::Receiver<JournalReport>),
     consensus: Consensus,
@@ -67,28 +67,28 @@ pub(crate) struct Running {
     parts: Parts,
 }
 
-/// What runs on the runtime.
+/// The parts that run on the runtime.
 struct Parts {
     api: Api,
     mesh: Mesh,
     driving: JoinHandle<()>,
-    /// Dropped, it ends the driver.
+    /// Dropping it ends the driver.
     stop: oneshot::Sender<()>,
     /// Whether a shard has a leader.
     ready: watch::Receiver<bool>,
 }
 
 impl Node {
-    /// Takes the node's directory and the port of its control plane, and opens what is kept there. `build`: what it can
-    /// apply.
+    /// Takes the node's directory and the port of its control plane, and opens its files. `build` says which versions
+    /// of entries the node can apply.
     ///
     /// # Errors
-    /// [`NodeError`] says what is in the way.
+    /// [`NodeError`] says what keeps the node from starting.
     pub(crate) fn bind(config: Config, node_dir: &NodeDir, build: Build) -> Result<Self, NodeError> {
         let descriptors = descriptors::raise();
         let identity = Identity::load(&node_dir.key())?;
         tracing::info!(node = %identity.node(), name = %config.node.name, site = %config.node.site, "starting");
-        // What may keep the node from starting comes before anybody hears of it.
+        // What may keep the node from starting comes before other nodes hear of it.
         let journals = Journals::open(&node_dir.journals(), rand::random(), StoreOptions::default().on_fatal)?;
         let (consensus, from_leaders) =
             Consensus::start(identity.clone(), config.control.clone(), &node_dir.data(), build, None)?;
@@ -98,7 +98,7 @@ impl Node {
     /// Starts the mesh, the API and the driver on a runtime.
     ///
     /// # Errors
-    /// [`NodeError`] says what is in the way; what was started has ended then.
+    /// [`NodeError`] says what keeps the node from running; the parts that were started have ended by then.
     pub(crate) fn spawn(self, runtime: Runtime) -> Result<Running, NodeError> {
         let Self { identity, config, node_dir, descriptors, journals, consensus, from_leaders } = self;
         let control = (&consensus, from_leaders);
@@ -113,7 +113,7 @@ impl Node {
 }
 
 impl Running {
-    /// Serves until it is told to stop, and says through its API when it can.
+    /// Serves until the node is told to stop, and says through the API when it can serve.
     pub(crate) fn serve_until(&mut self, told_to_stop: impl Future<Output = ()>) {
         let Parts { api, ready, .. } = &mut self.parts;
         self.runtime.block_on(async {
@@ -132,7 +132,7 @@ impl Running {
     /// Refuses new calls, answers those under way, and then stops the driver, the mesh and the control plane.
     ///
     /// # Errors
-    /// [`NodeError::Driver`] if the driver had failed. Everything has ended all the same.
+    /// [`NodeError::Driver`] if the driver failed. Everything has ended all the same.
     pub(crate) fn drain(self) -> Result<(), NodeError> {
         tracing::info!("draining");
         let Self { runtime, consensus, parts } = self;
@@ -170,7 +170,7 @@ async fn start(
     Ok(Parts { api, mesh, driving, stop, ready })
 }
 
-/// Ends what is below the API: tasks that go on, and then the control plane, which hands its leads over.
+/// Ends the parts below the API: the tasks, and then the control plane, which hands its leads over.
 fn end(runtime: Runtime, consensus: Consensus) {
     runtime.shutdown_timeout(RUNTIME_PATIENCE);
     consensus.stop();

@@ -1,4 +1,4 @@
-//! What the process keeps from other users of its machine: the files that it makes, and its memory, where keys are.
+//! What the process keeps from other users of its machine: the files that it makes, and its memory, which holds keys.
 
 use std::ffi::OsStr;
 use std::io;
@@ -6,19 +6,19 @@ use std::io;
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, umask};
 
-/// The variable that leaves the process's memory to debuggers and profilers of its own user.
+/// The variable that opens the process's memory to debuggers and profilers of its own user.
 pub(crate) const DUMPABLE: &str = "SKEP_DUMPABLE";
 
-/// Whatever the process makes from now on is for its owner only, whatever whoever started it has set.
+/// From now on the files of the process are for its owner only, whatever file mask the process started with.
 pub(crate) fn keep_files() {
     umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// From now on no other program, of its own user either, looks into the process's memory, and it leaves no core behind; not if
-/// [`DUMPABLE`] is set to 1.
+/// From now on no other program can read the process's memory, not even one of its own user, and the process leaves no
+/// core file; unless [`DUMPABLE`] is set to 1.
 ///
 /// # Errors
-/// Whatever the system says: then its memory can be looked into.
+/// The error of the system: then other programs can read the memory.
 pub(crate) fn keep_memory(dumpable: Option<&OsStr>) -> io::Result<()> {
     if dumpable.is_some_and(|value| value == "1") {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Running a node from its start to its end: what its terminal, its service manager or its launcher tells the process.
+//! Runs a node from its start to its end, and follows what its terminal, its service manager or its launcher tells it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,11 +10,11 @@ use tokio::sync::oneshot;
 
 use crate::node::{Node, NodeError};
 
-/// Since when the certificates of transports are valid, after 1970: `rcgen`, with which `libp2p-tls` makes them, dates them
-/// 1975-01-01, and its verifier asks the machine's wall clock.
+/// Since when the certificates of transports are valid, after 1970: `rcgen`, with which `libp2p-tls` makes them, dates
+/// them 1975-01-01, and its verifier asks the machine's wall clock.
 const CERTIFICATES_SINCE: Duration = Duration::from_secs(1_826 * 24 * 60 * 60);
 
-/// Why a node was not run to its end.
+/// Why a node did not run to its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
     /// libp2p's QUIC would write its session keys into a file.
@@ -23,17 +23,17 @@ pub(crate) enum RunError {
     /// The system gives the process no runtime, or no signals.
     #[error(transparent)]
     System(#[from] std::io::Error),
-    /// The node.
+    /// The node failed.
     #[error(transparent)]
     Node(#[from] NodeError),
 }
 
 /// Runs a node until it is told to stop.
 ///
-/// `while_stdin`: also stop when standard input ends. `build`: what it can apply.
+/// `while_stdin`: also stop when standard input ends. `build`: which versions of entries the node can apply.
 ///
 /// # Errors
-/// [`RunError`] says why it did not start, or what failed.
+/// [`RunError`] says why the node did not start, or what failed.
 pub(crate) fn run(config: Config, node_dir: &NodeDir, while_stdin: bool, build: Build) -> Result<(), RunError> {
     if std::env::var_os("SSLKEYLOGFILE").is_some() {
         return Err(RunError::WritesKeys);
@@ -41,7 +41,7 @@ pub(crate) fn run(config: Config, node_dir: &NodeDir, while_stdin: bool, build: 
     look_at_wall_clock();
     let node = Node::bind(config, node_dir, build)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    // Before callers reach the node, so that no signal ends it in the middle of a call.
+    // The node takes signals before callers reach it, so that no signal ends it in the middle of a call.
     let signals = {
         let _within = runtime.enter();
         Signals::listen()?
@@ -51,13 +51,13 @@ pub(crate) fn run(config: Config, node_dir: &NodeDir, while_stdin: bool, build: 
     Ok(running.drain()?)
 }
 
-/// Nothing is decided by the wall clock, but transports let nobody in before a certificate's time begins: says so where
-/// the machine has not been told the time. The node goes on, and connects when it is.
+/// Nothing in a node depends on the wall clock, but transports accept no certificate before its time begins: the node
+/// warns where the machine has a wrong time. It goes on, and connects when the time is right.
 fn look_at_wall_clock() {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     if wall < CERTIFICATES_SINCE {
         tracing::error!(
-            "this machine's wall clock is before 1975, when peers' certificates become valid: no peer can be reached. \
+            "this machine's wall clock is before 1975, when peers' certificates become valid: the node reaches no peer. \
              Set it (timedatectl, fake-hwclock, or date -s); the node then connects by itself"
         );
     }
@@ -71,13 +71,13 @@ struct Signals {
 }
 
 impl Signals {
-    /// Listens to them from now on. Within a runtime.
+    /// Listens to the signals from now on. Call it within a runtime.
     fn listen() -> std::io::Result<Self> {
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         Ok(Self { interrupt, terminate, hangup: hangup()? })
     }
 
-    /// Waits for one of them, or until standard input ends if that counts.
+    /// Waits for a signal, or until standard input ends if that counts.
     async fn told_to_stop(mut self, while_stdin: bool) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -88,7 +88,7 @@ impl Signals {
     }
 }
 
-/// Waits until standard input has ended; for ever if nobody asked.
+/// Waits until standard input has ended; for ever if `asked` is false.
 pub(crate) async fn input_ended(asked: bool) {
     if !asked {
         return std::future::pending().await;
@@ -98,15 +98,15 @@ pub(crate) async fn input_ended(asked: bool) {
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         let _ = ended.send(());
     };
-    // A thread of its own: reading cannot be called off, and must not keep the runtime from stopping.
+    // Reading needs a thread of its own: it cannot be called off, and must not keep the runtime from stopping.
     match std::thread::Builder::new().name("skep-stdin".to_owned()).spawn(read) {
         Ok(_) => drop(waiting.await),
-        Err(error) => tracing::error!(%error, "standard input cannot be watched"),
+        Err(error) => tracing::error!(%error, "the node cannot watch standard input"),
     }
 }
 
-/// The signal that the terminal of this process has gone away: it drains, as for SIGTERM. None where whoever started it has
-/// it ignored, as nohup(1) does.
+/// The signal that the terminal of this process has gone away: the node drains, as for SIGTERM. None if the process
+/// started with the signal ignored, as nohup(1) does.
 fn hangup() -> std::io::Result<Option<Signal>> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     if ignores_hangup(&status) { Ok(None) } else { signal(SignalKind::hangup()).map(Some) }

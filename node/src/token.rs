@@ -1,4 +1,4 @@
-//! The token that callers over TCP have to know.
+//! The token that callers over TCP must know.
 
 use std::fmt::Display;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use skep_consensus::{ReadableBy, write_whole};
 
-/// Shortest token that is taken for a whole one, in characters.
+/// The shortest token that counts as a whole one, in characters.
 const TOKEN_BYTES_MIN: usize = 32;
 
-/// Why the file of the token is not used.
+/// Why the node does not use the file of the token.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", .path.display())]
 pub(crate) struct TokenError {
@@ -17,16 +17,16 @@ pub(crate) struct TokenError {
     why: String,
 }
 
-/// The token for the API over TCP; made when there is none.
+/// The token for the API over TCP. The node makes one if there is none.
 ///
 /// # Errors
-/// [`TokenError`] if others can read the file, or it holds no whole token, or it cannot be read or made.
+/// [`TokenError`] if other users can read the file, if it holds no whole token, or if the node cannot read or make it.
 pub(crate) fn token(path: &Path) -> Result<String, TokenError> {
     let failed = |why: &dyn Display| TokenError { path: path.to_owned(), why: why.to_string() };
     if let Ok(known) = std::fs::metadata(path)
         && known.permissions().mode() & 0o077 != 0
     {
-        return Err(failed(&"others can read it: remove it, and the node makes another"));
+        return Err(failed(&"other users can read it: remove it, and the node makes another"));
     }
     match std::fs::read_to_string(path) {
         Ok(text) => {

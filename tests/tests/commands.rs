@@ -205,7 +205,7 @@ async fn what_failed_for_good_is_a_dead_letter_until_it_is_redriven_or_discarded
     letters(0);
     let gone = hall.site.skep(1, &["deadletter", "redrive", "0198f0c2-1111-7000-8000-000000000001", "--key", key]);
     assert_eq!(gone.code(), Some(3), "{}", gone.error());
-    assert!(gone.error().contains("the shard holds it no more"), "{}", gone.error());
+    assert!(gone.error().contains("the shard does not hold it any more"), "{}", gone.error());
     let again = hall.site.skep(1, &["deadletter", "discard", &task]);
     assert_eq!(again.code(), Some(1), "{}", again.error());
     robot.abort();

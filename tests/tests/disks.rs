@@ -79,7 +79,7 @@ async fn a_full_disk_under_the_journals_ends_no_node_and_every_command_is_done_o
     let before = send(&client, 10).await;
     until_all_succeeded(&hall.site, &client, &before).await;
     disk.fill();
-    until_fault(&hall.site, 0, "journals-nearly-full", "begun").await;
+    until_fault(&hall.site, 0, "journals-nearly-full", "begins no").await;
     let started = starts.lock().unwrap().len();
     // The shard has room for them, and keeps them. There were 230 when a node ended of it.
     let kept = send(&client, 100).await;
@@ -98,7 +98,7 @@ async fn a_full_disk_under_the_journals_ends_no_node_and_every_command_is_done_o
         assert!(!hall.site.net.nodes[0].has_ended());
         hall.site.net.kill(0);
         hall.site.net.start(0).unwrap();
-        until_fault(&hall.site, 0, "journals-nearly-full", "begun").await;
+        until_fault(&hall.site, 0, "journals-nearly-full", "begins no").await;
     }
     let stopped_again = stop(&client).await;
     until_all_succeeded(&hall.site, &client, &[stopped_again]).await;

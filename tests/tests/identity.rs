@@ -131,7 +131,7 @@ fn a_directory_that_cannot_be_made_is_named_and_one_that_is_missing_is_not_passe
     let dir = tempfile::tempdir().unwrap();
     let shown = run(&["config", "show", "-o", "json", "--dir", dir.path().to_str().unwrap()]);
     assert!(!shown.json().as_array().unwrap().is_empty());
-    assert!(shown.error().contains("skep.toml is not there"), "{}", shown.error());
+    assert!(shown.error().contains("skep.toml does not exist"), "{}", shown.error());
 }
 
 /// ches/docker-kafka#28

@@ -184,7 +184,7 @@ fn what_a_node_makes_is_for_its_owner_only_wherever_and_however_it_is_started() 
     let free =
         ["--set", "control.listen=127.0.0.1:0", "--set", "mesh.listen=127.0.0.1:0", "--set", "api.listen=127.0.0.1:0"];
     let node = Running::start(without_umask(&[&["run"][..], &free].concat()));
-    node.until_told("it is not any more");
+    node.until_told("the node has closed it");
     node.until_told("serving");
     let mut found = Vec::new();
     all_in(&dir, &mut found);

@@ -179,7 +179,7 @@ fn what_init_left_half_done_is_finished_by_init_and_no_node_for_run() {
     std::fs::remove_file(&key).unwrap();
     for ran in [run(), init(&dir, &[])] {
         assert_eq!(ran.code(), Some(1));
-        assert!(ran.error().contains("node.key is not"), "they agree: {}", ran.error());
+        assert!(ran.error().contains("node.key does not"), "they agree: {}", ran.error());
     }
     let site = Site::create(NODE, 1, 1, &[]);
     std::fs::write(site.net.nodes[0].dir.join("token"), "cut").unwrap();

@@ -1,4 +1,4 @@
-//! From layers to a configuration, with the origin of every value.
+//! Merges the layers into a configuration, with the origin of every value.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,21 +12,21 @@ use crate::preset::Preset;
 use crate::raw::RawConfig;
 use crate::sections::Config;
 
-/// Values below every preset.
+/// The default values, below every preset.
 const DEFAULTS: &str = include_str!("../../presets/default.toml");
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Built in.
+    /// The built-in defaults.
     Default,
-    /// The preset.
+    /// The values of a preset.
     Preset(Preset),
-    /// The configuration file.
+    /// The configuration file, by its path.
     File(PathBuf),
-    /// An environment variable.
+    /// An environment variable, by its name.
     Environment(String),
-    /// A flag.
+    /// A flag, by its name.
     Flag(String),
 }
 
@@ -42,65 +42,65 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One value and where it came from.
+/// One value of the configuration and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Its key, as `section.key`.
+    /// The key, as `section.key`.
     pub key: String,
-    /// Its value.
+    /// The value, as text.
     pub value: String,
-    /// Where it came from.
+    /// Where the value came from.
     pub origin: Origin,
 }
 
 /// Values from outside the file: key, value, and the name of the flag or variable.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// Flags, by key.
+    /// Flags, each as key, value and the name of the flag.
     pub flags: Vec<(String, String, String)>,
-    /// The environment: all variables; those that start with `SKEP_` and name a key are taken.
+    /// All variables of the environment. Those that start with `SKEP_` and name a key count.
     pub environment: Vec<(String, String)>,
 }
 
-/// Why there is no configuration.
+/// Why the node has no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path}: {source}")]
     Io {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// The file is empty. Whoever writes a configuration writes at least a preset: this one was probably cut off.
+    /// The file is empty. A configuration has at least a preset, so this file was probably cut off.
     #[error("{path} is empty: it may be cut off. Restore it, or write at least: preset = \"lan\"")]
     Empty {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// The file is not TOML, or has a key or a value that it must not.
+    /// The file is not TOML, or has a key or a value that it must not have.
     #[error("{path}:{line}:{column}: {key}{message}")]
     File {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// Counted from 1.
+        /// The column, counted from 1.
         column: usize,
-        /// The key and a colon, if it is known.
+        /// The key and a colon; empty if the key is not known.
         key: String,
-        /// What is wrong.
+        /// What is wrong, as text.
         message: String,
     },
     /// A value is out of bounds.
     #[error("{key}: {why} (from {origin})")]
     Value {
-        /// Which.
+        /// The key, as `section.key`.
         key: String,
-        /// What is wrong.
+        /// What is wrong, as text.
         why: String,
-        /// Where it came from.
+        /// The origin of the value, as text.
         origin: String,
     },
 }
@@ -123,7 +123,7 @@ impl Provider for Layer {
 /// Reads the file, if there is one, and merges all layers.
 ///
 /// # Errors
-/// [`ConfigError`] names the place.
+/// [`ConfigError`] names the file or the key.
 pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<Setting>), ConfigError> {
     let file_table = file.map(read_file).transpose()?;
     let mut upper = Vec::new();
@@ -206,7 +206,7 @@ fn layer(origin: Origin, table: &Table) -> Result<Layer, ConfigError> {
         Ok(Value::Dict(_, data)) => Ok(Layer { origin, data }),
         Ok(_) | Err(_) => Err(ConfigError::Value {
             key: String::new(),
-            why: "it is not a table".to_owned(),
+            why: "the value is not a table".to_owned(),
             origin: origin.to_string(),
         }),
     }
@@ -232,13 +232,13 @@ fn put(data: &mut Dict, key: &str, value: Value) {
 }
 
 /// The key that a variable of the environment sets: `SKEP_CONTROL__LISTEN` is `control.listen`, and `SKEP_PRESET` is
-/// `preset`. Others have another meaning.
+/// `preset`. Other variables have another meaning.
 pub fn key_of_variable(variable: &str) -> Option<String> {
     let name = variable.strip_prefix("SKEP_")?;
     (name == "PRESET" || name.contains("__")).then(|| name.to_lowercase().replace("__", "."))
 }
 
-/// A key, or that of the list that it is in: the library finds nothing within a list, and a list is of one layer.
+/// The key itself, or that of the list around it: figment finds nothing within a list, and a list is of one layer.
 fn list_of(key: &str) -> &str {
     let is_place = |part: &&str| part.parse::<usize>().is_ok();
     let names = key.split('.').take_while(|part| !is_place(part));

@@ -87,7 +87,7 @@ fn every_value_is_shown() {
     assert!(settings.iter().all(|setting| !setting.value.is_empty()), "{settings:?}");
 }
 
-/// databendlabs/databend#4341, in a list: an error says where it was said.
+/// databendlabs/databend#4341, in a list: an error names the file, the line and the column.
 #[test]
 fn what_stands_in_a_list_has_the_origin_of_the_list() {
     for bad in ["id = \"rubbish\"", "id = \"KNOWN\"\ncontrol = \"here\"", "id = \"KNOWN\"\nmesh = \"here\""] {
@@ -153,7 +153,7 @@ fn a_zero_for_any_number_of_the_control_plane_or_the_store_is_refused_by_its_key
 fn a_low_water_mark_of_zero_is_refused_with_what_it_means() {
     let file = file("[store]\nlow_water_bytes = 0\n");
     let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();
-    assert!(error.contains("below which new work is refused"), "{error}");
+    assert!(error.contains("below which the node refuses new work"), "{error}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the API asks of the node.
+//! The calls that the API makes to the node's driver.
 
 use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::change::ChangeSet;
@@ -16,98 +16,100 @@ use skep_protocol::telemetry::{Publication, TopicPath};
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// One call. Dropping `answer` unsent means that the node is stopping.
+/// One call. If the driver drops `answer` unsent, the node is stopping.
 #[derive(Debug)]
 pub enum Call {
     /// Change a shard.
     Submit {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
-        /// How.
+        /// The request.
         request: Box<Request>,
         /// How long the caller waits, in milliseconds.
         patience_ms: u64,
-        /// How it ended.
+        /// Takes the end of the request.
         answer: oneshot::Sender<Settled>,
     },
     /// Read a shard.
     Query {
-        /// Which.
+        /// The shard.
         shard: ShardId,
-        /// What.
+        /// The query.
         query: Query,
-        /// From this node's replica as it is.
+        /// Whether the node answers from its own replica, as that is.
         stale: bool,
         /// How long the caller waits, in milliseconds.
         patience_ms: u64,
-        /// The answer.
+        /// Takes the answer.
         answer: oneshot::Sender<Result<QueryReply, NotDone>>,
     },
     /// Read changes of this node's replica, and follow the first index that is not readable yet.
     Changes {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
-        /// From which index on, without the first so many changes of that entry; none for what comes.
+        /// The index to read from, and how many changes of that entry to leave out; none for changes that are still to
+        /// come.
         from: Option<(u64, u32)>,
-        /// The page, or why there is none.
+        /// Takes the page, or why there is none.
         answer: oneshot::Sender<Result<ChangesPage, NotDone>>,
     },
     /// Tell the log clock of a shard.
     Clock {
-        /// Which.
+        /// The shard.
         shard: ShardId,
-        /// The clock, or why nobody could be asked.
+        /// Takes the clock, or why no leader told it.
         answer: oneshot::Sender<Result<LogInstant, NotDone>>,
     },
     /// Tell what this node knows of a shard.
     ShardStatus {
-        /// Which.
+        /// The shard.
         shard: ShardId,
-        /// What; none if it takes no part in it.
+        /// Takes the shard's row; none if the node takes no part in the shard.
         answer: oneshot::Sender<Option<Box<ShardRow>>>,
     },
-    /// Change who belongs to a shard.
+    /// Change the members of a shard.
     Members {
-        /// Which.
+        /// The shard.
         shard: ShardId,
-        /// How.
+        /// The change.
         change: MemberChange,
-        /// The shard afterwards; none if the node takes no part in it any more.
+        /// Takes the shard's status afterwards; none if the node takes no part in the shard any more.
         answer: oneshot::Sender<Result<Option<Box<ShardStatus>>, ShardFailure>>,
     },
     /// Attach an agent.
     AgentOpened {
-        /// Its stream.
+        /// The number of the agent's stream.
         stream: u64,
-        /// What it says of itself.
+        /// What the agent says of itself.
         wish: Box<AttachWish>,
-        /// What it is told. Closed after [`AgentTold::Ended`]; an agent that does not read is given up.
+        /// Takes what the agent is told. It is closed after [`AgentTold::Ended`]. The driver gives up an agent that
+        /// does not read.
         told: mpsc::Sender<AgentTold>,
     },
     /// An attached agent said something.
     AgentSaid {
-        /// Its stream.
+        /// The number of the agent's stream.
         stream: u64,
-        /// What.
+        /// What the agent said.
         said: AgentSaid,
     },
-    /// Listen to topics.
+    /// Subscribe to topics.
     Subscribe {
-        /// Its name.
+        /// The number of the subscriber.
         subscriber: u64,
-        /// To what.
+        /// The topics.
         topics: Vec<TopicPath>,
-        /// What is heard. One that does not fit is missed.
+        /// Takes the values. A subscriber misses a value that does not fit.
         values: mpsc::Sender<TopicTold>,
     },
-    /// Listen no more.
+    /// End a subscription.
     Unsubscribe {
-        /// Its name.
+        /// The number of the subscriber.
         subscriber: u64,
     },
-    /// Tell who this node is and whom it reaches.
+    /// Tell this node's names, and the peers that it reaches.
     NodeStatus {
-        /// That.
+        /// Takes the node's view of itself.
         answer: oneshot::Sender<NodeView>,
     },
 }
@@ -115,29 +117,29 @@ pub enum Call {
 /// What a subscriber is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopicTold {
-    /// The latest of a source on a topic.
+    /// The latest value of a source on a topic.
     Value {
-        /// What.
+        /// The publication.
         publication: Box<Publication>,
         /// The node that sent it.
         sender: NodeId,
-        /// How long ago it was heard, in milliseconds.
+        /// How long ago this node heard it, in milliseconds.
         age_ms: u64,
     },
-    /// There is no room for one more.
+    /// There is no room for one more subscriber.
     Refused,
 }
 
 /// Changes, and how to wait for more.
 #[derive(Debug)]
 pub struct ChangesPage {
-    /// Of consecutive entries.
+    /// The changes of consecutive entries.
     pub sets: Vec<ChangeSet>,
-    /// The first index that is not covered.
+    /// The first index that the page does not cover.
     pub next: u64,
-    /// How many changes of that entry are covered all the same.
+    /// How many changes of that entry the page covers all the same.
     pub skip: u32,
-    /// What there is none of.
+    /// Which entries have no changes.
     pub edge: HistoryEdge,
     /// Follows the first index that is not readable yet.
     pub progress: watch::Receiver<u64>,
@@ -148,116 +150,116 @@ pub struct ChangesPage {
 pub enum MemberChange {
     /// Create the shard.
     Init {
-        /// Its voters.
+        /// The shard's voters.
         voters: Vec<NodeId>,
-        /// Random: what is signed for this shard is good for no other.
+        /// The random genesis: what is signed for this shard holds for no other.
         genesis: Genesis,
-        /// Its first operator, which has signed that it is that; none for a shard without operators.
+        /// The first operator, with its own signature; none for a shard without operators.
         first: Option<Box<SignedFirst>>,
     },
-    /// Hand over the lead.
+    /// Hand over the lead, to this voter if one is given.
     Transfer(Option<NodeId>),
     /// Make a node a voter.
     Add(NodeId),
-    /// Take a voter out.
+    /// Remove a voter.
     Remove(NodeId),
 }
 
-/// Why members were not changed.
+/// Why the members did not change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardFailure {
-    /// What and what to do.
+    /// What went wrong, and what to do.
     pub message: String,
-    /// Whether it may work later without anything else changing.
+    /// Whether the change may work later without anything else changing.
     pub retryable: bool,
-    /// Whether it may have been done all the same.
+    /// Whether the change may have been done all the same.
     pub unknown: bool,
 }
 
 /// A shard as a node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardRow {
-    /// How it stands.
+    /// The status of this node's replica.
     pub status: ShardStatus,
-    /// What the node can reach of it.
+    /// What the node can reach of the shard, in words.
     pub connectivity: String,
 }
 
 /// A node as it sees itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
-    /// Who it is.
+    /// The node's id.
     pub node: NodeId,
-    /// For people.
+    /// The node's name for people.
     pub name: String,
-    /// The trust domain.
+    /// The node's site.
     pub site: String,
-    /// Its incarnation.
+    /// The node's incarnation, as text.
     pub incarnation: String,
-    /// Since its start, in milliseconds.
+    /// How long the node has been running, in milliseconds.
     pub uptime_ms: u64,
-    /// Whom it admits.
+    /// The peers that the node admits.
     pub peers: Vec<PeerRow>,
-    /// The shards that it takes part in.
+    /// The numbers of the shards in which the node takes part.
     pub shards: Vec<u32>,
-    /// Where its control plane listens.
+    /// The address on which the control plane listens; none if that is not known.
     pub control_address: Option<String>,
-    /// Where its mesh listens.
+    /// The multiaddresses on which the mesh listens.
     pub mesh_addresses: Vec<String>,
-    /// Publications that it had no room for.
+    /// How many publications the mesh had no room for.
     pub mesh_overflow: u64,
-    /// Received ones that it did not accept.
+    /// How many received publications the mesh did not accept.
     pub mesh_invalid: u64,
-    /// What is wrong with its shards.
+    /// What is wrong, each with the number of its shard.
     pub faults: Vec<(u32, FaultReport)>,
 }
 
 /// A peer as the node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerRow {
-    /// Who it is.
+    /// The peer's id.
     pub node: NodeId,
-    /// For people.
+    /// The peer's name for people.
     pub name: Option<String>,
-    /// Whether it is connected on the control plane.
+    /// Whether the peer is connected on the control plane.
     pub control_up: bool,
-    /// Whether it is connected on the mesh.
+    /// Whether the peer is connected on the mesh.
     pub mesh_up: bool,
-    /// Where its control plane is dialled.
+    /// The address at which the node dials the peer's control plane.
     pub control_address: Option<String>,
-    /// Why it is not connected, if that is known.
+    /// Why the peer is not connected; none if the node does not know.
     pub last_error: Option<String>,
-    /// The round trip to it, in milliseconds.
+    /// The round trip to the peer, in milliseconds.
     pub rtt_ms: Option<u64>,
-    /// How many of a thousand packets to it are lost.
+    /// How many of a thousand packets to the peer are lost.
     pub lost_permille: Option<u32>,
-    /// What the link to it carries, in bytes a second.
+    /// The rate that the link to the peer carries, in bytes a second.
     pub bytes_per_s: Option<u64>,
 }
 
 /// Why a call has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unanswered {
-    /// The channel is full, or the node is stopping: nothing was done.
+    /// The channel is full, or the node is stopping: the node did nothing.
     NotTaken,
-    /// The node stopped meanwhile: it may have been done.
+    /// The node stopped meanwhile: it may have done the call.
     Dropped,
 }
 
-/// The way to the node's driver. Cheap to clone.
+/// The API's end of the channel to the driver. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Calls {
     calls: mpsc::Sender<Call>,
-    /// Telemetry has a way of its own: a flood of it delays no call, and above all no keep-alive.
+    /// Publications have a channel of their own: a flood of them delays no call, and above all no keep-alive.
     publications: mpsc::Sender<Publication>,
 }
 
-/// The driver's end of the way.
+/// The driver's end of the channel.
 #[derive(Debug)]
 pub struct CallQueue {
-    /// Calls, in order.
+    /// The calls, in order.
     pub calls: mpsc::Receiver<Call>,
-    /// Publications, in order. Taken when there is nothing else to do.
+    /// The publications, in order. The driver takes them when there is nothing else to do.
     pub publications: mpsc::Receiver<Publication>,
 }
 
@@ -276,17 +278,17 @@ impl Calls {
         answered.await.map_err(|_| Unanswered::Dropped)
     }
 
-    /// Makes a call that has no answer, and waits for room for it. False if the node is stopping.
+    /// Makes a call that has no answer, and waits for room for it. Gives false if the node is stopping.
     pub(crate) async fn tell(&self, call: Call) -> bool {
         self.calls.send(call).await.is_ok()
     }
 
-    /// Says something on a topic, and waits for room for it. False if the node is stopping.
+    /// Publishes a value, and waits for room for it. Gives false if the node is stopping.
     pub(crate) async fn publish(&self, publication: Publication) -> bool {
         self.publications.send(publication).await.is_ok()
     }
 
-    /// Has something committed under a new request id.
+    /// Submits an operation under a new request id, and waits for its end.
     pub async fn request(&self, shard: ShardId, op: Op, patience_ms: u64) -> Settled {
         let clock = self.ask(|answer| Call::Clock { shard, answer }).await;
         let first_sent = match clock {

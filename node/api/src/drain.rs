@@ -1,8 +1,8 @@
-//! How what lasts ends when the node stops.
+//! How streams end when the node stops.
 
 use tokio::sync::watch;
 
-/// Waits until the API is to stop.
+/// Waits until the API has to stop.
 pub(crate) async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }

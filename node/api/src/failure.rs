@@ -1,4 +1,4 @@
-//! Failures as clients see them: a row of the catalogue, what happened, what to do, and whether it was done.
+//! Failures as clients see them: a row of the catalogue, what happened, what to do, and whether the request was done.
 
 use skep_proto::convert::{FieldError, failure};
 use skep_proto::v1::{Certainty, Failure};
@@ -6,14 +6,14 @@ use skep_protocol::code::Code;
 use skep_protocol::outcome::NotDone;
 use skep_protocol::refusal::Refusal;
 
-/// After how many milliseconds a change of the voters may work that did not.
+/// After how many milliseconds a change of the voters that failed may work.
 const MEMBERS_RETRY_MS: u64 = 500;
 
 /// A failure, and its row of the catalogue.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
-    /// None if the node answered something else than was asked: that has no code.
+    /// The code; none if the node answered another question than the API asked.
     pub(crate) code: Option<Code>,
 }
 
@@ -28,13 +28,13 @@ impl Failed {
         Self { failure: failure(code, message), code: Some(code) }
     }
 
-    /// The same, with another way out than the catalogue knows.
+    /// The same failure, with other advice than the catalogue has.
     fn advise(mut self, help: &str) -> Self {
         help.clone_into(&mut self.failure.help);
         self
     }
 
-    /// The same of a request that may succeed after this time.
+    /// The same failure of a request that may succeed after this time, in milliseconds.
     fn again(mut self, after_ms: u64) -> Self {
         self.failure.retryable = true;
         self.failure.retry_after_ms = after_ms;
@@ -69,7 +69,7 @@ impl Failed {
         Self::new(Code::TooManyStreams, message)
     }
 
-    /// The connection has a place that is kept for short calls.
+    /// The connection has a place that is reserved for short calls.
     pub(crate) fn only_calls(open: usize) -> Self {
         let message = format!(
             "the API of this node has as many connections as it may, but for some that are kept for calls and not for \
@@ -78,14 +78,14 @@ impl Failed {
         Self::new(Code::TooManyStreams, message)
     }
 
-    /// What was asked for is in no history any more, and what follows begins at an index.
+    /// No history has the wanted changes any more. The changes that are kept begin at `next`.
     pub(crate) fn history_gone(message: String, next: u64) -> Self {
         let help = format!("watch from {next} on, or from now on; a voter that keeps it for longer may have more");
         Self::new(Code::HistoryGone, message).advise(&help)
     }
 
     pub(crate) fn members(message: &str, may_work_later: bool) -> Self {
-        // "It exists already" may be the work of an earlier sending: the catalogue says so.
+        // An earlier sending may have created the shard that "exists already": the catalogue says so.
         let failed = Self::new(Code::VotersUnchanged, message);
         if may_work_later { failed.again(MEMBERS_RETRY_MS) } else { failed }
     }
@@ -98,7 +98,7 @@ impl Failed {
         let failed = |message: &str| Self::new(why.code(), message);
         match why {
             NotDone::Refused(refusal) => refused(refusal),
-            NotDone::NoQuorum => failed("no leader with a quorum of voters can be reached"),
+            NotDone::NoQuorum => failed("the node reaches no leader with a quorum of voters"),
             NotDone::NoSuchShard { shard, known } => {
                 let known: Vec<String> = known.iter().map(ToString::to_string).collect();
                 let help = format!("there is {}; 'skep shard init --shard' creates one", known.join(", "));
@@ -117,7 +117,7 @@ impl Failed {
         }
     }
 
-    /// The node answered something else than was asked, so that it does not know what was done. That has no code.
+    /// The node answered another question than the API asked, so the API does not know what was done. That has no code.
     pub(crate) fn bug(message: &str) -> Self {
         let message = message.to_owned();
         let failure = Failure { message, certainty: Certainty::Unknown.into(), ..Failure::default() };

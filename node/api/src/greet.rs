@@ -1,5 +1,6 @@
-//! What a connection over TCP says first: a greeting, to show by [proofs](skep_protocol::proof) on both sides that the token is
-//! known without telling it; or HTTP/2 at once, with the token in each call.
+//! The first bytes of a connection over TCP. Either a greeting, by which both sides show with
+//! [proofs](skep_protocol::proof) that they know the token without telling it; or HTTP/2 at once, with the token in
+//! each call.
 
 use std::io;
 use std::sync::Arc;
@@ -12,12 +13,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::doors::Guest;
 
-/// Those of the guests who have said something in time, and no false proof. None waits for another.
+/// The connections that say something in time, and show no false proof. None waits for another.
 pub(crate) fn greeted<Io: AsyncRead + AsyncWrite + Unpin>(
     guests: impl Stream<Item = io::Result<Guest<Io>>>,
     token: Arc<str>,
 ) -> impl Stream<Item = io::Result<Guest<Io>>> {
-    // As many as have shown no token, and as many as are told that there is no place.
+    // As many as may be open without a token, and as many as the API tells that there is no place.
     let at_once = limits::API_TCP_STRANGERS_MAX + limits::API_REFUSALS_MAX + 1;
     guests
         .map(move |guest| {
@@ -38,7 +39,7 @@ async fn in_time<Io: AsyncRead + AsyncWrite + Unpin>(mut guest: Guest<Io>, token
     match tokio::time::timeout(within, greet(&mut guest, token)).await {
         Ok(Ok(())) => Some(guest),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "a connection to the API over TCP came to nothing");
+            tracing::debug!(%error, "a connection to the API over TCP ended during its greeting");
             None
         }
         Err(_) => None,
@@ -78,7 +79,7 @@ mod tests {
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-    /// What becomes of one connection, of which the other end does this.
+    /// What the API makes of one connection, whose other end does this.
     async fn one<T>(does: impl AsyncFnOnce(DuplexStream) -> T) -> (Option<Guest<DuplexStream>>, T) {
         let (here, there) = tokio::io::duplex(1_024);
         let doors = Doors::new(1_000, true);
@@ -88,7 +89,7 @@ mod tests {
         (greeted.pop().map(Result::unwrap), told)
     }
 
-    /// The greeting, and the proof of a client that was told another token or this one.
+    /// The greeting, and the proof of a client that knows this token or another one.
     async fn prove(there: &mut DuplexStream, token: &str) -> bool {
         let mut nonces = Nonces { client: [7; 32], node: [0; 32] };
         there.write_all(&[&GREETING[..], &nonces.client].concat()).await.unwrap();

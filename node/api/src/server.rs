@@ -1,4 +1,4 @@
-//! The two listeners.
+//! The two listeners of the API.
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,23 +33,23 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Why the API did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The socket or its file.
+    /// The API cannot bind its socket.
     #[error("the API's socket {path}: {source}")]
     Socket {
-        /// Which.
+        /// The path of the socket.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The TCP address.
+    /// The API cannot listen on its TCP address.
     #[error("{}", cannot_listen("the API", .address, "TCP", .source, "api.listen"))]
     Tcp {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The reflection service.
+    /// The reflection service cannot read the API's description.
     #[error("the API's own description is malformed: {0}")]
     Reflection(String),
 }
@@ -63,7 +63,7 @@ pub struct Api {
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// Lets a call in only with the token, or of a connection that has shown that it knows it.
+/// Lets a call in only with the token, or over a connection that has shown that it knows the token.
 #[derive(Clone)]
 struct WithToken {
     token: Arc<str>,
@@ -115,11 +115,11 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 impl Api {
-    /// Binds the socket and the TCP address, if there is one and a token for it, and serves both. `connections`: how many the
-    /// process has descriptors for.
+    /// Binds the socket, and the TCP address if there is one with a token, and serves both. `connections` is the number
+    /// of connections for which the process has descriptors.
     ///
     /// # Errors
-    /// [`ApiError`] says what is in the way.
+    /// [`ApiError`] says which listener failed, and why.
     pub async fn start(
         config: &ApiConfig,
         socket: &Path,
@@ -149,7 +149,7 @@ impl Api {
                 Some((tcp, address, Arc::<str>::from(token)))
             }
         };
-        // Who the process is, and not to whom the socket's path belongs by now.
+        // The user of the process, and not the owner of the socket's path by now.
         let uid = rustix::process::geteuid().as_raw();
         let on_socket = tuned()
             .layer(InterceptorLayer::new(SameUser { uid }))
@@ -171,12 +171,12 @@ impl Api {
         Ok(Self { address, socket: socket.to_owned(), health, stop, tasks })
     }
 
-    /// Where the API listens on TCP, if it does.
+    /// The TCP address on which the API listens; none if it serves the socket only.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// What the health service says of the node as a whole.
+    /// Sets what the health service says of the node as a whole.
     pub async fn set_ready(&self, ready: bool) {
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         self.health.set_service_status("", status).await;
@@ -210,8 +210,8 @@ fn report(listener: &str, ended: Result<(), tonic::transport::Error>) {
     }
 }
 
-/// Binds the socket for its owner only. One that nobody listens on any more is replaced; the directory's lock tells
-/// that no other node uses it.
+/// Binds the socket for its owner only. It replaces a socket on which no process listens any more; the lock of the
+/// directory tells that no other node uses it.
 fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Ok(()) => {}

@@ -1,9 +1,9 @@
 //! Pages that wait to be read.
 //!
-//! A page is made as a whole, and waits here until its reader has taken it. A reader may take nothing and still keep its
-//! connection alive. So each connection has a few places for pages, and one is taken from before the page is made until
-//! all of it is handed over: a query for one more page waits for a place, on that connection alone. A connection that
-//! leaves a page unread for long is closed.
+//! The API makes a page as a whole, and the page waits here until its reader has taken it. A reader may take nothing
+//! and still keep its connection alive. So each connection has a few places for pages. The API takes a place before it
+//! makes a page, and frees it when all of the page is handed over: a query for one more page waits for a place, on that
+//! connection alone. The API closes a connection that leaves a page unread for long.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ use tonic::body::Body;
 use tonic::codegen::{Bytes, http};
 use tower::{Layer, Service};
 
-/// Bytes that are handed over at a time: with all of a page at once the transport would hold what is not read.
+/// How many bytes the API hands over at a time: with a whole page at once, the transport would hold what is not read.
 const PART_BYTES: usize = 16 * 1024;
 
 /// The places of one connection for pages.
@@ -34,11 +34,11 @@ impl Default for PagePlaces {
     }
 }
 
-/// What the answer to one call is written on, if it is a page. Clones are of the same answer.
+/// The place of the answer to one call, if that is a page. Clones are of the same answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Page {
     places: PagePlaces,
-    /// Tells the connection to go.
+    /// Set to make the connection go.
     goes: Arc<AtomicBool>,
     place: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
 }
@@ -48,7 +48,7 @@ impl Page {
         Self { places: places.clone(), goes: Arc::clone(goes), place: Arc::default() }
     }
 
-    /// Waits for a place; whether there was one in time.
+    /// Waits for a place. Gives whether there was one in time.
     pub(crate) async fn take_place(&self, within: Duration) -> bool {
         let place = Arc::clone(&self.places.0).acquire_owned();
         let Ok(Ok(place)) = tokio::time::timeout(within, place).await else { return false };
@@ -56,7 +56,7 @@ impl Page {
         true
     }
 
-    /// The answer, with the place that it has, if any was taken for it.
+    /// The answer, with its place if it has one.
     fn keep(&self, body: Body) -> Body {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
         match place {
@@ -66,13 +66,13 @@ impl Page {
     }
 }
 
-/// A page that is handed over part by part.
+/// A page that the API hands over part by part.
 struct Unread {
     body: Body,
-    /// What was made of it and not handed over.
+    /// What the service made of the page and the API has not handed over.
     rest: Bytes,
     _place: OwnedSemaphorePermit,
-    /// Dropped with it, so that nobody waits for it any more.
+    /// Dropped with the page, so that the timer ends.
     _read: oneshot::Sender<()>,
 }
 
@@ -82,7 +82,7 @@ impl Unread {
         tokio::spawn(async move {
             let within = Duration::from_millis(limits::API_UNREAD_MS);
             if tokio::time::timeout(within, is_read).await.is_err() {
-                tracing::warn!(?within, "a page of the API is not read: its connection is closed");
+                tracing::warn!(?within, "a client does not read a page: the API closes its connection");
                 goes.store(true, Ordering::Relaxed);
             }
         });
@@ -122,7 +122,7 @@ impl http_body::Body for Unread {
     }
 }
 
-/// Has answers keep their places until they are read.
+/// A layer that lets answers keep their places until they are read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeepsPages;
 

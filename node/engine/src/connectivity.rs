@@ -1,36 +1,37 @@
-//! What a node can reach, and what it may therefore promise.
+//! What a node can reach, and therefore what it may promise.
 
 use std::fmt;
 
 /// What a node can reach of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Connectivity {
-    /// It knows the shard's leader and reaches it, or has lost it so lately that it may be back at once.
+    /// The node knows the shard's leader and reaches it, or lost it so lately that the leader may be back at once.
     #[default]
     Connected,
-    /// It reaches other nodes, but no leader with a quorum.
+    /// The node reaches other nodes, but no leader with a quorum.
     NoQuorum,
-    /// It reaches nobody.
+    /// The node reaches no other node.
     Isolated,
 }
 
-/// What a caller wants from a node.
+/// What a caller wants a node to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Permission {
     /// Change the shard.
     Write,
-    /// Read everything that was acknowledged.
+    /// Read everything that the shard acknowledged.
     LinearizableRead,
-    /// Read what this node has, with its age.
+    /// Read what this node has, with the age of that.
     StaleRead,
-    /// Send and hear what is not ordered: telemetry, presence, messages within reach.
+    /// Send and hear what has no order: telemetry, presence, messages within reach.
     BestEffort,
     /// Finish what a lease covers, stop, and serve what is on this machine.
     Local,
 }
 
 impl Connectivity {
-    /// Whether a node in this state may do something. What needs a quorum is refused without one, never guessed.
+    /// Whether a node in this state may do something. A node without a quorum refuses what needs one, and never
+    /// guesses.
     pub fn permits(self, permission: Permission) -> bool {
         match permission {
             Permission::Write | Permission::LinearizableRead => self == Self::Connected,

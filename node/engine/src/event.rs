@@ -17,102 +17,102 @@ use crate::inbox::InboxEvent;
 use crate::key::{StreamKey, UpdateKey, WorkKey};
 use crate::topics::{TopicEffect, TopicEvent};
 
-/// What happened.
+/// An event for the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A caller wants something done within a time.
+    /// A caller wants a piece of work done within a time.
     Submit {
-        /// Its name, not in use.
+        /// The key of the work, not in use.
         key: WorkKey,
-        /// For which shard.
+        /// The shard of the work.
         shard: ShardId,
-        /// What.
+        /// The work.
         work: Work,
         /// How long the caller waits, in milliseconds.
         patience_ms: u64,
     },
-    /// A caller does not wait any more.
+    /// A caller does not wait for its work any more.
     Abandon {
-        /// Its name.
+        /// The key of the work.
         key: WorkKey,
     },
     /// A request of the engine's own ended: see [`Effect::Request`].
     Settled {
-        /// Its name.
+        /// The key of the request.
         key: WorkKey,
-        /// How.
+        /// How the request ended.
         settled: Settled,
     },
     /// An attempt ended.
     Outcome {
-        /// Whose.
+        /// The key of the attempt's work.
         key: WorkKey,
-        /// Which.
+        /// The number of the attempt, from 1 for each piece of work.
         attempt: u32,
-        /// How.
+        /// How the attempt ended.
         outcome: Outcome,
     },
-    /// What this node's own replica knows of a shard's leader. Not told where it is no member: there the leader is
-    /// learned from answers.
+    /// What this node's own replica knows of a shard's leader. Where the node is no member, the driver does not tell
+    /// it: there the engine learns the leader from answers.
     Leader {
-        /// Which shard.
+        /// The shard of the replica.
         shard: ShardId,
         /// What the replica says.
         hint: LeaderHint,
-        /// Whether this node leads, ready to propose.
+        /// Whether this node leads and is ready to propose.
         ready: bool,
     },
-    /// A peer says that it leads a shard. That makes it the next one asked; what it answers shows whether it does.
+    /// A peer says that it leads a shard. The engine asks that peer next; the peer's answer shows whether it leads.
     Leads {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
-        /// Who says so.
+        /// The peer that says so.
         by: NodeId,
-        /// What it says.
+        /// What the peer says.
         hint: LeaderHint,
     },
-    /// This node is no member of a shard, or not any more: its own replica says nothing of the leader.
+    /// This node is not, or is no longer, a member of a shard: its own replica says nothing of the leader.
     NotMember {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
     },
-    /// The peers that are connected.
+    /// The connected peers changed.
     Peers {
-        /// All of them.
+        /// All peers that are connected.
         up: BTreeSet<NodeId>,
     },
-    /// Something of an agent.
+    /// An event of an agent.
     Agent(AgentEvent),
-    /// Something of the commands of agents.
+    /// An event of the commands of agents.
     Inbox(InboxEvent),
-    /// Something on the data plane.
+    /// An event of the data plane.
     Topic(TopicEvent),
 }
 
-/// What happened to agents of this node.
+/// What happened to an agent of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentEvent {
     /// An agent wants to be attached.
     Opened {
-        /// Its stream, not in use.
+        /// The agent's stream, with a key not in use.
         stream: StreamKey,
-        /// What it says of itself.
+        /// What the agent says of itself.
         wish: AttachWish,
     },
-    /// It said something.
+    /// An agent said something.
     Said {
-        /// Its stream.
+        /// The agent's stream.
         stream: StreamKey,
-        /// What.
+        /// What the agent said.
         said: AgentSaid,
     },
     /// An orchestrator says what agents of this node hold.
     Update {
-        /// Its name, for the answer.
+        /// The key of the update, for the answer.
         key: UpdateKey,
-        /// The shard.
+        /// The shard of the orchestrator.
         shard: ShardId,
-        /// What they hold.
+        /// What the agents hold.
         update: ClaimsUpdate,
     },
 }
@@ -120,70 +120,72 @@ pub enum AgentEvent {
 /// What the caller of the engine has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Carry out an attempt and report its outcome. Emitted once per attempt.
+    /// Carry out an attempt and report its outcome. The engine emits it once for each attempt.
     Attempt {
-        /// Whose.
+        /// The key of the attempt's work.
         key: WorkKey,
-        /// Which.
+        /// The number of the attempt, from 1 for each piece of work.
         attempt: u32,
-        /// For which shard.
+        /// The shard of the work.
         shard: ShardId,
-        /// Where.
+        /// Where to try.
         target: AttemptTarget,
-        /// What.
+        /// The work.
         work: Work,
     },
-    /// Tell the caller how its work ended. Emitted exactly once for every submitted piece of work that was not
-    /// abandoned; the key is free then.
+    /// Tell the caller how its work ended. The engine emits it exactly once for each submitted piece of work that the
+    /// caller did not abandon; after that the key is free.
     Answer {
-        /// Whose.
+        /// The key of the work.
         key: WorkKey,
-        /// How.
+        /// How the work ended.
         settled: Settled,
     },
-    /// Make a request of this, submit it, and report its end as [`Event::Settled`].
+    /// Make a request of this operation, submit it, and report its end as [`Event::Settled`].
     Request {
-        /// Its name.
+        /// The key of the request.
         key: WorkKey,
-        /// For which shard.
+        /// The shard of the request.
         shard: ShardId,
-        /// What.
+        /// The operation.
         op: Op,
         /// The shard's clock, if the engine heard it a moment ago.
         clock: Option<LogInstant>,
         /// How long the engine waits, in milliseconds.
         patience_ms: u64,
     },
-    /// Tell an agent something. A stream that cannot take it is closed. After [`AgentTold::Ended`] it ends.
+    /// Tell an agent something. The driver closes a stream that cannot take it. After [`AgentTold::Ended`] the stream
+    /// ends.
     Tell {
-        /// Its stream.
+        /// The agent's stream.
         stream: StreamKey,
-        /// What.
+        /// The message.
         message: AgentTold,
     },
-    /// Answer an update. Emitted exactly once for each.
+    /// Answer an update. The engine emits it exactly once for each update.
     Noted {
-        /// Its name.
+        /// The key of the update.
         key: UpdateKey,
-        /// Whether its agents were told; otherwise it should be sent again.
+        /// Whether the engine told the agents of the update; if not, the orchestrator should send it again.
         noted: bool,
     },
-    /// Something for the data plane, or from it for a subscriber.
+    /// A job for the data plane, or a value from it for a subscriber.
     Topic(TopicEffect),
-    /// Something for the journals of agents. What they report is told as [`InboxEvent::Journal`].
+    /// A job for the journals of agents. The driver tells their reports as [`InboxEvent::Journal`].
     Journal(JournalJob),
-    /// What this node knows of the leader of a shard of which it is no member changed: so much it tells others who ask.
+    /// What this node knows of the leader of a shard of which it is no member changed. The node tells other nodes that
+    /// much when they ask.
     Knows {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
-        /// What it knows; nothing if it has forgotten the shard.
+        /// What the node knows; an empty hint if it has forgotten the shard.
         hint: LeaderHint,
     },
     /// What the node can reach of a shard changed.
     Connectivity {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
-        /// Its state now.
+        /// The state of the shard's connectivity from now on.
         state: Connectivity,
     },
 }

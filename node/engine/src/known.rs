@@ -1,4 +1,4 @@
-//! Who leads a shard, as far as this node knows, and whom to ask if nobody is known to.
+//! Which node leads a shard, as far as this node knows, and which node to ask if it knows none.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -7,18 +7,18 @@ use skep_protocol::ids::NodeId;
 use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::mutant::{Mutant, is_on};
 
-/// While nobody is known to lead, every so manyth turn is one of a peer that is marked as a voter and not known to vote: the
-/// voters may all have been replaced since they were heard of.
+/// While no node is known to lead, one turn in so many goes to a peer that is marked as a voter and not known to vote:
+/// the shard may have replaced all voters since the node heard of them.
 const MARKED_EVERY: u64 = 3;
 
-/// On whose word a node is thought to lead. The later the better.
+/// On whose word a node is thought to lead. A later variant counts for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Word {
     /// Another node named it.
     Hearsay,
-    /// It says so itself.
+    /// The node itself says so.
     Own,
-    /// It answered as only a leader does, or this node's own replica says so.
+    /// The node answered as only a leader does, or this node's own replica names it.
     Proof,
 }
 
@@ -32,22 +32,22 @@ pub(crate) struct Lead {
 
 /// What is known of a shard's leader and voters.
 ///
-/// A word is a hint whom to ask next, and no more: it never outlives the answer. What was proved is given up only when the
-/// one who is thought to lead does not answer as a leader, when its own replica says so, or when another one says itself
-/// that it leads in a later term.
+/// A word is a hint which node to ask next, and no more: it never outlives the answer. The engine gives up a proved
+/// leader only when that leader does not answer as one, when this node's own replica names another, or when another
+/// node says itself that it leads in a later term.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     lead: Option<Lead>,
-    /// The newest term of which it was proved who led. A word of an earlier one is old.
+    /// The newest term whose leader is proved. A word of an earlier term is old.
     term: u64,
-    /// Who was thought to lead, did not answer as a leader, and in which term.
+    /// The node that was thought to lead and did not answer as a leader, and the term.
     silent: Option<(NodeId, u64)>,
     voters: Voters,
-    /// The term that the voters are of.
+    /// The term of the voters.
     voters_of: u64,
-    /// The voters, and their term, as somebody named them who showed that it leads.
+    /// The voters and their term, as a proved leader named them.
     proved: (Voters, u64),
-    /// The voter, and the one that is only marked as one, whose turn came last while nobody was known to lead.
+    /// The voter and the marked peer that had the last turn while no node was known to lead.
     asked: [Option<NodeId>; 2],
     turn: u64,
 }
@@ -62,28 +62,29 @@ impl Known {
         self.lead.is_some_and(|lead| lead.node == node)
     }
 
-    /// Whether what a node says is believed: it votes, or is marked as a voter. Whoever else is listed is not asked, nor heard.
+    /// Whether the engine believes a node: it votes, or is marked as a voter. The engine neither asks nor hears other
+    /// listed peers.
     pub(crate) fn believes(&self, node: NodeId, marked: &BTreeSet<NodeId>) -> bool {
         is_on(Mutant::StrangerBelieved) || marked.contains(&node) || self.voters.contains(&node)
     }
 
-    /// Whether anybody has said who leads, or who votes.
+    /// Whether any node has said which node leads, or which nodes vote.
     pub(crate) fn is_heard_of(&self) -> bool {
         self.lead.is_some() || self.term > 0 || !self.voters.is_empty()
     }
 
-    /// The newest term that is known.
+    /// The newest known term.
     pub(crate) fn term(&self) -> u64 {
         self.lead.map_or(self.term, |lead| lead.term.max(self.term))
     }
 
-    /// What this node may say to others: hearsay is not passed on, or it would never die.
+    /// What this node may say to others. It does not pass hearsay on, or hearsay would never die.
     pub(crate) fn to_pass_on(&self) -> LeaderHint {
         let leader = self.lead.filter(|lead| lead.word == Word::Proof).map(|lead| lead.node);
         LeaderHint { leader, term: self.term, voters: self.voters.clone() }
     }
 
-    /// What this node's own replica says.
+    /// Takes in what this node's own replica says.
     pub(crate) fn follow_replica(&mut self, leader: Option<NodeId>, term: u64, voters: Voters) {
         self.lead = leader.map(|node| Lead { node, term, word: Word::Proof });
         self.term = term;
@@ -93,7 +94,7 @@ impl Known {
         }
     }
 
-    /// Takes note of what a node says that is believed. Whom it names as the leader is one only if that one is, too.
+    /// Takes in what a believed node says. The leader that it names counts only if the engine believes that node, too.
     pub(crate) fn hear(&mut self, from: NodeId, hint: &LeaderHint, word: Word, marked: &BTreeSet<NodeId>) {
         if !hint.voters.is_empty()
             && (hint.term >= self.voters_of || self.voters.is_empty())
@@ -109,7 +110,7 @@ impl Known {
         }
         let stays = self.lead.is_some_and(|lead| match lead.word {
             Word::Proof => word == Word::Hearsay || hint.term == lead.term,
-            // A term has one leader: the better word counts, and of two as good the first.
+            // A term has one leader: the better word counts, and of two equal words the first.
             Word::Own | Word::Hearsay => hint.term == lead.term && word <= lead.word,
         });
         if !stays {
@@ -117,11 +118,11 @@ impl Known {
         }
     }
 
-    /// A node answered as only a leader does, and said this of itself, if anything.
+    /// A node answered as only a leader does. `said` is what it said of itself, and may be empty.
     pub(crate) fn prove(&mut self, node: NodeId, said: &LeaderHint) {
         let says = said.leader == Some(node);
         let thought = self.lead.filter(|lead| lead.node == node).map_or(self.term, |lead| lead.term);
-        // Not the greater one: a term that nobody led would hide all that come.
+        // Not the greater term: a term without a leader would hide all later ones.
         self.term = if says { said.term } else { thought };
         if says && !said.voters.is_empty() && !is_on(Mutant::VotersNotLearned) {
             (self.voters, self.voters_of) = (said.voters.clone(), said.term);
@@ -131,20 +132,22 @@ impl Known {
         self.silent = None;
     }
 
-    /// A node did not answer as a leader. If it was thought to be one, it is not any more, and the others are asked first.
+    /// A node did not answer as a leader. If it was thought to lead, it is not any more, and the engine asks the others
+    /// first.
     pub(crate) fn give_up(&mut self, node: NodeId) {
         if let Some(lead) = self.lead.take_if(|lead| lead.node == node) {
             self.silent = Some((node, lead.term));
             (self.asked[0], self.turn) = (Some(node), 0);
             if lead.word == Word::Own && !self.proved.0.is_empty() {
-                // It does not lead, and whoever votes it does not say: those who were shown to may still.
+                // The node does not lead, so its word about the voters does not count: the proved voters may still
+                // vote.
                 (self.voters, self.voters_of) = self.proved.clone();
             }
         }
     }
 
-    /// Whose turn it is while nobody is known to lead: voters, and now and then one that is only marked as a voter. Only those who
-    /// are up.
+    /// The node to ask while no node is known to lead: voters in turn, and now and then a peer that is only marked as a
+    /// voter. Only peers that are up have a turn.
     pub(crate) fn next(&mut self, up: &BTreeSet<NodeId>, marked: &BTreeSet<NodeId>) -> Option<NodeId> {
         let turn_of_marked = self.turn % MARKED_EVERY == MARKED_EVERY - 1;
         self.turn = self.turn.wrapping_add(1);
@@ -180,7 +183,7 @@ mod tests {
         nodes.iter().copied().map(node).collect()
     }
 
-    /// Takes note of a word, where these nodes are marked as voters.
+    /// Takes in a word, where these nodes are marked as voters.
     fn hear(known: &mut Known, from: u8, hint: &LeaderHint, word: Word) {
         known.hear(node(from), hint, word, &marked(&[1, 2, 3, 9]));
     }
@@ -210,9 +213,9 @@ mod tests {
         assert!(known.is_thought_of(node(1)));
         known.give_up(node(1));
         hear(&mut known, 9, &hint(Some(9), u64::MAX, &[]), Word::Hearsay);
-        assert!(known.is_thought_of(node(9)), "whoever is named is asked");
+        assert!(known.is_thought_of(node(9)), "the engine asks the named node");
         assert_eq!(known.to_pass_on().leader, None);
-        // It is not so, and hides nobody after that.
+        // The node does not lead, and hides no later leader.
         known.give_up(node(9));
         hear(&mut known, 2, &hint(Some(2), 6, &[]), Word::Own);
         assert!(known.is_thought_of(node(2)));
@@ -236,7 +239,7 @@ mod tests {
         known.give_up(node(9));
         assert_eq!(known.to_pass_on().voters, Voters::of([1, 2, 3].map(node)));
         hear(&mut known, 2, &hint(Some(2), 6, &[2, 3, 4]), Word::Own);
-        assert_eq!(known.to_pass_on().voters, Voters::of([2, 3, 4].map(node)), "they hide nobody who comes after them");
+        assert_eq!(known.to_pass_on().voters, Voters::of([2, 3, 4].map(node)), "they hide no later leader");
     }
 
     #[test]
@@ -257,7 +260,8 @@ mod tests {
         known.prove(node(60), &hint(Some(60), 5, &[40, 60, 80]));
         known.give_up(node(60));
         assert_eq!(turns(&mut known, &up, 9), [80, 40, 1, 60, 80, 2, 40, 60, 3]);
-        // None of them is there: whoever is marked. Nobody else is asked, who may only say that it leads.
+        // None of the voters is there: the marked peers have their turns. The engine asks no other peer, which may only
+        // say that it leads.
         assert_eq!(turns(&mut known, &[node(7), node(8), node(99)].into(), 3), [7, 8, 7]);
         assert!(turns(&mut known, &[node(99)].into(), 9).is_empty());
         assert!(turns(&mut known, &BTreeSet::new(), 1).is_empty());

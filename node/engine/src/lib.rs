@@ -1,4 +1,4 @@
-//! The pure brain of one node: where requests go, and what the node may promise.
+//! The pure machine of one node: it decides where requests go, and what the node may promise.
 //!
 //! Pure: no IO, no clock, no random number, no async, no order that depends on a hash. Events and `now` go in through
 //! [`Engine::handle`], effects come out of [`Engine::poll_effect`], and [`Engine::poll_timeout`] says when to call
@@ -6,7 +6,7 @@
 //!
 //! **Must not know** tokio, libp2p, openraft, quinn, tonic, rand, files or clocks.
 
-// What a new variant means is decided where the others are. Tests look at one of them.
+// Each place that handles an enum decides about a new variant of it. Tests may look at one variant.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 mod agents;

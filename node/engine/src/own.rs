@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use crate::key::WorkKey;
 use crate::{agents, inbox};
 
-/// Callers' keys are below this, and the engine's own above it: the two never meet.
+/// Callers' keys are below this number, and the engine's own keys above it: the two never meet.
 const CALLERS_END: u64 = 1 << 63;
 
-/// What a piece of the engine's own work is for, and by that which machine hears how it ended.
+/// The purpose of a piece of the engine's own work. It tells which machine hears how the work ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Agents(agents::AgentsPurpose),
@@ -19,7 +19,7 @@ pub(crate) enum Purpose {
 #[derive(Clone, Debug)]
 pub(crate) struct Own {
     purposes: BTreeMap<WorkKey, Purpose>,
-    /// The key of the newest.
+    /// The newest key.
     last: u64,
 }
 
@@ -28,7 +28,7 @@ impl Own {
         Self { purposes: BTreeMap::new(), last: CALLERS_END }
     }
 
-    /// A piece of work begins: its key.
+    /// Begins a piece of work. Gives its key.
     pub(crate) fn begin(&mut self, purpose: Purpose) -> WorkKey {
         self.last += 1;
         let key = WorkKey(self.last);
@@ -36,12 +36,12 @@ impl Own {
         key
     }
 
-    /// A piece of work ended: what it was for; nothing if it is not the engine's own, or ended before.
+    /// A piece of work ended. Gives its purpose; none if the work is not the engine's own, or ended before.
     pub(crate) fn end(&mut self, key: WorkKey) -> Option<Purpose> {
         self.purposes.remove(&key)
     }
 
-    /// Nobody waits for the work of a purpose any more: its key, if it is under way.
+    /// No machine waits for the work of a purpose any more. Gives its key, if it is under way.
     pub(crate) fn abandon(&mut self, purpose: &Purpose) -> Option<WorkKey> {
         let key = self.purposes.iter().find(|(_, of)| *of == purpose).map(|(key, _)| *key)?;
         self.purposes.remove(&key);
@@ -64,6 +64,6 @@ mod tests {
         assert_eq!(own.end(WorkKey(1)), None);
         assert_eq!((own.end(keys[0]), own.end(keys[0])), (Some(pull(1)), None));
         assert_eq!((own.abandon(&pull(1)), own.abandon(&pull(2))), (None, Some(keys[1])));
-        assert_eq!(own.end(keys[1]), None, "nobody hears how it ended");
+        assert_eq!(own.end(keys[1]), None, "no machine hears how it ended");
     }
 }

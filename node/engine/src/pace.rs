@@ -1,15 +1,15 @@
 //! How long to wait for the answer to an attempt.
 
-/// Means, and mean deviations beside the mean, that an answer is given.
+/// How many means, and mean deviations beside the mean, the engine waits for an answer.
 const MEANS: u64 = 4;
 const DEVIATIONS: u64 = 4;
-/// The longest that an attempt is waited for because answers take long, in milliseconds.
+/// The longest wait that slow answers cause, in milliseconds.
 const PATIENCE_MS_MAX: u64 = 15_000;
 
-/// What was learned of how long a shard's answers take: the way to its leader, and the leader's own way to a quorum.
+/// How long the answers of a shard take: the way to its leader, and the leader's own way to a quorum.
 ///
-/// Smoothed mean and mean deviation, as an RTO estimator has them of round trips (RFC 6298). Whoever is asked again before
-/// it can have answered seems to be silent, though it leads.
+/// Smoothed mean and mean deviation, as an RTO estimator has them of round trips (RFC 6298). A leader that the engine
+/// asks again before it can have answered seems to be silent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pace {
     mean_ms: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// An attempt was answered after so long.
+    /// An attempt was answered after so many milliseconds.
     pub(crate) fn answered(&mut self, took_ms: u64) {
         let took_ms = took_ms.min(PATIENCE_MS_MAX);
         if self.mean_ms == 0 {
@@ -28,7 +28,7 @@ impl Pace {
         }
     }
 
-    /// How long an attempt is waited for: at least so long, and longer where answers take longer.
+    /// How long to wait for an attempt, in milliseconds: at least `least_ms`, and longer where answers take longer.
     pub(crate) fn patience_ms(self, least_ms: u64) -> u64 {
         let learned = (MEANS * self.mean_ms).max(self.mean_ms + DEVIATIONS * self.deviation_ms);
         least_ms.max(learned.min(PATIENCE_MS_MAX))

@@ -16,18 +16,18 @@ use crate::event::{AttemptTarget, Outcome, Work};
 /// What to do after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It is over.
+    /// The work has ended.
     Settle(Settled),
-    /// Whoever was asked does not lead: try the leader that it named, at once, or ask another one.
+    /// The asked node does not lead: try the leader that it named, at once, or ask another node.
     Elsewhere(LeaderHint),
-    /// Try again after a wait; the reason counts if there is no time left for it.
+    /// Try again after a wait. The reason counts if no time is left for another try.
     Wait(NotDone),
 }
 
-/// Attempts of one piece of work that are remembered, for answers that come late.
+/// How many attempts of one piece of work the engine remembers, for answers that come late.
 const TRIED_KEPT: usize = 8;
 
-/// An attempt that was begun.
+/// An attempt that the engine began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tried {
     attempt: u32,
@@ -40,27 +40,27 @@ pub(crate) struct Tried {
 pub(crate) struct Route {
     pub(crate) shard: ShardId,
     pub(crate) work: Work,
-    /// When its sender stops waiting.
+    /// When the sender stops waiting, in milliseconds of the node's clock.
     pub(crate) give_up_at_ms: u64,
-    /// Counts attempts; an outcome of an earlier one is late.
+    /// How many attempts began. An outcome of an earlier attempt is late.
     pub(crate) attempt: u32,
-    /// When an attempt under way is given up, or the next one begins.
+    /// When the engine gives up the attempt under way, or begins the next one, in milliseconds of the node's clock.
     pub(crate) timer_ms: u64,
     pub(crate) under_way: bool,
     /// Where the last attempt went.
     pub(crate) target: Option<AttemptTarget>,
     /// The last attempts, oldest first.
     pub(crate) tried: VecDeque<Tried>,
-    /// Whether an attempt may have been carried out without our knowing. Never taken back.
+    /// Whether a node may have carried out an attempt without the engine's knowledge. Never taken back.
     pub(crate) in_doubt: bool,
     /// Why the last attempt was not carried out.
     pub(crate) last: NotDone,
-    /// How often in a row the leader named another one.
+    /// How often in a row the asked node named another leader.
     pub(crate) follows: u32,
 }
 
 impl Route {
-    /// The next attempt begins.
+    /// Begins the next attempt.
     pub(crate) fn begin(&mut self, target: AttemptTarget, now_ms: u64) {
         self.attempt += 1;
         (self.under_way, self.target) = (true, Some(target));
@@ -70,17 +70,18 @@ impl Route {
         self.tried.push_back(Tried { attempt: self.attempt, target, at_ms: now_ms });
     }
 
-    /// An attempt, if it is not too long ago.
+    /// An attempt, if the engine still remembers it.
     pub(crate) fn tried(&self, attempt: u32) -> Option<Tried> {
         self.tried.iter().find(|tried| tried.attempt == attempt).copied()
     }
 
-    /// Whether it is answered as soon as it can be: what waits for something says nothing of how long answers take.
+    /// Whether a leader answers the work as soon as it can: work that waits for something does not show how long
+    /// answers take.
     pub(crate) fn is_answered_at_once(&self) -> bool {
         !matches!(self.work, Work::Pull(_) | Work::Query(Query::CommandEnd { .. }))
     }
 
-    /// How long its answer may take because there is nothing to tell yet, in milliseconds.
+    /// How long the answer may take because there is nothing to tell yet, in milliseconds.
     pub(crate) fn waits_ms(&self) -> u64 {
         match &self.work {
             Work::Pull(pull) => u64::from(pull.wait_ms),
@@ -140,19 +141,19 @@ impl Route {
         }
     }
 
-    /// What its sender is told when there is no time left.
+    /// What the sender is told when no time is left.
     pub(crate) fn give_up(&self) -> Settled {
         let doubtful = self.in_doubt || (self.under_way && matches!(self.work, Work::Request(_)));
         if doubtful { Settled::Unknown } else { Settled::NotDone(self.last.clone()) }
     }
 }
 
-/// What an answer that only a leader gives says of it; none if it may be another's.
+/// What an answer that only a leader gives says of the leader; none if another node may give the answer.
 pub(crate) fn proof(settled: &Settled) -> Option<LeaderHint> {
     match settled {
         Settled::Heard(reply) => Some(reply.lead.clone()),
         Settled::Done { .. } | Settled::Read(_) => Some(LeaderHint::default()),
-        // A pull is answered from before it waited.
+        // A leader answers a pull with what it knew before it waited.
         Settled::Pulled(_) | Settled::NotDone(_) | Settled::Unknown => None,
     }
 }

@@ -1,4 +1,4 @@
-//! How old an answer is, and lists that say it.
+//! How old an answer is, and lists that tell it.
 
 use serde::Serialize;
 use skep_client::v1;
@@ -6,7 +6,7 @@ use skep_client::v1;
 use super::Failure;
 use super::output::{Format, Row, json, json_line, rows, span, tell};
 
-/// Elements of one page of a list.
+/// The number of elements on one page of a list.
 pub(crate) const PAGE: u32 = 1_000;
 
 /// Where an answer stands in the log of its shard, and how old it is.
@@ -15,7 +15,7 @@ pub(crate) struct AsOf {
     pub(crate) index: u64,
     pub(crate) clock: u64,
     pub(crate) linearizable: bool,
-    /// How long ago a leader, or a quorum, was heard of; none if never.
+    /// How long ago the node heard from a leader or a quorum, in milliseconds; none if never.
     pub(crate) age_ms: Option<u64>,
 }
 
@@ -27,7 +27,7 @@ impl From<Option<v1::AsOf>> for AsOf {
 }
 
 impl AsOf {
-    /// That of an answer in pages: it is as old as the oldest of them.
+    /// The age of an answer in pages: that of the oldest page.
     pub(crate) fn and(self, next: Self) -> Self {
         Self {
             index: self.index.min(next.index),
@@ -37,18 +37,18 @@ impl AsOf {
         }
     }
 
-    /// A stale answer says how old it is.
+    /// Tells people the age of a stale answer.
     pub(crate) fn say(&self, format: Format) {
         if !self.linearizable && format == Format::Table {
-            let age = self.age_ms.map_or("it has not heard from a leader since its start".to_owned(), |ms| {
-                format!("its leader was heard {} ago", span(ms))
+            let age = self.age_ms.map_or("the node has not heard from a leader since its start".to_owned(), |ms| {
+                format!("the node heard from the leader {} ago", span(ms))
             });
             tell(&format!("this replica as it is, at index {}: {age}", self.index));
         }
     }
 }
 
-/// A list that is gathered page by page.
+/// A list that the command line gathers page by page.
 pub(crate) struct Pages<T> {
     rows: Vec<T>,
     as_of: Option<AsOf>,
@@ -69,8 +69,8 @@ impl<T: Row> Pages<T> {
         self.rows.extend(rows);
     }
 
-    /// Prints it. What comes from a replica as it is says how old it is: as an object that has both in JSON, and with a first
-    /// line of its own in JSON lines.
+    /// Prints the list. A list of a replica as it is tells its age: JSON has an object with both, and JSON lines have a
+    /// first line with the age.
     pub(crate) fn print(&self, format: Format, name: &str) -> Result<(), Failure> {
         let as_of = self.as_of.unwrap_or_default();
         match format {
@@ -98,6 +98,6 @@ mod tests {
         let page = |age_ms| AsOf { index: 5, clock: 9, linearizable: false, age_ms };
         assert_eq!(page(Some(10)).and(page(Some(4_000))).age_ms, Some(4_000));
         assert_eq!(page(Some(4_000)).and(page(Some(10))).age_ms, Some(4_000));
-        assert_eq!(page(Some(10)).and(page(None)).age_ms, None, "nobody knows how old that one is");
+        assert_eq!(page(Some(10)).and(page(None)).age_ms, None, "the age of that one is not known");
     }
 }

@@ -1,4 +1,5 @@
-//! The documents of the project against the command line: lines that a reader may type, the table of verbs, error codes.
+//! Compares the documents of the project with the command line: lines that a reader may type, the table of verbs, error
+//! codes.
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
@@ -12,20 +13,20 @@ use skep_protocol::code::{Again, Code, Exit};
 
 use super::Cli;
 
-/// Has the tables of verbs and of errors written anew, in place of being compared.
+/// The variable that makes the test write the tables of verbs and of errors, in place of comparing them.
 const WRITE: &str = "SKEP_WRITE_DOCS";
-/// What stands around the table of verbs.
+/// The marks around the table of verbs.
 const TABLE: (&str, &str) = ("<!-- verbs begin -->\n", "<!-- verbs end -->");
-/// What stands around the table of errors.
+/// The marks around the table of errors.
 const ERRORS: (&str, &str) = ("<!-- errors begin -->\n", "<!-- errors end -->");
-/// An id, where a document says that there is one.
+/// A sample of an id, in place of the word that a document has.
 const ID: &str = "01a1fd21-0000-7000-8000-000000000000";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// All files below a directory of the project whose names end like this. What is not ours is left out.
+/// All files of the project below a directory whose names end with `end`. Files of other projects are left out.
 fn files(dir: &Path, end: &str, found: &mut Vec<PathBuf>) {
     for item in std::fs::read_dir(dir).unwrap() {
         let path = item.unwrap().path();
@@ -52,7 +53,8 @@ fn guide() -> (PathBuf, String) {
     (path, text)
 }
 
-/// The lines of a document's shell blocks, and the code spans of the text around its blocks. The table of verbs is left out.
+/// The lines of a document's shell blocks, and the code spans of the text around the blocks. The table of verbs is left
+/// out.
 fn code_of(text: &str) -> (Vec<String>, Vec<String>) {
     let (begin, end) = TABLE;
     let without_table = match text.split_once(begin).and_then(|(head, rest)| Some((head, rest.split_once(end)?.1))) {
@@ -117,7 +119,7 @@ impl Shell {
         self.found
     }
 
-    /// What is run inside counts as well; its output is a word.
+    /// The commands inside count as well; their output is a word.
     fn substitute(&mut self, chars: &mut Peekable<Chars<'_>>) {
         chars.next();
         let (mut inner, mut depth) = (String::new(), 1_i32);
@@ -137,7 +139,7 @@ impl Shell {
     }
 
     fn redirect(&mut self, chars: &mut Peekable<Chars<'_>>) {
-        // The number of a descriptor belongs to it.
+        // The number of a descriptor belongs to its redirection.
         if self.word.as_ref().is_some_and(|word| word.chars().all(|c| c.is_ascii_digit())) {
             self.word = None;
         }
@@ -168,7 +170,7 @@ fn run_of_skep(words: Vec<String>) -> Option<Vec<String>> {
     Some(given.into_iter().map(sample).collect())
 }
 
-/// Something of the right form for a word that stands for it.
+/// A value of the right form in place of a word that stands for one.
 fn sample(word: String) -> String {
     match word.as_str() {
         "ID" | "$task" => ID.to_owned(),
@@ -179,7 +181,7 @@ fn sample(word: String) -> String {
     }
 }
 
-/// Whether nothing is wrong with a line: a noun or a verb that is only named may lack the rest.
+/// Whether a line is right: a noun or a verb that the text only names may lack the rest.
 fn is_fine(kind: ErrorKind, is_named: bool) -> bool {
     match kind {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => true,
@@ -212,7 +214,7 @@ fn every_command_line_of_the_documents_is_one_of_the_program() {
 
 #[test]
 fn every_verb_that_a_message_names_is_one_of_the_program() {
-    /// How a message of a source quotes a line.
+    /// How a message in a source file quotes a line.
     const QUOTE: &str = "'skep";
     let (mut wrong, mut seen) = (Vec::new(), 0);
     for (path, text) in read_all(root(), ".rs") {
@@ -273,7 +275,7 @@ fn table() -> String {
     table
 }
 
-/// What a text for terminals quotes, as code of a document.
+/// The quotes of a text for terminals, as code of a document.
 fn quotes_as_code(text: &str) -> String {
     let (mut is_open, mut before) = (false, ' ');
     let as_code = |c: char| {
@@ -324,7 +326,7 @@ fn the_tables_of_verbs_and_of_errors_are_what_the_program_has() {
 
 #[test]
 fn every_exit_code_is_in_the_guide_and_no_other_is() {
-    /// Done; and the reader of the output went away.
+    /// Success, and the end of a program whose reader has gone away.
     const OTHERS: [u8; 2] = [0, 141];
     let (_, text) = guide();
     let section = text.split_once("\n## Exit codes\n").unwrap().1.split("\n## ").next().unwrap();

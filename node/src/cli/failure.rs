@@ -1,4 +1,4 @@
-//! How verbs fail: what, what next, and the exit code, which the catalogue of errors knows.
+//! How verbs fail: what went wrong, what to do next, and the exit code, which is in the catalogue of errors.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -10,11 +10,11 @@ use skep_protocol::text::{escaped, legible};
 
 use super::format::Format;
 
-/// What is said of a request that is too old to be sent again.
+/// The advice for a request that is too old to be sent again.
 const TOO_LATE: &str = "check whether it was done: 'skep task list', 'skep command list', 'skep agent list' and \
                         'skep operator list' show what there is";
 
-/// How a program ends whose reader has gone away: as if SIGPIPE had ended it.
+/// The exit code of a program whose reader has gone away: as if SIGPIPE had ended it.
 const READER_GONE: u8 = 128 + 13;
 
 /// A verb that failed.
@@ -25,9 +25,9 @@ pub(crate) struct Failure {
     message: String,
     retryable: bool,
     retry_after_ms: u64,
-    /// The request that may have been done.
+    /// The id of the request that may have been done.
     request: Option<String>,
-    /// The line with which that can be sent again.
+    /// The line that sends it again.
     again: Option<String>,
 }
 
@@ -45,46 +45,46 @@ impl Failure {
         }
     }
 
-    /// Something went wrong.
+    /// The verb went wrong.
     pub(crate) fn failed(error: impl ToString) -> Self {
         Self::with_exit(Exit::Failed, error)
     }
 
-    /// The line was not given right.
+    /// The line was wrong.
     pub(crate) fn usage(message: impl ToString) -> Self {
         Self::with_exit(Exit::Usage, message)
     }
 
-    /// What was asked for is not there.
+    /// The thing that the line names does not exist.
     pub(crate) fn not_found(message: impl ToString) -> Self {
         Self::with_exit(Exit::NotFound, message)
     }
 
-    /// It would have been signed for another shard than it is meant for.
+    /// The statement would hold for another shard than the operator means.
     pub(crate) fn another_shard(message: impl ToString) -> Self {
         Self { code: Some(Code::AnotherShard.to_string()), ..Self::with_exit(Code::AnotherShard.exit(), message) }
     }
 
-    /// The output cannot be written. Whoever read it may have had enough: then nothing is said.
+    /// The program cannot write its output. A reader that went away may have had enough: then the failure says nothing.
     pub(crate) fn output(error: &std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Self::reader_gone(),
-            _ => Self::failed(format!("standard output: {error}; what was asked for may have been done all the same")),
+            _ => Self::failed(format!("standard output: {error}; the verb may have done its work all the same")),
         }
     }
 
-    /// Nobody reads the output any more.
+    /// The reader of the output has gone away.
     pub(crate) fn reader_gone() -> Self {
         Self { exit: READER_GONE, ..Self::failed("") }
     }
 
-    /// The same, and what to do next.
+    /// The same failure, with what to do next.
     #[must_use]
     pub(crate) fn advise(self, advice: &str) -> Self {
         Self { message: format!("{}; {advice}", self.message), ..self }
     }
 
-    /// Something may have been done, and is safe to be asked for again, by this.
+    /// The request may have been done, and is safe to send again, as `advice` says.
     pub(crate) fn unknown(error: ClientError, advice: &str) -> Self {
         let advice = match &error {
             ClientError::Unknown { too_late: true, .. } => Some(TOO_LATE),
@@ -102,38 +102,38 @@ impl Failure {
         }
     }
 
-    /// Something of this name may have been done.
+    /// The request or command of this name may have been done.
     pub(crate) fn in_doubt(name: impl ToString, message: impl ToString) -> Self {
         Self { request: Some(name.to_string()), ..Self::with_exit(Exit::Unknown, message) }
     }
 
-    /// The same of what is in doubt and can be sent again, by this line.
+    /// The same failure of what is in doubt, which this line sends again.
     #[must_use]
     pub(crate) fn sent_again_by(self, line: Option<String>) -> Self {
         Self { retryable: true, again: line, ..self }
     }
 
-    /// Prints it and says how the process ends.
+    /// Prints the failure. Gives how the process ends.
     pub(crate) fn report(&self, format: Format) -> ExitCode {
         if self.exit != READER_GONE {
-            // Where standard error cannot be written, the exit code says it.
+            // If standard error cannot be written, the exit code tells.
             let _ = writeln!(std::io::stderr().lock(), "{}", self.shown(format, std::io::stderr().is_terminal()));
         }
         ExitCode::from(self.exit)
     }
 
     fn shown(&self, format: Format, on_terminal: bool) -> String {
-        // It may be in several lines of ours, with a word in it of somebody else.
+        // The message may have several lines of the program's own, with a word of another party in them.
         let message = legible(&self.message);
         match format {
             Format::Table if on_terminal => {
                 let diagnostic = miette::MietteDiagnostic::new(message);
                 let report = format!("{:?}", miette::Report::from(diagnostic));
-                // Not broken into lines, so that it can be copied.
+                // The line is not wrapped, so that a reader can copy it.
                 let again = self.again.as_ref().map(|line| format!("\n{line}")).unwrap_or_default();
                 report + &again
             }
-            // As long as it is: whoever searches a file finds what was said in one piece.
+            // The message is one line, however long, so that a search in a file finds it whole.
             Format::Table => {
                 let again = self.again.as_ref().map(|line| format!(": {line}")).unwrap_or_default();
                 format!("error: {message}{again}")
@@ -155,9 +155,9 @@ impl Failure {
         }
     }
 
-    /// What a client says, without what may be said beside it.
+    /// The failure of a client's error, without advice.
     fn told(error: ClientError) -> Self {
-        // It may be in the words of somebody else.
+        // The message may be in the words of another party.
         let message = escaped(&error.to_string()).into_owned();
         match error {
             ClientError::Endpoint(_) => Self::usage(message),
@@ -170,7 +170,7 @@ impl Failure {
             }
             ClientError::NotDone(failure) => {
                 let v1::Failure { code, retryable, retry_after_ms, .. } = *failure;
-                // A newer node may say what this build does not know: it failed.
+                // A newer node may give a code that this build does not know: the verb failed.
                 let exit = Code::of(&code).map_or(Exit::Failed, Code::exit);
                 Self { code: Some(code), retryable, retry_after_ms, ..Self::with_exit(exit, message) }
             }
@@ -182,9 +182,9 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let advice = match &error {
             ClientError::Unknown { request_id, .. } if request_id.contains('@') => {
-                format!("the same request can be sent again, and is done once: add --request-id {request_id}")
+                format!("the shard does one request once; to send this one again, add --request-id {request_id}")
             }
-            _ => "'skep shard status' shows whether it was".to_owned(),
+            _ => "'skep shard status' shows whether it was done".to_owned(),
         };
         Self::unknown(error, &advice)
     }
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn the_line_that_sends_again_what_is_in_doubt_is_told_in_one_piece() {
         let line = format!("skep command send --to r1 --verb goto {} --id 7@9", "--arg x=1 ".repeat(40));
-        let failure = Failure::in_doubt("7@9", "nobody knows").sent_again_by(Some(line.clone()));
+        let failure = Failure::in_doubt("7@9", "no answer").sent_again_by(Some(line.clone()));
         for on_terminal in [false, true] {
             assert!(failure.shown(Format::Table, on_terminal).ends_with(&line));
         }

@@ -1,9 +1,9 @@
-//! What is wrong, and what to do about it.
+//! Faults, and what to do about them.
 
 use serde::Serialize;
 use skep_client::v1::Fault;
 
-/// Something that is wrong with a shard.
+/// A fault of a shard.
 #[derive(Serialize)]
 pub(crate) struct FaultView {
     shard: u32,
@@ -21,7 +21,7 @@ impl From<Fault> for FaultView {
 }
 
 impl FaultView {
-    /// As lines for people.
+    /// The fault as lines for people.
     pub(crate) fn lines(&self) -> [(&'static str, String); 2] {
         let of = if self.node.is_empty() { String::new() } else { format!(" {}", self.node) };
         let what = format!("{}{of}: {}", self.name, self.detail);

@@ -1,4 +1,4 @@
-//! Following what the log of a shard says, whatever happens to the node meanwhile.
+//! Follows what the log of a shard says, whatever happens to the node meanwhile.
 
 use std::time::Duration;
 
@@ -7,20 +7,21 @@ use skep_client::{Client, ClientError, Streaming};
 use super::Failure;
 use super::output::{reader_gone, tell};
 
-/// How soon a node that went away is asked again.
+/// How long a watcher waits before it asks a node again that went away.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// Where a watcher has come to.
+/// How far a watcher has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cursor {
-    /// The index to go on from: that of the last event, of whose entry there may be more, or the first one wanted.
+    /// The index to go on from: that of the last event, whose entry may have more events, or the first wanted one.
     from: u64,
-    /// Events of that index that were told.
+    /// The number of events of that index that the watcher was told.
     told: usize,
 }
 
 impl Cursor {
-    /// Takes note of an event; whether it is to be told. `again`: events of the stream that were told on an earlier one.
+    /// Takes in an event. Gives whether to tell it. `again` counts the events of this stream that an earlier stream
+    /// told.
     fn take(&mut self, index: u64, again: &mut usize) -> bool {
         if index == self.from && *again > 0 {
             *again -= 1;
@@ -32,7 +33,7 @@ impl Cursor {
     }
 }
 
-/// Says once that something went on without the watcher, and once that it goes on with it.
+/// Tells once that there is no answer, and once that there is one again.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     tells: bool,
@@ -47,7 +48,7 @@ impl Outage {
         self.tells = true;
     }
 
-    /// There is one again.
+    /// There is an answer again.
     pub(super) fn ended(&mut self, goes_on: &str) {
         if std::mem::take(&mut self.tells) {
             tell(&format!("there is an answer again; {goes_on}"));
@@ -55,7 +56,7 @@ impl Outage {
     }
 }
 
-/// Whether asking again can help, now or when the node runs again.
+/// Whether another try can help, at once or when the node runs again.
 pub(super) fn may_pass(error: &ClientError) -> bool {
     match error {
         ClientError::NotDone(failure) => failure.retryable,
@@ -64,10 +65,10 @@ pub(super) fn may_pass(error: &ClientError) -> bool {
     }
 }
 
-/// Prints events from an index on as they happen, or what is new if there is none, until nobody reads them any more.
+/// Prints events from an index on as they happen, or only new ones without an index, until the reader has gone away.
 ///
-/// A node that is not there, or stops, or restarts, is waited for, and begun with again where it broke off: the log has what
-/// was missed. What waiting cannot help ends it, with an error.
+/// The watcher waits for a node that does not run, stops, or restarts, and goes on where the stream broke off: the log
+/// has what it missed. A failure that waiting does not mend ends the watch with an error.
 pub(super) async fn follow<Event>(
     client: &Client,
     from: Option<u64>,
@@ -95,11 +96,11 @@ pub(super) async fn follow<Event>(
     }
 }
 
-/// Why a stream is not followed any more.
+/// Why a stream ended.
 enum Broken {
-    /// The node.
+    /// The node's error.
     Off(ClientError),
-    /// What is done with its events.
+    /// The failure to print an event.
     By(Failure),
 }
 
@@ -113,7 +114,8 @@ async fn follow_once<Event>(
 ) -> Result<(), Broken> {
     let mut at = match *cursor {
         Some(cursor) => cursor,
-        // From what this replica has now, and not from what another process of the node finds later: nothing is missed.
+        // The watch begins behind what this replica has applied by now, and not behind what a later process of the node
+        // finds: so it misses nothing.
         None => {
             let applied = client.shard_status().await.map_err(Broken::Off)?.applied_index;
             Cursor { from: applied + 1, told: 0 }

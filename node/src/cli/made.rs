@@ -1,4 +1,4 @@
-//! What there is of a node in a directory.
+//! How much of a node a directory holds.
 
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -9,16 +9,16 @@ use skep_protocol::node_dir::{NodeDir, SOCKET_PATH_BYTES_MAX};
 
 use super::Failure;
 
-/// What there is of a node. Its configuration is made last: with it, and its key, it is whole.
+/// How much of a node a directory holds. Its configuration is made last: with that and the key, the node is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Made {
     /// Nothing that makes a node.
     Nothing,
-    /// A key, and no configuration: making it was cut off, or somebody took the configuration away.
+    /// A key without a configuration: 'skep init' was cut off, or an operator moved the configuration away.
     WithoutConfig,
-    /// A configuration, and no key.
+    /// A configuration without a key.
     WithoutKey,
-    /// A node.
+    /// A whole node.
     Whole,
 }
 
@@ -38,7 +38,7 @@ impl Made {
     }
 }
 
-/// A directory whose socket nobody could bind is none for a node.
+/// Refuses a directory in which no node could bind its socket.
 pub(crate) fn check_socket(node_dir: &NodeDir) -> Result<(), Failure> {
     let Some(by) = node_dir.socket_too_long_by() else { return Ok(()) };
     let socket = node_dir.socket();
@@ -48,8 +48,8 @@ pub(crate) fn check_socket(node_dir: &NodeDir) -> Result<(), Failure> {
     )))
 }
 
-/// Sees to it that a node's directory is for its owner only, who is the user of this process: whether it was open to others. It
-/// is shut, unless there is something in it and it is `only_if_empty`.
+/// Makes sure that a node's directory is open to its owner only, the user of this process. Gives whether it was open to
+/// others. Closes the directory, unless `only_if_empty` is set and the directory holds something.
 pub(crate) fn keep_to_owner(dir: &Path, only_if_empty: bool) -> Result<bool, Failure> {
     let failed = |why: io::Error| Failure::failed(format!("{}: {why}", dir.display()));
     let shown = dir.display();
@@ -57,7 +57,7 @@ pub(crate) fn keep_to_owner(dir: &Path, only_if_empty: bool) -> Result<bool, Fai
     let (owner, own) = (known.uid(), geteuid().as_raw());
     if owner != own {
         return Err(Failure::failed(format!(
-            "{shown} belongs to user {owner}, and this process runs as user {own}: run it as its owner, or 'chown -R {own}' it"
+            "{shown} belongs to user {owner}, and this process runs as user {own}: run Skep as that user, or run 'chown -R {own}' on it"
         )));
     }
     let mode = known.mode() & 0o7777;
@@ -66,18 +66,18 @@ pub(crate) fn keep_to_owner(dir: &Path, only_if_empty: bool) -> Result<bool, Fai
     }
     if only_if_empty && std::fs::read_dir(dir).map_err(failed)?.next().is_some() {
         return Err(Failure::failed(format!(
-            "{shown} is open to others (mode {mode:o}) and not empty: 'chmod 700' it, or give another --dir"
+            "{shown} is open to others (mode {mode:o}) and not empty: run 'chmod 700' on it, or give another --dir"
         )));
     }
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode & !0o077)).map_err(failed)?;
     Ok(true)
 }
 
-/// What is said of a configuration whose key is not there.
+/// The failure for a configuration without its key.
 pub(crate) fn without_key(node_dir: &NodeDir) -> Failure {
     let (key, config) = (node_dir.key(), node_dir.config());
     Failure::failed(format!(
-        "{} is there and {} is not: restore the key from a copy, or move the configuration away and make another node",
+        "{} exists and {} does not: restore the key from a copy, or move the configuration away and make another node",
         config.display(),
         key.display()
     ))

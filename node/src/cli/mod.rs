@@ -46,7 +46,7 @@ use output::tell;
 
 use crate::private;
 
-/// How long the client of a watcher waits for an answer before it says so.
+/// How long the client of a watcher waits for an answer before the watcher says so.
 const WATCHER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Coordination mesh for fleets of robots and AI agents.
@@ -65,7 +65,8 @@ struct Common {
     /// The node's directory [default: $SKEP_DIR, $STATE_DIRECTORY, $XDG_STATE_HOME/skep, ~/.local/state/skep]
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// A node's API: a socket's path, or 127.0.0.1:PORT with $SKEP_TOKEN [default: the socket in --dir, $SKEP_ENDPOINT, the socket in the default directory]
+    /// A node's API: a socket's path, or 127.0.0.1:PORT with $SKEP_TOKEN [default: the socket in --dir, $SKEP_ENDPOINT,
+    /// the socket in the default directory]
     #[arg(long, global = true, value_name = "ENDPOINT")]
     endpoint: Option<String>,
     /// Output format
@@ -74,7 +75,8 @@ struct Common {
     /// Number of the shard
     #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     shard: u32,
-    /// The shard's genesis, as 'skep shard status' shows it: nothing is signed for another one [default: as it is remembered beside the operator's key]
+    /// The shard's genesis, as 'skep shard status' shows it: nothing is signed for another one [default: as it is
+    /// remembered beside the operator's key]
     #[arg(long, global = true, value_name = "GENESIS", env = "SKEP_GENESIS")]
     genesis: Option<Genesis>,
 }
@@ -127,7 +129,7 @@ enum Noun {
 }
 
 impl Noun {
-    /// Whether keys that are worth anything may come into the process's memory: not those of a site that only tests.
+    /// Whether the process may hold keys of value. The keys of a site that only tests have none.
     fn has_keys(&self) -> bool {
         !matches!(self, Self::Testnet(_) | Self::Bench(_))
     }
@@ -144,8 +146,8 @@ impl Common {
         self.client_that_waits(Settings::default().patience)
     }
 
-    /// The client of a verb that goes on whatever happens to the node: it soon says that there is no answer. A directory
-    /// that holds no node is not waited for.
+    /// The client of a verb that goes on whatever happens to the node: it soon says that there is no answer. It does
+    /// not wait for a directory without a node.
     fn watcher(&self) -> Result<Client, Failure> {
         let by_dir = self.dir.is_some() || std::env::var_os("SKEP_ENDPOINT").is_none_or(|value| value.is_empty());
         if self.endpoint.is_none() && by_dir {
@@ -179,7 +181,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     runtime.block_on(work)
 }
 
-/// Prints help, the version, or what is wrong with the arguments. The first two are output.
+/// Prints help, the version, or what is wrong with the arguments. Help and version go to standard output.
 fn told(error: &clap::Error) -> ExitCode {
     match error.print().and_then(|()| std::io::stdout().flush()) {
         Err(failed) if !error.use_stderr() => Failure::output(&failed).report(Format::Table),
@@ -192,9 +194,9 @@ pub fn main() -> ExitCode {
     main_of(Build::default())
 }
 
-/// The whole program, with a node that can apply no other than these: tests pose as another build.
+/// The whole program, with a node of this build's versions: tests pose as another build.
 pub fn main_of(build: Build) -> ExitCode {
-    // Before there is a second thread, and before anything is made.
+    // Before there is a second thread, and before the process makes any file.
     private::keep_files();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -204,7 +206,7 @@ pub fn main_of(build: Build) -> ExitCode {
     if noun.has_keys()
         && let Err(error) = private::keep_memory(variable(private::DUMPABLE).as_deref())
     {
-        tell(&format!("other programs of this user can look into this process's memory, with its keys: {error}"));
+        tell(&format!("other programs of this user can read this process's memory, with its keys: {error}"));
     }
     let result = match noun {
         Noun::Init(init) => init.run(&common),

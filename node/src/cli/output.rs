@@ -13,14 +13,14 @@ use skep_protocol::time::LogInstant;
 use super::Failure;
 pub(crate) use super::format::Format;
 
-/// How often a verb that waits looks whether anybody still reads what it prints.
+/// How often a verb that waits looks whether its output still has a reader.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Something that can be a row of a table.
+/// A row of a table.
 pub(crate) trait Row: Serialize {
-    /// The columns' names.
+    /// The names of the columns.
     const COLUMNS: &'static [&'static str];
-    /// The columns.
+    /// The cells, one for each column.
     fn cells(&self) -> Vec<String>;
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn json_line<T: Serialize>(thing: &T) -> Result<(), Failure> {
     write(&serde_json::to_string(thing).map_err(Failure::failed)?)
 }
 
-/// Tells people, beside the output, what they should know. Where nobody can hear it there is nobody to be told.
+/// Tells people something beside the output, on standard error. A failure to write there has no one to hear of it.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", escaped(text));
 }
@@ -79,7 +79,7 @@ fn write(text: &str) -> Result<(), Failure> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
 }
 
-/// Waits until whoever reads the output has gone away; for ever if nobody can.
+/// Waits until the reader of the output has gone away; for ever if the output has no reader that can go.
 pub(crate) async fn reader_gone() {
     while !is_reader_gone(&std::io::stdout()) {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -98,22 +98,22 @@ pub(crate) fn uuid_text(bytes: &[u8]) -> String {
     uuid::Uuid::from_slice(bytes).map(|id| id.to_string()).unwrap_or_default()
 }
 
-/// A UUID given as text, as bytes.
+/// A UUID as bytes, from its text.
 pub(crate) fn uuid_bytes(text: &str) -> Result<Vec<u8>, Failure> {
     let parsed = uuid::Uuid::try_parse(text);
     parsed.map(|id| id.as_bytes().to_vec()).map_err(|_| Failure::usage(format!("{text:?} is not an id; ids are UUIDs")))
 }
 
-/// What stands for a duration between two eras of the log clock, which nobody knows.
+/// The text in place of a duration between two eras of the log clock, which no clock measured.
 pub(crate) const ANOTHER_ERA: &str = "another era";
 
-/// Milliseconds between two instants of the log clock, zero if the first is the later one; none if they are of different
-/// eras.
+/// Milliseconds between two instants of the log clock, zero if the first is the later one; none if they are of
+/// different eras.
 pub(crate) fn between(earlier: u64, later: u64) -> Option<u64> {
     LogInstant::from_raw(later).checked_since_ms(LogInstant::from_raw(earlier))
 }
 
-/// An instant of the log clock as its age at another one.
+/// The age of one instant of the log clock at another one, as text.
 pub(crate) fn age(at: u64, now: u64) -> String {
     if at == 0 {
         return String::new();
@@ -126,7 +126,7 @@ pub(crate) fn age(at: u64, now: u64) -> String {
     }
 }
 
-/// Milliseconds for people.
+/// Milliseconds as text for people.
 pub(crate) fn span(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
@@ -136,7 +136,7 @@ pub(crate) fn span(ms: u64) -> String {
     }
 }
 
-/// A duration given as text, such as `10s`.
+/// A duration from its text, such as `10s`.
 pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration =
         text.parse().map_err(|_| format!("{text:?} is not a duration such as 10s or 500ms"))?;

@@ -1,8 +1,9 @@
-//! Which shard an operator's key signs for.
+//! The shard for which an operator's key signs.
 //!
-//! What is signed is good for the shard of one genesis, and nowhere else, and it is the node that names it. One that lies names
-//! another shard's, where the same operator may do something. So the first genesis that a key signs for under a shard's number is
-//! remembered in a file beside the key, as ssh remembers hosts, and nothing is signed for another one.
+//! A statement holds for the shard of one genesis, and nowhere else, and the node names that genesis. A node that lies
+//! names the genesis of another shard, where the same operator may do something. So a file beside the key remembers the
+//! first genesis for which the key signs under a shard's number, as ssh remembers hosts, and the key signs for no
+//! other.
 
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -15,7 +16,7 @@ use skep_consensus::{ReadableBy, replace_whole, write_whole};
 use super::output::{one, tell};
 use super::{Common, Failure};
 
-/// More than what is remembered takes.
+/// More bytes than the file has.
 const BYTES_MAX: u64 = 256;
 
 /// The file that remembers the genesis of a shard.
@@ -36,7 +37,7 @@ fn failed(file: &Path, error: impl std::fmt::Display) -> Failure {
     Failure::failed(format!("{}: {error}", file.display()))
 }
 
-/// What a file beside a key holds, if it is there. One that others can change says nothing.
+/// The text of a file beside a key; none if there is no file. A file that other users can change is refused.
 pub(super) fn read(file: &Path) -> Result<Option<String>, Failure> {
     let opened = match std::fs::File::open(file) {
         Ok(opened) => opened,
@@ -45,7 +46,7 @@ pub(super) fn read(file: &Path) -> Result<Option<String>, Failure> {
     };
     let mode = opened.metadata().map_err(|e| failed(file, e))?.mode();
     if mode & 0o022 != 0 {
-        return Err(failed(file, format!("others can change it; 'chmod 644 {}' it", file.display())));
+        return Err(failed(file, format!("other users can change it; run 'chmod 644 {}'", file.display())));
     }
     let mut text = String::new();
     opened.take(BYTES_MAX).read_to_string(&mut text).map_err(|e| failed(file, e))?;
@@ -53,7 +54,7 @@ pub(super) fn read(file: &Path) -> Result<Option<String>, Failure> {
 }
 
 impl Pin {
-    /// That of a shard, beside an operator's key.
+    /// The file for a shard, beside an operator's key.
     pub(super) fn beside(key: &Path, shard: ShardId) -> Self {
         let mut file = key.as_os_str().to_owned();
         file.push(format!(".shard-{shard}"));
@@ -64,19 +65,19 @@ impl Pin {
         failed(&self.file, error)
     }
 
-    /// What is remembered, if anything is.
+    /// The remembered genesis; none if there is none.
     fn read(&self) -> Result<Option<Genesis>, Failure> {
         let malformed = |_| self.failed("it holds no genesis; remove it, or write it anew by 'skep operator pin'");
         read(&self.file)?.map(|text| text.trim().parse::<Genesis>().map_err(malformed)).transpose()
     }
 
-    /// Refuses a genesis that is not the one that is remembered. The first one is.
+    /// Refuses a genesis that differs from the remembered one. The first genesis is remembered.
     pub(super) fn check(&self, told: Genesis) -> Result<(), Failure> {
         let known = match self.read()? {
             Some(known) => known,
             None => match write_whole(&self.file, format!("{told}\n").as_bytes(), ReadableBy::Everybody) {
                 Ok(()) => told,
-                // Somebody else was first.
+                // Another process was first.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.read()?.unwrap_or(told),
                 Err(e) => {
                     self.say_not_remembered(&e);
@@ -95,12 +96,14 @@ impl Pin {
         )))
     }
 
-    /// Remembers a genesis in place of what was. A genesis is no secret, and root may write it down for the operator.
+    /// Remembers a genesis in place of the one before. A genesis is no secret, and root may write it down for the
+    /// operator.
     fn set(&self, genesis: Genesis) -> io::Result<()> {
         replace_whole(&self.file, format!("{genesis}\n").as_bytes(), ReadableBy::Everybody)
     }
 
-    /// Remembers the genesis that the operator gave a shard itself. What it did is done, whether that can be written or not.
+    /// Remembers the genesis that the operator itself gave a shard. Its work is done, even if the file cannot be
+    /// written.
     pub(super) fn note(&self, genesis: Genesis) {
         if let Err(error) = self.set(genesis) {
             self.say_not_remembered(&error);
@@ -142,7 +145,7 @@ mod tests {
         pin.check(genesis(6)).unwrap();
         let file = dir.path().join("operator.key.shard-1");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{}\n", "06".repeat(16)));
-        // Root may have written it.
+        // Root may have written the file.
         let mode = || std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(), 0o644);
         pin.check(genesis(6)).unwrap();
@@ -151,7 +154,7 @@ mod tests {
             assert!(refused.contains(said), "{said}: {refused}");
         }
         pin.check(genesis(6)).unwrap();
-        // Of another number, or beside another key, nothing is known.
+        // Nothing is remembered for another number, or beside another key.
         Pin::beside(&key, ShardId(2)).check(genesis(7)).unwrap();
         Pin::beside(&dir.path().join("other.key"), ShardId(1)).check(genesis(7)).unwrap();
         pin.set(genesis(7)).unwrap();

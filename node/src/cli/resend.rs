@@ -1,4 +1,4 @@
-//! Sending a request again of which nobody knew whether it was done.
+//! Sends a request again that may have been done.
 
 use std::ffi::OsString;
 
@@ -8,33 +8,35 @@ use skep_protocol::text::is_control;
 
 use super::Failure;
 
-/// For how long a request that was typed can be sent again, in milliseconds. Then the shard remembers it no more.
+/// For how long the shard remembers a request from the command line, in milliseconds: for so long it can be sent again.
 const RESEND_WITHIN_MS: u64 = 10 * 60 * 1_000;
 
-/// Under which name a request is sent.
+/// The name under which a request is sent.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Resend {
-    /// Name of the request (UUID@CLOCK), to send a request in doubt again: the error prints it, and the shard does the request once. For a first sending give a UUID of your own, which serves for ten minutes; with @ and the clock that 'skep shard status -o json' prints it is refused after them
+    /// Name of the request (UUID@CLOCK), to send a request in doubt again: the error prints it, and the shard does the
+    /// request once. For a first sending give a UUID of your own, which serves for ten minutes; with @ and the clock
+    /// that 'skep shard status -o json' prints it is refused after them
     #[arg(long, value_name = "REQUEST")]
     pub(crate) request_id: Option<RequestName>,
 }
 
 impl Resend {
-    /// The client for the one request that is asked for.
+    /// The client for the one request of this name.
     pub(crate) async fn client(&self, client: &Client) -> Result<Client, Failure> {
         Ok(client.under(self.request_id, RESEND_WITHIN_MS).await?)
     }
 }
 
-/// A line as it was typed, with an option of this value in place of the one that it had: so that a shell takes it for the same.
-/// None if it holds what is no text.
+/// A line as it was typed, with this value of an option in place of the one that it had, quoted for a shell. None if
+/// the line holds an argument that is no text.
 pub(crate) fn line_with(args: impl IntoIterator<Item = OsString>, option: &str, value: &str) -> Option<String> {
     let args: Option<Vec<String>> = args.into_iter().map(|arg| arg.into_string().ok()).collect();
     let mut args = args?.into_iter();
     let mut kept = Vec::new();
     while let Some(arg) = args.next() {
         if arg == option {
-            // Its value.
+            // The value of the option.
             args.next();
         } else if !arg.strip_prefix(option).is_some_and(|rest| rest.starts_with('=')) {
             kept.push(quoted(&arg));
@@ -44,7 +46,7 @@ pub(crate) fn line_with(args: impl IntoIterator<Item = OsString>, option: &str, 
     Some(kept.join(" "))
 }
 
-/// An argument as a shell reads it. What a terminal would obey is written out, byte by byte.
+/// An argument as a shell reads it. Characters that a terminal would obey are written byte by byte.
 fn quoted(arg: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-+=:,./@".contains(c);
     if !arg.is_empty() && !arg.starts_with('=') && arg.chars().all(plain) {

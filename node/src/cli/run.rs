@@ -29,17 +29,17 @@ pub(crate) struct Run {
 
 /// What to do when there is no node in the directory.
 const FIRST_STEPS: &str = "there is no node here yet. First steps:
-  skep init --dir DIR --name NAME     makes its key and a commented configuration
-  (list the other nodes as [[peers]] in DIR/skep.toml, and mark those that are to vote: voter = true)
-  skep run --dir DIR                  runs it
-  skep key new                        makes the key of whoever may command robots, once
-  skep shard init --voters ID,ID,ID --operator KEY   once, when three of them run";
+  skep init --dir DIR --name NAME     makes the node's key and a commented configuration
+  (list the other nodes as [[peers]] in DIR/skep.toml, and mark the voters among them: voter = true)
+  skep run --dir DIR                  runs the node
+  skep key new                        makes an operator's key, once
+  skep shard init --voters ID,ID,ID --operator KEY   once, when three nodes run";
 
-/// What is logged when SKEP_LOG does not say. libp2p warns of each thing that a peer does wrong: so often as the peer likes.
+/// What the node logs without SKEP_LOG. libp2p warns of each thing that a peer does wrong: as often as the peer likes.
 const LOGGED: &str = "info,openraft=error,libp2p=error,quinn=warn,fjall=warn,lsm_tree=warn";
 
-/// What is to be logged. A word alone must be a level: a level that is misspelt would be taken for the name of a module, and
-/// nothing else would be logged.
+/// What the node logs. A word alone must be a level: the filter would take a misspelt level for the name of a module,
+/// and log nothing else.
 fn filter(given: Option<OsString>) -> Result<EnvFilter, Failure> {
     let given = given.filter(|given| !given.is_empty()).unwrap_or_else(|| OsString::from(LOGGED));
     let usage = |why: &str| {
@@ -52,7 +52,7 @@ fn filter(given: Option<OsString>) -> Result<EnvFilter, Failure> {
     let is_word = |part: &&str| !part.contains(['=', '[', '{']);
     let misspelt = text.split(',').map(str::trim).filter(is_word).find(|part| part.parse::<LevelFilter>().is_err());
     if let Some(word) = misspelt {
-        return Err(usage(&format!("{word:?} is no level")));
+        return Err(usage(&format!("{word:?} is not a level")));
     }
     EnvFilter::try_new(text).map_err(|error| usage(&error.to_string()))
 }
@@ -77,8 +77,8 @@ impl Run {
             Made::WithoutConfig => {
                 let (key, config) = (node_dir.key(), node_dir.config());
                 return Err(Failure::usage(format!(
-                    "{} is there and {} is not: 'skep init' was cut off, or the configuration was taken away. \
-                     'skep init --dir {dir}' goes on where it ended, with the same key",
+                    "{} exists and {} does not: 'skep init' was cut off, or the configuration was moved away. \
+                     'skep init --dir {dir}' goes on with the same key",
                     key.display(),
                     config.display()
                 )));
@@ -94,7 +94,7 @@ impl Run {
         let (config, _) = config::read(common, flags)?;
         if config.checks.cuts.is_some() && !place::is_of_testnet(&node_dir.dir) {
             return Err(Failure::usage(format!(
-                "testnet.cuts: {dir} is no node's of a testnet, and only such are cut off"
+                "testnet.cuts: {dir} is not the directory of a testnet's node, and no other node can be cut off"
             )));
         }
         let filter = filter(std::env::var_os("SKEP_LOG"))?;
@@ -104,7 +104,7 @@ impl Run {
             .with_writer(std::io::stderr)
             .with_target(false)
             .with_ansi(std::io::stderr().is_terminal() && !plain)
-            // Told on standard error that standard error cannot be written, it would panic.
+            // The subscriber panics if it reports on standard error that standard error cannot be written.
             .log_internal_errors(false);
         if self.log_json {
             logs.json().init();
@@ -112,7 +112,7 @@ impl Run {
             logs.init();
         }
         if keep_to_owner(&node_dir.dir, false)? {
-            tracing::warn!(dir = %node_dir.dir.display(), "the node's directory was open to other users; it is not any more");
+            tracing::warn!(dir = %node_dir.dir.display(), "the node's directory was open to other users; the node has closed it");
         }
         Ok(run(config, &node_dir, self.while_stdin, build)?)
     }

@@ -1,9 +1,9 @@
-//! How high the numbers are of what a key signed for a shard.
+//! The highest number of a statement that a key signed for a shard.
 //!
-//! A statement about an operator has a higher number than the one before it, and it is the node that names that one. A node that lies
-//! could have a statement signed under a number that no later one ever reaches: robots' nodes that are told of it believe none about
-//! that operator any more, a revocation least of all. So the highest number is remembered in a file beside the key, and none is signed
-//! that is far above it.
+//! A statement about an operator has a higher number than the one before it, and the node names that one. A node that
+//! lies could get a statement signed under a number that no later one ever reaches: robots' nodes that hear of it would
+//! believe no later statement about that operator, a revocation least of all. So a file beside the key remembers the
+//! highest number, and the key signs no number far above it.
 
 use std::path::{Path, PathBuf};
 
@@ -22,18 +22,18 @@ pub(crate) struct Serials {
 }
 
 impl Serials {
-    /// That of the shard of a genesis, beside an operator's key.
+    /// The file for the shard of a genesis, beside an operator's key.
     pub(super) fn beside(key: &Path, genesis: Genesis) -> Self {
         let mut file = key.as_os_str().to_owned();
         file.push(format!(".serial-{genesis}"));
         Self { file: file.into() }
     }
 
-    /// Refuses a number that is far above all that were signed. It is remembered otherwise.
+    /// Refuses a number that is far above all that the key signed. Remembers any other.
     pub(super) fn check(&self, next: u64) -> Result<(), Failure> {
         let file = self.file.display();
         let malformed =
-            |_| Failure::failed(format!("{file}: it holds no number; write the highest one into it, or remove it"));
+            |_| Failure::failed(format!("{file}: it holds no number; write the highest number into it, or remove it"));
         let known =
             read(&self.file)?.map(|text| text.trim().parse::<u64>().map_err(malformed)).transpose()?.unwrap_or(0);
         if next > known.saturating_add(SERIAL_STEP_MAX) {
@@ -68,11 +68,11 @@ mod tests {
         serials.check(SERIAL_STEP_MAX).unwrap();
         serials.check(2 * SERIAL_STEP_MAX).unwrap();
         assert!(serials.check(3 * SERIAL_STEP_MAX + 1).is_err());
-        // That of an operator of whom little was stated is lower, and is no reason to forget.
+        // The number for an operator with few statements is lower, and the file keeps the highest.
         serials.check(7).unwrap();
         serials.check(3 * SERIAL_STEP_MAX).unwrap();
         assert!(of(7).check(3 * SERIAL_STEP_MAX).is_err(), "of another shard nothing is known");
-        // Whoever was told by a node that it trusts writes that down.
+        // An operator that heard the number from a trusted node writes it down.
         std::fs::write(&serials.file, "4000000000\n").unwrap();
         serials.check(4_000_000_001).unwrap();
         std::fs::write(&serials.file, "rubbish").unwrap();

@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 /// The streams of agents.
 #[derive(Default)]
 pub(super) struct AgentsPort {
-    /// What each is told.
+    /// The channel of each stream to its agent.
     streams: BTreeMap<StreamKey, mpsc::Sender<AgentTold>>,
 }
 
 impl AgentsPort {
-    /// An agent would be attached, and is told by this way what comes of it.
+    /// An agent wants to be attached. `told` takes what the agent is told.
     pub(super) fn opened(&mut self, stream: u64, wish: AttachWish, told: mpsc::Sender<AgentTold>) -> Event {
         let stream = StreamKey(stream);
         self.streams.insert(stream, told);
@@ -33,7 +33,7 @@ impl AgentsPort {
     /// Tells an agent something. A stream that cannot take it is closed, and the engine hears of that.
     pub(super) fn tell(&mut self, stream: StreamKey, told: AgentTold) -> Option<Event> {
         if let AgentTold::Ended(_) = told {
-            // Dropping the sender ends the stream behind the message.
+            // A dropped sender ends the stream behind the message.
             let _ = self.streams.remove(&stream).map(|agent| agent.try_send(told));
             return None;
         }

@@ -1,4 +1,4 @@
-//! Attempts: work on its way to the leaders of shards, here or elsewhere, and how it ended.
+//! Attempts: work on its way to the leaders of shards, here or elsewhere, and its outcomes.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use tokio::sync::mpsc;
 
-/// Attempts that ended: whose, which, and how.
+/// Attempts that ended: the key of the work, the number of the attempt, and the outcome.
 pub(super) type Ended = Vec<(WorkKey, u32, Outcome)>;
 
 /// Requests that are attempted together.
 type Batch = Vec<(WorkKey, u32, Request)>;
 
-/// Carries attempts out.
+/// Carries out attempts.
 pub(super) struct AttemptsPort {
     consensus: ConsensusHandle,
     ended: mpsc::Sender<Ended>,
     pub(super) ended_in: mpsc::Receiver<Ended>,
-    /// Requests that travel together, by shard, target, and whether they can wait: what ends work has room where the others
-    /// have none.
+    /// Requests that travel together, by shard, target, and whether they can wait: requests that end work have room
+    /// where the others have none.
     proposals: BTreeMap<(ShardId, AttemptTarget, bool), Batch>,
 }
 
@@ -49,7 +49,7 @@ impl AttemptsPort {
         for ((shard, target, _), attempts) in std::mem::take(&mut self.proposals) {
             let mut attempts = attempts.into_iter().peekable();
             while attempts.peek().is_some() {
-                // No more than one entry holds, by count and by bytes.
+                // A batch holds no more than one entry, by count and by bytes.
                 let mut bytes = 0;
                 let mut batch = Batch::new();
                 while let Some(next) = attempts.next_if(|(_, _, request)| {

@@ -1,4 +1,4 @@
-//! Work that callers and the engine have given to this node, and who waits for it.
+//! Work that callers and the engine gave this node, and the callers that wait for it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ use skep_protocol::telemetry::Publication;
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot};
 
-/// How often callers that went away are looked for.
+/// How often the driver looks for callers that went away.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How long a clock that is not known here is asked for, in milliseconds.
+/// How long the driver asks for a clock that this node does not know, in milliseconds.
 const CLOCK_PATIENCE_MS: u64 = 3_000;
 
-/// Who waits for a piece of work.
+/// The caller that waits for a piece of work.
 enum Waiting {
     Submit(oneshot::Sender<Settled>),
     Query(oneshot::Sender<Result<QueryReply, NotDone>>),
@@ -41,14 +41,14 @@ impl Waiting {
     }
 }
 
-/// Calls, and who waits for their answers.
+/// Calls, and the callers that wait for their answers.
 pub(super) struct CallsPort {
     consensus: ConsensusHandle,
     pub(super) queue: mpsc::Receiver<Call>,
-    /// The way that the engine's own requests take while no clock is known here, beside the calls of others.
+    /// The channel that the engine's own requests take while this node knows no clock, beside the calls of others.
     own: Calls,
     settled: mpsc::Sender<(WorkKey, Settled)>,
-    /// Requests of the engine's own that ended on that way.
+    /// The engine's own requests that ended on that channel.
     pub(super) settled_in: mpsc::Receiver<(WorkKey, Settled)>,
     waiting: BTreeMap<WorkKey, (ShardId, Waiting)>,
     next_key: u64,
@@ -56,7 +56,7 @@ pub(super) struct CallsPort {
 }
 
 impl CallsPort {
-    /// The port, and the way of publications, which are no calls.
+    /// The port, and the channel of publications, which are no calls.
     pub(super) fn new(
         consensus: ConsensusHandle,
         (own, CallQueue { calls, publications }): (Calls, CallQueue),
@@ -73,7 +73,7 @@ impl CallsPort {
         Event::Submit { key, shard, work, patience_ms }
     }
 
-    /// A caller would change a shard.
+    /// A caller wants to change a shard.
     pub(super) fn submitted(
         &mut self,
         shard: ShardId,
@@ -84,7 +84,7 @@ impl CallsPort {
         self.begin(Waiting::Submit(answer), shard, Work::Request(request), patience_ms)
     }
 
-    /// A caller would read what whoever leads a shard knows.
+    /// A caller wants to read what the leader of a shard knows.
     pub(super) fn asked(
         &mut self,
         shard: ShardId,
@@ -95,7 +95,7 @@ impl CallsPort {
         self.begin(Waiting::Query(answer), shard, Work::Query(query), patience_ms)
     }
 
-    /// A caller needs a shard's clock. Whoever leads the shard is asked if it is not known here.
+    /// A caller needs a shard's clock. If this node does not know it, the port asks the leader of the shard.
     pub(super) fn asked_for_clock(
         &mut self,
         shard: ShardId,
@@ -123,7 +123,7 @@ impl CallsPort {
             let work = Work::Request(Request { id, first_sent, deadline, op });
             return Some(self.begin(Waiting::Engine(key), shard, work, patience_ms));
         }
-        // Whoever leads knows the clock: asked for first, as callers do.
+        // The leader knows the clock: the API's calls ask it first.
         let (calls, settled) = (self.own.clone(), self.settled.clone());
         tokio::spawn(async move {
             let end = calls.request(shard, op, patience_ms).await;
@@ -132,7 +132,8 @@ impl CallsPort {
         None
     }
 
-    /// A piece of work ended: whoever waits for it is told. That is the engine if it asked for it.
+    /// A piece of work ended: the port tells the caller that waits for it. The engine is the caller of its own
+    /// requests.
     pub(super) fn answer(&mut self, key: WorkKey, settled: Settled, engine: &Engine) -> Option<Event> {
         // A caller that went away needs no answer.
         let (shard, waiting) = self.waiting.remove(&key)?;
@@ -157,12 +158,12 @@ impl CallsPort {
         None
     }
 
-    /// When callers that went away are looked for next.
+    /// How long it is until the driver looks for callers that went away.
     pub(super) fn sweep_in(&self) -> Duration {
         SWEEP_EVERY.saturating_sub(self.swept.elapsed())
     }
 
-    /// Looks for callers that went away, if it is time: nobody waits for their work any more.
+    /// Looks for callers that went away, if it is time: their work is abandoned.
     pub(super) fn sweep(&mut self) -> Vec<Event> {
         if !self.sweep_in().is_zero() {
             return Vec::new();
@@ -177,7 +178,7 @@ impl CallsPort {
     }
 }
 
-/// Nobody leads a shard that is not there. A node that has heard of no shard at all does not know what there is.
+/// A shard that does not exist has no leader. A node that has heard of no shard at all cannot tell which shards exist.
 fn explained(engine: &Engine, shard: ShardId, settled: Settled) -> Settled {
     if settled != Settled::NotDone(NotDone::NoQuorum) {
         return settled;

@@ -1,4 +1,4 @@
-//! What callers ask of this node itself, whoever leads.
+//! What callers ask of this node itself, whichever node leads.
 
 use std::time::Instant;
 
@@ -16,10 +16,10 @@ use tokio::sync::oneshot;
 
 use super::views::{node_view, row};
 
-/// When a replica that answers as many as it may is asked again, in milliseconds.
+/// When a caller may ask a replica again that has as many queries as it may, in milliseconds.
 const OVERLOADED_RETRY_MS: u64 = 100;
 
-/// This node's own replicas, and what it is.
+/// This node's own replicas, and its names.
 pub(super) struct LocalPort {
     consensus: ConsensusHandle,
     mesh: MeshHandle,
@@ -51,19 +51,19 @@ impl LocalPort {
         tokio::spawn(changes(self.consensus.clone(), shard, from, answer));
     }
 
-    /// A shard as this node sees it; none if it takes no part in it.
+    /// A shard as this node sees it; none if the node takes no part in it.
     pub(super) fn shard(&self, shard: ShardId, connectivity: Connectivity) -> Option<Box<ShardRow>> {
         Some(Box::new(row(self.consensus.status(shard)?, connectivity)))
     }
 
-    /// The node as it sees itself. `journals`: how full their disk is, whether they take urgent commands, and how many have no place
-    /// for a statement.
+    /// The node as it sees itself. `journals` says how full their disk is, whether they take urgent commands, and how
+    /// many have no place for a statement.
     pub(super) fn node(&self, journals: (DiskPressure, bool, usize)) -> NodeView {
         let up_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         node_view(&self.consensus, &self.mesh, &self.config, up_ms, journals)
     }
 
-    /// Changes who belongs to a shard.
+    /// Changes the members of a shard.
     pub(super) fn members(
         &self,
         shard: ShardId,
@@ -118,7 +118,7 @@ async fn changes(
         Ok(QueryReply { answer: Answer::Changes { sets, next, skip, edge }, .. }) => {
             Ok(ChangesPage { sets, next, skip, edge, progress })
         }
-        Ok(_) => Err(NotDone::Storage("the answer is not one to this query".to_owned())),
+        Ok(_) => Err(NotDone::Storage("the replica answered another query".to_owned())),
         Err(failure) => Err(not_done(failure)),
     };
     let _ = answer.send(page);

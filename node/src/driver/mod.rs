@@ -1,7 +1,7 @@
 //! The one place where consensus, engine, mesh and API meet.
 //!
 //! The driver waits for something to happen, tells the engine, and carries out what the engine wants. It decides
-//! nothing. Each side has a port that owns its channels, and says what happened there as an event. Attempts for one
+//! nothing. Each side has a port that owns its channels, and turns what happened there into events. Attempts for one
 //! target that arise together travel together.
 
 mod agents;
@@ -37,7 +37,7 @@ use local::LocalPort;
 use shards::ShardsPort;
 use topics::TopicsPort;
 
-/// Steps that are taken before their effects are carried out.
+/// How many steps the driver takes before it carries out their effects.
 const STEPS_PER_TURN: usize = 512;
 
 /// What the driver waited for.
@@ -69,7 +69,7 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// A driver for these parts. Also tells when the node can serve: when a shard has a leader.
+    /// A driver for these parts. Also gives whether the node can serve: whether a shard has a leader.
     pub(crate) fn new(
         config: Config,
         (consensus, said): (ConsensusHandle, mpsc::Receiver<FromLeader>),
@@ -93,7 +93,7 @@ impl Driver {
         (driver, readiness)
     }
 
-    /// Serves until it is told to stop. Calls that still wait are dropped: their callers hear "unknown".
+    /// Serves until the node stops. The driver drops calls that still wait: their callers hear "unknown".
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
         self.apply(Step::Peers);
         self.apply(Step::Pressure);
@@ -103,7 +103,7 @@ impl Driver {
                 Step::Stop => return,
                 step => self.apply(step),
             }
-            // Take what else is there before carrying out, so that it travels together.
+            // The driver takes all further steps before it carries any out, so that they travel together.
             for _ in 0..STEPS_PER_TURN {
                 let Some(step) = self.at_hand() else { break };
                 self.apply(step);
@@ -143,7 +143,7 @@ impl Driver {
         }
     }
 
-    /// What has happened already and may travel together, if anything has.
+    /// The next step that has happened already and may travel together with others, if there is one.
     fn at_hand(&mut self) -> Option<Step> {
         if let Ok(said) = self.shards.said.try_recv() {
             Some(Step::FromLeader(said))
@@ -183,7 +183,7 @@ impl Driver {
         self.hear(event);
     }
 
-    /// Hands a call to the port that it is for; what the engine is to hear of it.
+    /// Hands a call to its port. Gives the event for the engine.
     fn on_call(&mut self, call: Call) -> Option<Event> {
         match call {
             Call::Submit { shard, request, patience_ms, answer } => {
@@ -212,7 +212,7 @@ impl Driver {
         None
     }
 
-    /// The engine hears what happened.
+    /// Tells the engine what happened.
     fn hear(&mut self, events: impl IntoIterator<Item = Event>) {
         for event in events {
             self.engine.handle(event, now_ms());

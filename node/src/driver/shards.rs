@@ -9,21 +9,21 @@ use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// What the control plane says, and what it is told in return.
+/// What the control plane says, and what the engine answers.
 pub(super) struct ShardsPort {
     consensus: ConsensusHandle,
     pub(super) views: mpsc::Receiver<(ShardId, ShardView)>,
     /// Changes when a peer comes or goes.
     pub(super) peers: watch::Receiver<u64>,
     pub(super) said: mpsc::Receiver<FromLeader>,
-    /// Updates that wait for a word whether they arrived.
+    /// Updates whose senders wait to hear whether the agents were told.
     updates: BTreeMap<UpdateKey, oneshot::Sender<bool>>,
     next_update: u64,
     ready: watch::Sender<bool>,
 }
 
 impl ShardsPort {
-    /// Follows all shards from now on. Also tells when the node can serve: when a shard has a leader.
+    /// Follows all shards from now on. Also gives whether the node can serve: whether a shard has a leader.
     pub(super) fn follow(
         consensus: ConsensusHandle,
         said: mpsc::Receiver<FromLeader>,
@@ -47,7 +47,7 @@ impl ShardsPort {
         Event::Leader { shard, hint, ready: view.ready }
     }
 
-    /// The peers that are connected now.
+    /// The peers that are connected.
     pub(super) fn connected(&self) -> Event {
         Event::Peers { up: self.consensus.peers().into_iter().filter(|peer| peer.up).map(|peer| peer.node).collect() }
     }
@@ -64,12 +64,12 @@ impl ShardsPort {
         Event::Agent(AgentEvent::Update { key, shard: update.shard, update: update.update })
     }
 
-    /// Whoever sent an update hears whether the agents were told.
+    /// Tells the sender of an update whether the agents were told.
     pub(super) fn noted(&mut self, key: UpdateKey, noted: bool) {
         let _ = self.updates.remove(&key).map(|answer| answer.send(noted));
     }
 
-    /// What others said of who leads a shard.
+    /// Tells the control plane what this node learned of the leader of a shard.
     pub(super) fn learned(&self, shard: ShardId, hint: LeaderHint) {
         self.consensus.learned(shard, hint);
     }
@@ -81,7 +81,7 @@ impl ShardsPort {
     }
 }
 
-/// Tells the driver what is known of every shard's leader, of shards opened later too.
+/// Tells the driver what this node knows of every shard's leader, of shards opened later too.
 async fn follow_shards(consensus: ConsensusHandle, views: mpsc::Sender<(ShardId, ShardView)>) {
     let mut opened = consensus.shards_opened();
     let mut followed = BTreeSet::new();

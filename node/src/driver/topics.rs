@@ -8,10 +8,10 @@ use skep_mesh::MeshHandle;
 use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
 use tokio::sync::mpsc;
 
-/// Who listens here, and what is said here and elsewhere.
+/// The subscribers and publishers of this node, and what the mesh receives.
 pub(super) struct TopicsPort {
     mesh: MeshHandle,
-    /// What others sent.
+    /// What other nodes sent.
     pub(super) received: mpsc::Receiver<Envelope>,
     pub(super) publications: mpsc::Receiver<Publication>,
     subscribers: BTreeMap<SubscriberKey, mpsc::Sender<TopicTold>>,
@@ -25,7 +25,7 @@ impl TopicsPort {
         Self { mesh, received, publications, subscribers: BTreeMap::new() }
     }
 
-    /// Somebody listens from now on.
+    /// A client subscribes.
     pub(super) fn subscribed(
         &mut self,
         subscriber: u64,
@@ -37,14 +37,14 @@ impl TopicsPort {
         Event::Topic(TopicEvent::Subscribed { subscriber, topics })
     }
 
-    /// It listens no more.
+    /// A subscriber ends.
     pub(super) fn unsubscribed(&mut self, subscriber: u64) -> Event {
         let subscriber = SubscriberKey(subscriber);
         self.subscribers.remove(&subscriber);
         Event::Topic(TopicEvent::Unsubscribed { subscriber })
     }
 
-    /// Does what the engine wants of the data plane.
+    /// Carries out what the engine wants of the data plane.
     pub(super) fn carry_out(&mut self, effect: TopicEffect) {
         match effect {
             TopicEffect::Publish(publication) => self.mesh.publish(publication),
@@ -52,7 +52,7 @@ impl TopicsPort {
             TopicEffect::Leave(topic) => self.mesh.unsubscribe(&topic),
             TopicEffect::Deliver { subscriber, value } => {
                 let (publication, sender, age_ms) = (Box::new(value.publication), value.sender, value.age_ms);
-                // One that is slow misses it; newer ones follow.
+                // A slow subscriber misses a value; newer ones follow.
                 let told = TopicTold::Value { publication, sender, age_ms };
                 let _ = self.subscribers.get(&subscriber).map(|values| values.try_send(told));
             }

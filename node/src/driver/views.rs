@@ -12,30 +12,31 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::pressure::DiskPressure;
 use skep_protocol::shard_status::ShardStatus;
 
-/// What is wrong with the journals, if anything is: of all shards' agents, so that it has the number of none.
-/// `takes_urgent`: whether what is set aside has room for urgent commands.
+/// The fault of the journals, if there is one. It concerns the agents of all shards, so its shard has number 0, which
+/// no shard has. `takes_urgent` says whether the reserve has room for urgent commands.
 fn fault_of_journals(pressure: DiskPressure, takes_urgent: bool) -> Option<(u32, FaultReport)> {
     let detail = match pressure {
         DiskPressure::None => return None,
-        DiskPressure::Low => "no more routine commands are taken for agents of this node; urgent ones are",
+        DiskPressure::Low => "the node takes no more routine commands for its agents; it takes urgent ones",
         DiskPressure::Exhausted if takes_urgent => {
-            "no routine command is taken or begun by agents of this node; urgent ones are, in room that is set aside"
+            "the node takes and begins no routine command for its agents; urgent ones have room that is set aside"
         }
         DiskPressure::Exhausted => {
-            "no command is taken or begun by agents of this node: there is no room left that is set aside for urgent ones"
+            "the node takes and begins no command for its agents: urgent ones have used all room that is set aside"
         }
     };
     Some((0, FaultReport { fault: ShardFault::JournalsNearlyFull, node: None, detail: detail.to_owned() }))
 }
 
-/// The same of statements of operators: so many agents' journals have no place for one that was seen.
+/// The fault of journals that have no place for a statement that the node saw; `agents` is the number of those
+/// journals.
 fn fault_of_statements(agents: usize) -> Option<(u32, FaultReport)> {
     let detail = format!("{agents} agents' journals have no place for the number of a grant that replaced another one");
     let report = FaultReport { fault: ShardFault::JournalsLackStatements, node: None, detail };
     (agents > 0).then_some((0, report))
 }
 
-/// How long it is said that two processes come to the mesh under one identity after they last did.
+/// How long the node reports two processes under one identity after the mesh last met both.
 const SHARED_SAID_FOR: Duration = Duration::from_secs(30);
 
 /// The node as it sees itself.
@@ -62,7 +63,7 @@ pub(super) fn node_view(
     let shards = consensus.shards();
     let of = |shard: &ShardId| consensus.status(*shard).map_or_else(Vec::new, |status| status.faults);
     let faults = shards.iter().flat_map(|shard| of(shard).into_iter().map(move |report| (shard.0, report)));
-    // Each status says them, too; they are of no shard.
+    // The status of each shard has these faults, too; they are of no shard.
     let of_peers = |fault| matches!(fault, ShardFault::IdentityShared | ShardFault::AnotherShard);
     let faults = faults.filter(|(_, report)| !of_peers(report.fault));
     let faults = faults.chain(faults_of_peers(consensus, &mesh).into_iter().map(|report| (0, report)));
@@ -83,22 +84,24 @@ pub(super) fn node_view(
     }
 }
 
-/// The identities under which two processes run, as the control plane knows them, and the mesh of peers with whom the control
-/// plane does not speak; and the peers that are of another shard.
+/// The identities under which two processes run, as the control plane knows them, and as the mesh knows them for peers
+/// with which the control plane does not speak; and the peers that are of another shard.
 fn faults_of_peers(consensus: &ConsensusHandle, mesh: &MeshView) -> Vec<FaultReport> {
     let mut reports = consensus.faults();
     let recent = mesh.shared.iter().filter(|(_, met)| met.elapsed() <= SHARED_SAID_FOR).map(|(node, _)| *node);
     for node in recent {
         let is_said = |report: &FaultReport| report.fault == ShardFault::IdentityShared && report.node == Some(node);
         if !reports.iter().any(is_said) {
-            let detail = "two processes come to the mesh in turn, and the first one is kept".to_owned();
+            let detail =
+                "two processes join the mesh in turn under this identity, and the mesh keeps the first one".to_owned();
             reports.push(FaultReport { fault: ShardFault::IdentityShared, node: Some(node), detail });
         }
     }
     reports
 }
 
-/// A shard as this node sees it. Who reaches a leader and is not current, or no member, is not called connected.
+/// A shard as this node sees it. A node that reaches a leader but is not current, or not a member, is not called
+/// connected.
 pub(super) fn row(status: ShardStatus, connectivity: Connectivity) -> ShardRow {
     let unlike_connected = status.faults.iter().find_map(|report| report.fault.unlike_connected());
     let connectivity = match unlike_connected {

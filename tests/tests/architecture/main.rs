@@ -6,6 +6,7 @@ mod codes;
 mod glossary;
 mod lengths;
 mod map;
+mod widths;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,16 +1,17 @@
-//! Who is let in to the API, how many at a time, and what becomes of those for whom there is no place.
+//! Which connections the API accepts, how many at a time, and what it tells those for which there is no place.
 //!
-//! Each connection takes one of the descriptors that a process may have, and a node whose descriptors are all taken could
-//! neither reach peers nor go on with its logs. So there are as many places as it can spare. For one connection more there is
-//! an answer that says so, a few at a time, and then it is closed; others wait to be accepted.
+//! Each connection takes one of the descriptors that a process may have, and a node without free descriptors could
+//! neither reach peers nor go on with its logs. So the API has as many places as the node can spare. It answers a few
+//! further connections at a time that there is no place, and then closes them; others wait to be accepted.
 //!
-//! Some places are kept for whoever looks after the node: they are given out last, at its socket only, for calls and for no
-//! streams, and for a while only, however many others watch or say nothing. And nobody keeps any place of whom no call is let in.
+//! Some places are reserved for an operator who looks after the node. The API gives them out last, at its socket only,
+//! for calls and not for streams, and for a short time, however many other clients watch or say nothing. A connection
+//! loses any place if no call of it is let in.
 //!
-//! A port is open to every user of the machine, the socket only to the node's own. So connections over TCP have few places, which
-//! are none of the socket's, and those that have shown no token yet have fewer still, for less time.
+//! Every user of the machine reaches the TCP port, and only the node's own user the socket. So connections over TCP
+//! have few places of their own, and those that have shown no token yet have fewer still, for less time.
 //!
-//! Accepting may fail all the same. Then it is tried again after a pause, and said seldom.
+//! Accepting a connection may fail all the same. Then the API tries again after a pause, and logs that seldom.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -30,22 +31,22 @@ use tonic::transport::server::Connected;
 use crate::failure::Failed;
 use crate::unread::{Page, PagePlaces};
 
-/// How long a connection for which there is no place is listened to, so that it hears why.
+/// How long the API listens to a connection without a place, so that the client hears why.
 const REFUSED_FOR: Duration = Duration::from_millis(500);
-/// How long a connection has to read why its stream was refused, when it has a place that is kept for others.
+/// How long a connection on a reserved place has to read why the API refused its stream.
 const GOES_WITHIN: Duration = Duration::from_millis(50);
-/// Pauses after an accept that failed, doubled as long as it does.
+/// The first pause after an accept that failed. The pause doubles as long as accepts fail.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How often the log says what goes on at the doors.
+/// How often the log says what happens at the doors.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// Something that the log is to say seldom.
+/// Something that the log says seldom.
 #[derive(Debug, Default)]
 struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
-    /// Whether it was not said for long; it is said then.
+    /// Whether the log has not said it for long. The caller says it then.
     fn is_due(&self) -> bool {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = said.is_none_or(|at| at.elapsed() >= SAID_EVERY);
@@ -56,7 +57,7 @@ impl Seldom {
     }
 }
 
-/// What there is for those who come in by one door, which nobody takes from them who comes in by the other.
+/// The places of one door. Connections through the other door do not take them.
 #[derive(Debug)]
 struct Gate {
     max: usize,
@@ -68,7 +69,7 @@ struct Gate {
 
 impl Gate {
     fn new(max: usize) -> Self {
-        // One more: the listener waits for a connection that it may have to refuse.
+        // One more than the refusals: the listener waits for a connection that it may have to refuse.
         let refusals = Arc::new(Semaphore::new(limits::API_REFUSALS_MAX + 1));
         let (failed, full) = Default::default();
         Self { max, places: Arc::new(Semaphore::new(max)), refusals, failed, full }
@@ -81,16 +82,16 @@ impl Gate {
 
 #[derive(Debug)]
 struct Places {
-    /// Places for anybody at the socket.
+    /// Places at the socket.
     socket: Gate,
     /// Places over TCP.
     tcp: Gate,
-    /// Of those, places for connections that have shown no token yet.
+    /// The TCP places for connections that have shown no token yet.
     strangers: Arc<Semaphore>,
-    /// Places for streams that last: as many as there are for connections, but for those that are kept.
+    /// How many streams may last: as many as there are connections without the reserved places.
     lasting_max: usize,
     lasting: Arc<Semaphore>,
-    /// Places at the socket that are kept.
+    /// The reserved places at the socket.
     reserved: Arc<Semaphore>,
 }
 
@@ -99,7 +100,8 @@ struct Places {
 pub(crate) struct Doors(Arc<Places>);
 
 impl Doors {
-    /// So many places, within the limits that there are in any case; some of them over TCP, if it listens there.
+    /// Places for so many connections, within the limits of the API; some of them are over TCP, if the API listens
+    /// there.
     pub(crate) fn new(connections: usize, over_tcp: bool) -> Self {
         let max = connections.clamp(limits::API_CONNECTIONS_MIN, limits::API_CONNECTIONS_MAX);
         let tcp = if over_tcp { limits::API_TCP_CONNECTIONS_MAX.min(max / 4) } else { 0 };
@@ -118,8 +120,8 @@ impl Doors {
         if D::IS_TCP { &self.0.tcp } else { &self.0.socket }
     }
 
-    /// A place for a stream that lasts, as a call asks for it; refused if there is none. A connection whose own place is kept
-    /// for others gets none, and goes.
+    /// A place for a stream that a call asks for; refused if there is none. A connection on a reserved place gets none,
+    /// and has to go.
     pub(crate) fn lasting(&self, caller: Option<&LetIn>) -> Result<Lasting, Failed> {
         let Places { lasting, lasting_max, .. } = &*self.0;
         if let Some(LetIn { presence, .. }) = caller.filter(|caller| caller.presence.is_brief) {
@@ -130,7 +132,7 @@ impl Doors {
         place.map(Lasting).map_err(|_| Failed::too_many_streams(*lasting_max))
     }
 
-    /// Those who come in by a door, one after another.
+    /// The connections that come in by a door, one after another.
     pub(crate) fn guests<D: Door>(&self, door: D) -> impl Stream<Item = io::Result<Guest<D::Io>>> + use<D> {
         stream::unfold((self.clone(), door), |(doors, door)| async move {
             let guest = doors.next(&door).await;
@@ -141,7 +143,7 @@ impl Doors {
     async fn next<D: Door>(&self, door: &D) -> Guest<D::Io> {
         let mut pause = PAUSE_MIN;
         loop {
-            // In case there is no place for it. It is never closed.
+            // The refusal in case there is no place. The semaphore is never closed.
             let refusal = Arc::clone(&self.gate::<D>().refusals).acquire_owned().await.ok();
             match door.accepted().await {
                 Ok(io) => return self.seat::<D>(io, refusal),
@@ -158,13 +160,13 @@ impl Doors {
         }
     }
 
-    /// How many connections there are.
+    /// How many connections are open.
     fn open(&self) -> usize {
         let Places { socket, tcp, reserved, .. } = &*self.0;
         socket.open() + tcp.open() + limits::API_CONNECTIONS_RESERVED.saturating_sub(reserved.available_permits())
     }
 
-    /// Gives a connection its place, or none.
+    /// Gives a connection a place, or a refusal if there is none.
     fn seat<D: Door>(&self, io: D::Io, refusal: Option<OwnedSemaphorePermit>) -> Guest<D::Io> {
         let seat = if D::IS_TCP { self.seat_over_tcp() } else { self.seat_at_socket() };
         if let Some((place, presence)) = seat {
@@ -215,12 +217,12 @@ fn after(time: Duration) -> Pin<Box<Sleep>> {
     Box::pin(tokio::time::sleep(time))
 }
 
-/// The place of a stream that lasts.
+/// The place of a stream.
 #[derive(Debug)]
 pub(crate) struct Lasting(OwnedSemaphorePermit);
 
 impl Lasting {
-    /// A stream that has the place for as long as it lasts.
+    /// A stream that holds the place for as long as it lasts.
     pub(crate) fn around<S: Stream>(self, stream: S) -> impl Stream<Item = S::Item> {
         stream.map(move |item| {
             let Self(_held) = &self;
@@ -231,12 +233,12 @@ impl Lasting {
 
 /// Where connections come in.
 pub(crate) trait Door: Send + Sync {
-    /// A connection.
+    /// The type of a connection.
     type Io: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static;
-    /// Whether it is not the socket of the node's own user.
+    /// Whether the door is the TCP port, and not the socket of the node's own user.
     const IS_TCP: bool;
 
-    /// The next one.
+    /// The next connection.
     fn accepted(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 }
 
@@ -262,40 +264,40 @@ impl Door for TcpListener {
     }
 }
 
-/// A connection, as its calls and whoever reads of it know it.
+/// What a connection, its calls and its reader share.
 #[derive(Debug, Default)]
 struct Presence {
-    /// Whether its place is kept for those who soon go.
+    /// Whether the connection has a reserved place, and so a short stay.
     is_brief: bool,
-    /// Whether a call of it was let in.
+    /// Whether a call of the connection was let in.
     let_in: AtomicBool,
-    /// Whether it has shown that it knows the token, without telling it.
+    /// Whether the client has shown that it knows the token, without telling it.
     proven: AtomicBool,
-    /// Whether it is to go at once.
+    /// Whether the connection has to go at once.
     goes: Arc<AtomicBool>,
-    /// Its places for pages that wait to be read.
+    /// The connection's places for pages that wait to be read.
     pages: PagePlaces,
-    /// Its place among those that have shown no token, until it has.
+    /// The connection's place among those that have shown no token, until it shows one.
     stranger: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 /// Until when a connection may stay.
 #[derive(Debug)]
 enum Stay {
-    /// As long as it likes.
+    /// As long as the client likes.
     Open,
-    /// Until then, unless a call of it is let in before.
+    /// Until this time, unless a call is let in before.
     UnlessLetIn(Pin<Box<Sleep>>),
-    /// Until then.
+    /// Until this time.
     Until(Pin<Box<Sleep>>),
 }
 
 impl Stay {
-    /// Whether the time has come.
+    /// Whether the connection's time is over.
     fn is_over(&mut self, presence: &Presence, cx: &mut Context<'_>) -> bool {
         if presence.goes.swap(false, Ordering::Relaxed) {
             let soon = after(GOES_WITHIN);
-            // Whoever asks again and again gains no time by it.
+            // A client that asks again and again gains no time by that.
             if !matches!(self, Self::Until(at) if at.deadline() <= soon.deadline()) {
                 *self = Self::Until(soon);
             }
@@ -310,42 +312,42 @@ impl Stay {
     }
 }
 
-/// How many connections there were when there was no place for one more.
+/// How many connections were open when there was no place for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Refused {
     open: usize,
     over_tcp: bool,
 }
 
-/// A connection, and the place that it has, or none.
+/// A connection, with its place or its refusal.
 #[derive(Debug)]
 pub(crate) struct Guest<Io> {
     io: Io,
-    /// Why it has no place.
+    /// Why the connection has no place; none if it has one.
     refused: Option<Refused>,
     stay: Stay,
     presence: Arc<Presence>,
-    /// What was read ahead and is to be read again.
+    /// Bytes that the API read ahead and reads again.
     ahead: Vec<u8>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<Io> Guest<Io> {
-    /// Has what was read of it first read again.
+    /// Gives back bytes that were read first, to be read again.
     pub(crate) fn unread(&mut self, first: &[u8]) {
         self.ahead.extend_from_slice(first);
     }
 
-    /// It has shown that it knows the token, without telling it.
+    /// The client has shown that it knows the token, without telling it.
     pub(crate) fn has_proved(&self) {
         self.presence.proven.store(true, Ordering::Relaxed);
     }
 }
 
-/// What calls of a connection know of it.
+/// What the calls of a connection know of it.
 #[derive(Clone, Debug)]
 pub(crate) struct GuestInfo<Info> {
-    /// Of the connection itself.
+    /// What the transport knows of the connection.
     pub(crate) of: Info,
     refused: Option<Refused>,
     presence: Arc<Presence>,
@@ -359,14 +361,14 @@ pub(crate) struct LetIn {
 }
 
 impl LetIn {
-    /// What the answer to the call is written on, if it is a page.
+    /// The place of the answer to the call, if that is a page.
     pub(crate) fn page(&self) -> &Page {
         &self.page
     }
 }
 
 impl<Info> GuestInfo<Info> {
-    /// Whether it has shown that it knows the token, so that its calls need none.
+    /// Whether the client has shown that it knows the token, so that its calls need none.
     pub(crate) fn is_proven(&self) -> bool {
         self.presence.proven.load(Ordering::Relaxed)
     }
@@ -395,7 +397,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Guest<Io> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let guest = self.get_mut();
         if guest.stay.is_over(&guest.presence, cx) {
-            // Nothing more is read of it: that closes it.
+            // The end of reading closes the connection.
             return Poll::Ready(Ok(()));
         }
         if !guest.ahead.is_empty() {

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
 
-/// A door at which these things happen, one after another; then nobody comes any more.
+/// A door at which these things happen, one after another. After them no connection comes any more.
 pub(crate) struct Scripted(Mutex<VecDeque<io::Result<DuplexStream>>>);
 
 impl Door for Scripted {
@@ -21,7 +21,7 @@ impl Door for Scripted {
     }
 }
 
-/// The same at the port.
+/// The same door as a TCP port.
 pub(crate) struct Port(pub(crate) Scripted);
 
 impl Door for Port {
@@ -50,12 +50,12 @@ async fn an_accept_that_fails_is_tried_again_after_longer_and_longer_pauses() {
     let mut guests = Box::pin(doors.guests(door((0..20).map(|_| fail()).chain(come))));
     let guest = guests.next().await.unwrap().unwrap();
     assert_eq!(guest.refused, None);
-    // The pauses are doubled until each is a second.
+    // The pauses double until each is a second.
     let took = begun.elapsed();
     assert!(took > PAUSE_MAX * 12 && took < PAUSE_MAX * 20, "{took:?} of virtual time");
 }
 
-/// As many of those who come as there are, one after another.
+/// The first `count` connections at a door, one after another.
 async fn all<D: Door>(doors: &Doors, door: D, count: usize) -> Vec<Guest<D::Io>> {
     doors.guests(door).take(count).map(Result::unwrap).collect().await
 }
@@ -64,7 +64,7 @@ fn is_let_in(guest: &Guest<DuplexStream>) -> bool {
     guest.connect_info().let_in().is_ok()
 }
 
-/// A place for something that lasts, as a call of a connection asks for it.
+/// A place for a stream, as a call of a connection asks for it.
 fn lasting(doors: &Doors, guest: &Guest<DuplexStream>) -> Result<Lasting, Failed> {
     doors.lasting(Some(&guest.connect_info().let_in().unwrap()))
 }
@@ -83,7 +83,7 @@ async fn one_connection_too_many_is_told_so_and_closed_and_its_place_is_anothers
     let mut refused = guests.next().await.unwrap().unwrap();
     let why = refused.connect_info().let_in().unwrap_err();
     assert!(why.failure.message.contains(&format!("{max} are open")), "{why:?}");
-    // It says nothing, and does not stay.
+    // The refused connection says nothing, and does not stay.
     assert_eq!(refused.read(&mut [0; 8]).await.unwrap(), 0);
     drop((seated.pop(), refused));
     let guest = guests.next().await.unwrap().unwrap();
@@ -97,7 +97,7 @@ async fn callers_that_stay_leave_the_operator_a_way_in() {
     let doors = Doors::new(max, false);
     let mut seated = all(&doors, door(come), max).await;
     assert!(seated.iter().all(is_let_in));
-    // What is kept for others is theirs after a while; whoever has an ordinary place keeps it.
+    // A connection on a reserved place goes after a while; one on an ordinary place stays.
     let mut kept = seated.split_off(max - limits::API_CONNECTIONS_RESERVED);
     for guest in &mut kept {
         assert_eq!(guest.read(&mut [0; 8]).await.unwrap(), 0, "it is told to go");
@@ -166,7 +166,7 @@ async fn whoever_shows_no_token_takes_no_place_of_others_and_soon_goes() {
     let (come, _at_socket) = connections(1_000 - most);
     let at_socket = all(&doors, door(come), 1_000 - most).await;
     assert!(at_socket.iter().all(is_let_in));
-    // Those who show it make room for others, as long as there are places.
+    // Connections that show the token make room for others, as long as there are places.
     let (come, _with_token) = connections(most - strangers + 2);
     let mut with_token = Vec::new();
     assert!(is_let_in(&silent.pop().unwrap()), "it goes, and leaves its place");
@@ -176,7 +176,7 @@ async fn whoever_shows_no_token_takes_no_place_of_others_and_soon_goes() {
         assert!(is_let_in(&guest), "{} were", with_token.len());
         with_token.push(guest);
     }
-    // And of the socket's places they get none, though they are free.
+    // Connections over TCP get no place of the socket's, though these are free.
     drop(at_socket);
     assert!(guests.next().await.unwrap().unwrap().refused.is_some());
     let begun = tokio::time::Instant::now();

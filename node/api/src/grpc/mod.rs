@@ -1,4 +1,4 @@
-//! gRPC: hands each call to its service, and says back what that answers.
+//! gRPC: hands each call to its service, and gives back the service's answer.
 
 mod agents;
 mod commands;
@@ -60,7 +60,7 @@ pub(crate) fn routes(host: &Host, site: SiteName) -> Routes {
         .add_service(TopicsServer::new(topics))
 }
 
-/// Messages of a service as gRPC says them.
+/// Messages of a service as gRPC sends them.
 type Replies<Message> = ErrInto<Messages<Message>, Status>;
 
 fn reply<Message, Error>(told: Result<Message, Error>) -> Result<Response<Message>, Status>
@@ -77,18 +77,18 @@ where
     Ok(Response::new(told?.err_into()))
 }
 
-/// Who calls, as far as gRPC tells.
+/// The caller, as far as gRPC tells.
 fn caller<T>(request: &Request<T>) -> Caller {
     Caller { connection: request.extensions().get::<LetIn>().cloned(), patience_ms: patience_ms(request) }
 }
 
-/// How long the client of a request waits, from its `grpc-timeout`.
+/// How long the client of a request waits, from its `grpc-timeout`, in milliseconds.
 fn patience_ms<T>(request: &Request<T>) -> u64 {
     let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
     header.and_then(grpc_timeout_ms).unwrap_or(PATIENCE_MS_DEFAULT)
 }
 
-/// The value of a `grpc-timeout` header (gRPC over HTTP/2: at most 8 digits and a unit).
+/// The value of a `grpc-timeout` header, in milliseconds (gRPC over HTTP/2: at most 8 digits and a unit).
 fn grpc_timeout_ms(text: &str) -> Option<u64> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
@@ -115,7 +115,11 @@ mod tests {
         assert_eq!(grpc_timeout_ms("2S"), Some(1_900));
         assert_eq!(grpc_timeout_ms("100m"), Some(95));
         assert_eq!(grpc_timeout_ms("5u"), Some(1));
-        assert_eq!(grpc_timeout_ms("99999999H"), Some(limits::API_PATIENCE_MS_MAX), "nobody keeps a place for years");
+        assert_eq!(
+            grpc_timeout_ms("99999999H"),
+            Some(limits::API_PATIENCE_MS_MAX),
+            "no client keeps a place for years"
+        );
         for bad in ["", "S", "5", "-1S", "999999999S", "5x", "ä"] {
             assert_eq!(grpc_timeout_ms(bad), None, "{bad}");
         }

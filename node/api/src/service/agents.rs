@@ -1,4 +1,4 @@
-//! Agents: registered, removed, attached, and looked at.
+//! Agents: the API registers, removes, attaches, lists and shows them.
 
 use std::future::ready;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ use crate::calls::{Call, Calls};
 use crate::drain::until;
 use crate::failure::Failed;
 
-/// Names the streams of agents.
+/// The number of the next agent's stream.
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
 
 #[derive(Clone)]
@@ -80,7 +80,8 @@ impl Agents {
         })
     }
 
-    /// Attaches an agent: hears what its software says, and tells it what it holds, until one of both ends that.
+    /// Attaches an agent: takes what its software says, and tells it what it holds, until the software or the node ends
+    /// that.
     pub(crate) async fn attach<Error: From<Failed> + Send + 'static>(
         &self,
         caller: Caller,
@@ -89,7 +90,7 @@ impl Agents {
         let place = self.host.lasting(&caller)?;
         let first = messages.next().await.transpose()?.and_then(|message| message.message);
         let Some(Said::Attach(wish)) = first else {
-            let error = FieldError { field: "message", why: "the first one must be attach".to_owned() };
+            let error = FieldError { field: "message", why: "the first message must be attach".to_owned() };
             return Err(Failed::field(&error).into());
         };
         let wish = Box::new(convert::attach(wish).map_err(Failed::from)?);
@@ -100,7 +101,7 @@ impl Agents {
         }
         tokio::spawn(listen(self.host.calls.clone(), stream, messages));
         let replies = ReceiverStream::new(messages_out).filter_map(|told| ready(to_proto(told))).map(Ok);
-        // A node that stops lets its agents go, to attach again where they can.
+        // When the node stops, its agents end here, and attach again where they can.
         let replies = replies.take_until(until(self.host.stopped.clone()));
         Ok(place.around(replies).boxed())
     }
@@ -153,18 +154,18 @@ async fn listen<Error>(
             Some(Said::TakeCommands(take)) => match convert::take_commands(&take) {
                 Ok((groups, in_hand)) => AgentSaid::TakesCommands { groups, in_hand },
                 Err(error) => {
-                    tracing::warn!(%error, "an agent takes commands and says what makes no sense: it gets none");
+                    tracing::warn!(%error, "an agent's offer to take commands is malformed: the agent gets none");
                     continue;
                 }
             },
             Some(Said::Command(step)) => match convert::command_step(step) {
                 Ok((command, said)) => AgentSaid::Command(command, said),
                 Err(error) => {
-                    tracing::warn!(%error, "an agent says something of a command that makes no sense");
+                    tracing::warn!(%error, "an agent's message about a command is malformed");
                     continue;
                 }
             },
-            // A second attach, or something newer than this node.
+            // A second attach, or a message that is newer than this node.
             Some(Said::Attach(_)) | None => continue,
         };
         if !calls.tell(Call::AgentSaid { stream, said }).await {

@@ -1,4 +1,4 @@
-//! Commands of operators to robots: sent, called off, and looked at.
+//! Commands of operators to robots: the API sends, controls and shows them.
 
 use futures::StreamExt as _;
 use skep_proto::convert::{self, Meta};
@@ -64,7 +64,7 @@ impl Commands {
         let after = after.transpose().in_field("after_agent")?;
         let query = match convert::wait_ms(request.wait)? {
             0 => Query::Command { command: id, after },
-            // Whoever waits has seen none yet.
+            // A client that waits has seen no end yet.
             wait_ms => Query::CommandEnd { command: id, wait_ms },
         };
         let (as_of, answer) = self.host.read(&caller, request.read, query).await?;

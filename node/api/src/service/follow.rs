@@ -1,4 +1,4 @@
-//! Following what the log of a shard changes.
+//! Follows what the log of a shard changes.
 
 use std::time::Duration;
 
@@ -13,15 +13,16 @@ use crate::calls::{Call, Calls};
 use crate::drain::until;
 use crate::failure::Failed;
 
-/// Events of one watcher that wait for it to read. The watch itself waits then.
+/// How many events of one watcher may wait for it to read. After that the watch itself waits.
 const EVENTS_QUEUED_MAX: usize = 256;
-/// How long a page of changes is held for a watcher that does not read. Then it is let go of, and read again once the
-/// watcher has read what it was told.
+/// How long the API holds a page of changes for a watcher that does not read. After that the API drops the page, and
+/// reads it again once the watcher has read the events that it was told.
 const HELD_FOR: Duration = Duration::from_secs(1);
 
 impl Host {
-    /// Tells a watcher what the changes from an index on mean, then those that follow, as long as it listens and the node serves.
-    /// From an index of none only what follows. Ends with what to do where the history begins later, or what entries did is lost.
+    /// Tells a watcher the events of the changes from an index on, then of those that follow, as long as the watcher
+    /// listens and the node serves. Without an index the watcher hears only what follows. The stream ends with advice
+    /// where the history begins later, or has lost what entries did.
     pub(super) fn follow<Event: Send + 'static>(
         &self,
         shard: ShardId,
@@ -33,7 +34,7 @@ impl Host {
         tokio::spawn(async move {
             let failed = tokio::select! {
                 failed = tell(&calls, &events, shard, from, events_of) => failed,
-                // It does not keep the node from stopping, and hears why it ends.
+                // The watch does not keep the node from stopping. Its watcher hears why it ends.
                 () = until(stopped) => Some(Failed::stopping()),
             };
             if let Some(failed) = failed {
@@ -45,7 +46,7 @@ impl Host {
     }
 }
 
-/// Tells until nobody listens, or until it cannot go on: why not.
+/// Tells events until the watcher is gone, or until the watch cannot go on; gives the reason for that.
 async fn tell<Event: Send + 'static>(
     calls: &Calls,
     events: &mpsc::Sender<Result<Event, Failed>>,
@@ -68,7 +69,8 @@ async fn tell<Event: Send + 'static>(
             Said::All => from = Some((page.next, page.skip)),
             Said::UpTo(index, skip) => {
                 from = Some((index, skip));
-                // All of it, so that what is read again is not let go of again without a word.
+                // The whole queue has to be free, or the API could drop the next page again before the watcher read
+                // anything.
                 if events.reserve_many(EVENTS_QUEUED_MAX).await.is_err() {
                     return None;
                 }
@@ -78,11 +80,11 @@ async fn tell<Event: Send + 'static>(
         }
         let (next, skip) = (page.next, page.skip);
         let more = async {
-            // The rest of what one entry did.
+            // The page has more of what the entry did.
             if skip > 0 && !nothing {
                 return Ok(());
             }
-            // Readable and yet nothing came: there is a gap, and it is being filled.
+            // The entries are readable, and yet the page is empty: the node is filling a gap in its history.
             if nothing && *page.progress.borrow() > next {
                 return page.progress.changed().await;
             }
@@ -95,16 +97,16 @@ async fn tell<Event: Send + 'static>(
     }
 }
 
-/// How much of a page was said.
+/// How much of a page the watcher was told.
 enum Said {
     All,
-    /// All before this index, and so many changes of it: the watcher does not read.
+    /// All changes before this index, and so many changes of it: the watcher does not read.
     UpTo(u64, u32),
-    /// Nobody listens any more.
+    /// The watcher is gone.
     ToNobody,
 }
 
-/// Says what a page means that was asked for from a place on, as long as the watcher reads it.
+/// Tells the events of a page that begins at `from`, as long as the watcher reads them.
 async fn say<Event: Send + 'static>(
     events: &mpsc::Sender<Result<Event, Failed>>,
     sets: Vec<ChangeSet>,
@@ -117,7 +119,7 @@ async fn say<Event: Send + 'static>(
             let all = events_of(&HistoryRecord { index, term, change });
             let room = events.reserve_many(all.len().min(EVENTS_QUEUED_MAX));
             match tokio::time::timeout(HELD_FOR, room).await {
-                // Nobody else says anything here, so that the room stays.
+                // No other sender uses this channel, so the room stays.
                 Ok(Ok(room)) => drop(room),
                 Ok(Err(_)) => return Said::ToNobody,
                 Err(_) => return Said::UpTo(index, before),
@@ -132,7 +134,7 @@ async fn say<Event: Send + 'static>(
     Said::All
 }
 
-/// What a watcher is told that wants what there is none of, and will be none.
+/// What a watcher is told that asks for changes which the shard has lost for good.
 fn gone(index: u64, edge: &HistoryEdge) -> Option<Failed> {
     if index < edge.begins {
         return Some(Failed::history_gone(format!("the history begins at entry {}", edge.begins), edge.begins));
@@ -180,7 +182,7 @@ mod tests {
             match said {
                 Said::All => break,
                 Said::UpTo(index, skip) => from = (index, skip),
-                Said::ToNobody => panic!("somebody listens"),
+                Said::ToNobody => panic!("the watcher listens"),
             }
         }
         let expected: Vec<u64> = (1..=entries).flat_map(|index| [index; 3]).collect();

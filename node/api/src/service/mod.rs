@@ -1,6 +1,6 @@
-//! What a node does for its clients, by noun, whatever transport they speak.
+//! What a node does for its clients, by noun, whichever transport they use.
 //!
-//! **Contract.** A request and who calls go in, a reply or a failure comes out, and what lasts is a stream of messages.
+//! **Contract.** A service takes a request and its caller, and gives a reply or a failure, or a stream of messages.
 //!
 //! **Must not know** the transport.
 
@@ -30,27 +30,27 @@ pub(crate) use shards::Shards;
 pub(crate) use tasks::Tasks;
 pub(crate) use topics::Topics;
 
-/// How long a call waits when its client sets no timeout.
+/// How long a call waits when its client sets no timeout, in milliseconds.
 pub(crate) const PATIENCE_MS_DEFAULT: u64 = 5_000;
 
-/// Messages until they end, or until there is a failure.
+/// A stream of messages, which ends with a failure if there is one.
 pub(crate) type Messages<Message> = BoxStream<'static, Result<Message, Failed>>;
 
-/// Who calls.
+/// The caller of a service.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// Its connection, as the doors know it.
+    /// The caller's connection, as the doors know it.
     pub(crate) connection: Option<LetIn>,
-    /// How long it waits, in milliseconds.
+    /// How long the caller waits, in milliseconds.
     pub(crate) patience_ms: u64,
 }
 
-/// What services have of the node. Cheap to clone.
+/// What the services have of the node. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Host {
     calls: Calls,
     doors: Doors,
-    /// What goes on until somebody ends it ends when the node stops.
+    /// Becomes true when the node stops: then streams end.
     stopped: watch::Receiver<bool>,
 }
 
@@ -59,7 +59,7 @@ impl Host {
         Self { calls, doors, stopped }
     }
 
-    /// A place for what lasts; refused if there is none for this caller.
+    /// A place for a stream; refused if there is none for this caller.
     fn lasting(&self, caller: &Caller) -> Result<Lasting, Failed> {
         self.doors.lasting(caller.connection.as_ref())
     }

@@ -1,4 +1,4 @@
-//! Operators, and for what place they sign.
+//! Operators, and the place for which they sign.
 
 use futures::StreamExt as _;
 use skep_proto::convert::Meta;

@@ -15,7 +15,7 @@ use crate::failure::Failed;
 const UNREAD_RETRY_MS: u64 = 100;
 
 impl Host {
-    /// Reads a shard: what there is, and where the answer stands.
+    /// Reads a shard. Gives the reply, and the index and the age of the answer.
     pub(super) async fn read(
         &self,
         caller: &Caller,
@@ -50,7 +50,7 @@ fn is_page(query: &Query) -> bool {
     }
 }
 
-/// Waits for a place for a page; how long the caller waits beyond that, in milliseconds.
+/// Waits for a place for a page. Gives how long the caller still waits after that, in milliseconds.
 async fn place_of(caller: &Caller) -> Result<u64, Failed> {
     let Some(connection) = &caller.connection else { return Ok(caller.patience_ms) };
     let begun = Instant::now();
@@ -62,5 +62,5 @@ async fn place_of(caller: &Caller) -> Result<u64, Failed> {
 }
 
 pub(super) fn mismatched() -> Failed {
-    Failed::bug("the answer is not one to this query")
+    Failed::bug("the node answered another query")
 }

@@ -1,4 +1,4 @@
-//! Requests for a shard, each carried out and waited for.
+//! Requests to a shard: the API submits each one and waits for its end.
 
 use skep_proto::convert::{FieldError, Meta};
 use skep_protocol::entry::{Op, Request};
@@ -12,7 +12,7 @@ use super::Host;
 use crate::calls::{Call, Unanswered};
 use crate::failure::Failed;
 
-/// What a request did and where it stands.
+/// What a request did, and where the answer stands in the log.
 pub(super) struct Done {
     pub(super) id: RequestId,
     pub(super) shard: ShardId,
@@ -22,13 +22,13 @@ pub(super) struct Done {
 }
 
 impl Host {
-    /// Carries a request out: fills in what the client left out, and waits for its end.
+    /// Submits a request: fills in what the client left out, and waits for the end.
     pub(super) async fn submit(&self, (meta, op): (Meta, impl Into<Op>), patience_ms: u64) -> Result<Done, Failed> {
         let (shard, op) = (meta.shard, op.into());
         let first_sent = match (meta.first_sent, meta.id) {
             (Some(first_sent), _) => first_sent,
             (None, None) => self.clock(shard).await?,
-            // Filled in anew at every sending, it would let a late retry pass for a new request.
+            // If the API filled in the clock anew at every sending, a late retry would pass for a new request.
             (None, Some(_)) => {
                 let why =
                     "give the shard's clock at first sending with every request_id (NodeQueries.Clock)".to_owned();
@@ -43,12 +43,12 @@ impl Host {
             Ok(Settled::NotDone(why)) => Err(Failed::not_done(&why)),
             Ok(Settled::Unknown | Settled::Read(_) | Settled::Heard(_) | Settled::Pulled(_)) => Err(Failed::unknown()),
             Err(Unanswered::NotTaken) => Err(Failed::stopping()),
-            // A node that stops may have proposed it.
+            // A node that stops may have proposed the request.
             Err(Unanswered::Dropped) => Err(Failed::unknown()),
         }
     }
 
-    /// What the clock of a shard shows.
+    /// The log clock of a shard.
     pub(super) async fn clock(&self, shard: ShardId) -> Result<LogInstant, Failed> {
         let clock = self.calls.ask(|answer| Call::Clock { shard, answer }).await.map_err(|_| Failed::stopping())?;
         clock.map_err(|why| Failed::not_done(&why))

@@ -1,4 +1,4 @@
-//! Shards: made, changed, and looked at.
+//! Shards: the API creates, changes and shows them.
 
 use futures::StreamExt as _;
 use skep_proto::convert::{self, FieldError};
@@ -35,7 +35,7 @@ impl Shards {
         Self { host }
     }
 
-    /// The shard afterwards; none if this node takes no part in it any more.
+    /// The shard's status after a change; none if this node takes no part in it any more.
     async fn change(&self, shard: u32, change: MemberChange) -> Result<Option<Box<ShardStatus>>, Failed> {
         let shard = convert::shard_id(shard);
         match self.host.calls.ask(|answer| Call::Members { shard, change, answer }).await {
@@ -94,7 +94,7 @@ impl Shards {
         Ok(shown(self.row(request.shard).await?))
     }
 
-    /// What this node holds of a shard: how it stands, then its tasks.
+    /// What this node holds of a shard: its status, then its tasks.
     pub(crate) async fn dump(
         &self,
         caller: Caller,
@@ -108,7 +108,7 @@ impl Shards {
     }
 }
 
-/// Tells until everything is told, nobody listens, or it cannot go on.
+/// Sends the dump until it is complete, the client is gone, or the dump cannot go on.
 async fn dump(
     calls: Calls,
     shard: ShardId,
@@ -130,7 +130,7 @@ async fn dump(
             Ok(_) => return,
             Err(why) => return drop(items.send(Err(Failed::not_done(&why))).await),
         };
-        // What is shown of a task is small, and the page is not held until it is read.
+        // A dumped task is small, and the API does not hold the page until the client has read it.
         let rows: Vec<v1::DumpTask> = tasks.iter().map(convert::dumped_task_to_proto).collect();
         drop(tasks);
         for row in rows {

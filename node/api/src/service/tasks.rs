@@ -1,4 +1,4 @@
-//! Tasks: made, changed, and looked at.
+//! Tasks: the API creates, changes and shows them.
 
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt as _};
@@ -63,7 +63,7 @@ impl Tasks {
         let Receipt::Task { task, .. } = &done.receipt else {
             return Ok(v1::ClaimTaskReply::default());
         };
-        // The claim is done whether or not its task can be read now.
+        // The claim is done whether or not the node can read its task now.
         let (shard, query) = (done.shard, Query::Task(*task));
         let read = |answer| Call::Query { shard, query, stale: false, patience_ms, answer };
         let task = match self.host.calls.ask(read).await {
@@ -76,7 +76,7 @@ impl Tasks {
         Ok(v1::ClaimTaskReply { receipt: receipt(&done), task })
     }
 
-    /// Carries out what comes, much of it at a time, and says of each what became of it.
+    /// Carries out the requests of a stream, many at a time, and answers each.
     pub(crate) async fn stream<Error: Send + 'static>(
         &self,
         caller: Caller,
@@ -105,7 +105,7 @@ impl Tasks {
 
     async fn answer_on_stream(&self, request: v1::TaskRequest) -> v1::TaskReply {
         let Some(op) = request.op else {
-            let error = FieldError { field: "op", why: "it is missing".to_owned() };
+            let error = FieldError { field: "op", why: "the operation is missing".to_owned() };
             return reply(Vec::new(), OpResult::Failure(Failed::field(&error).failure));
         };
         let id = convert::request_id(&op);

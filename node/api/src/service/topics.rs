@@ -1,4 +1,4 @@
-//! Topics: what is said on the data plane, and heard of it.
+//! Topics: the API publishes and delivers values of the data plane.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +14,7 @@ use crate::calls::{Call, TopicTold};
 use crate::drain::until;
 use crate::failure::Failed;
 
-/// Names subscribers.
+/// The number of the next subscriber.
 static NEXT_SUBSCRIBER: AtomicU64 = AtomicU64::new(1);
 
 #[derive(Clone)]
@@ -39,7 +39,8 @@ impl Topics {
         Ok(v1::PublishReply { taken: 1 })
     }
 
-    /// Takes publications until they end. The first that is refused, or that the transport fails to bring, ends them.
+    /// Takes publications until the stream ends. The first one that the node refuses, or that the transport fails to
+    /// bring, ends it.
     pub(crate) async fn publish_stream<Error: From<Failed>>(
         &self,
         caller: Caller,
@@ -64,7 +65,7 @@ impl Topics {
         let topics = topics.collect::<Result<Vec<_>, _>>()?;
         let subscriber = NEXT_SUBSCRIBER.fetch_add(1, Ordering::Relaxed);
         let (values, stream) = mpsc::channel::<TopicTold>(limits::VALUES_QUEUED_MAX);
-        // A watcher of its own, which does not keep the stream open.
+        // The watcher has a sender of its own, which does not keep the stream open.
         let watcher = values.downgrade();
         if !self.host.calls.tell(Call::Subscribe { subscriber, topics, values }).await {
             return Err(Failed::stopping());

@@ -1,4 +1,4 @@
-//! What agents hold, as the orchestrator says it, and what of that they were told.
+//! The claims that the orchestrator says agents hold, and what this node has told the agents of them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use skep_protocol::task::TaskState;
 use super::{AgentStream, Agents, AgentsWant};
 use crate::key::{StreamKey, UpdateKey};
 
-/// What an attached agent holds, as far as it was told.
+/// A claim that an attached agent holds, as far as the node has heard.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     epoch: ClaimEpoch,
@@ -27,8 +27,9 @@ impl Agents {
             match stream.filter(|_| known) {
                 Some(stream) => self.on_claims(stream, update.as_of, claims, now_ms),
                 None => {
-                    // The update may have overtaken the answer to the attach: it must come again. If nobody is being
-                    // attached, it is of an attachment that has ended here.
+                    // The update may have overtaken the answer to the attach: then the orchestrator must send it again.
+                    // If no stream of this agent waits for its attach, the update is about an attachment that has ended
+                    // here.
                     let waits = |s: &AgentStream| s.attachment.is_none() && s.wish.agent == claims.agent;
                     noted &= !self.streams.values().any(waits);
                 }
@@ -40,12 +41,13 @@ impl Agents {
     fn on_claims(&mut self, stream: StreamKey, as_of: u64, claims: AgentClaims, now_ms: u64) {
         let Some(opened) = self.streams.get_mut(&stream).filter(|s| s.as_of <= Some(as_of)) else { return };
         let first = opened.as_of.replace(as_of).is_none();
-        // Before the node is known to know this no lease is renewed: nobody waits a whole turn for the first renewal.
+        // The orchestrator renews no lease before it knows that the node has this update. So the node asks at once: the
+        // first renewal does not wait a whole turn.
         let may_be_renewed = first && opened.stamp.is_some() && opened.renewed.is_none();
         let now: BTreeMap<TaskId, ClaimEpoch> = claims.held.into_iter().collect();
         let mut news = Vec::new();
         if first {
-            // Its software may remember claims of an earlier attachment.
+            // The agent's software may remember claims of an earlier attachment.
             news.push(AgentTold::Holds(now.iter().map(|(task, epoch)| (*task, *epoch)).collect()));
         }
         opened.held.retain(|task, held| {
@@ -62,14 +64,15 @@ impl Agents {
             let Some(held) = opened.held.get_mut(&task.id) else { continue };
             if held.epoch == task.epoch && !held.granted {
                 held.granted = true;
-                // What is held from an earlier attachment was assigned against a credit of that one.
+                // A claim from an earlier attachment was assigned against a credit of that attachment.
                 let spends_credit =
                     matches!(task.state, TaskState::Claimed { assigned, .. } if assigned == opened.attachment);
                 opened.told += u64::from(spends_credit);
                 news.push(AgentTold::Grant(Box::new(Grant { task, spends_credit, lease: opened.renewed })));
             }
         }
-        // Once everything that is held was told, what is missing was assigned and had ended before.
+        // Once the node has told every held claim, what is missing was assigned and had ended before the node heard of
+        // it.
         let all_told = opened.held.values().all(|held| held.granted);
         let missed = claims.assigned.saturating_sub(opened.told).max(opened.missed);
         let news_of_credits = all_told && missed > opened.missed;

@@ -1,4 +1,4 @@
-//! The agents that this node serves: attached, kept alive, told what they hold.
+//! The agents that this node serves. The node attaches them, keeps them alive, and tells them what they hold.
 
 mod claims;
 
@@ -24,42 +24,43 @@ use crate::inbox::Taker;
 use crate::key::{StreamKey, UpdateKey};
 use claims::Held;
 
-/// How long an attach or detach is tried, in milliseconds.
+/// How long the node tries to attach or detach an agent, in milliseconds.
 const REQUEST_PATIENCE_MS: u64 = 10_000;
 
-/// Heartbeats in the shortest lease.
+/// How many heartbeats the node sends within the shortest lease.
 const HEARTBEATS_PER_LEASE: u64 = 5;
-/// Heartbeats of one shard that are under way. Where an answer takes longer than they are apart, a lease would end before the
-/// answer to one that is sent after the answer to the one before it. One more waits for an answer.
+/// How many heartbeats of one shard may be under way. Where an answer takes longer than the interval, a node that
+/// waited for each answer before it sent the next heartbeat would let leases end. One heartbeat more waits for an
+/// answer.
 const HEARTBEATS_UNDER_WAY_MAX: usize = 4;
 
-/// What the agents' machine wants.
+/// What the machine of the agents wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AgentsWant {
-    /// Ask a shard; its answer is for [`Agents::answered`].
+    /// Ask a shard. [`Agents::answered`] takes the answer.
     Ask(Ask<AgentsPurpose>),
     /// Tell an agent.
     Tell { stream: StreamKey, message: AgentTold },
-    /// Answer an update.
+    /// Answer an update of an orchestrator.
     Noted { key: UpdateKey, noted: bool },
     /// An attached agent takes commands.
     Takes(Taker),
     /// The lease of an agent that takes commands was renewed.
     Renewed { stream: StreamKey, lease: Usable },
-    /// A stream is that of an attached agent no more.
+    /// The agent of this stream is attached through it no more.
     Gone { stream: StreamKey },
 }
 
-/// What a shard is asked for.
+/// What the machine asks a shard for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AgentsPurpose {
-    /// The attachment of a stream begins, or ends.
+    /// To begin or end the attachment of this stream.
     Attachment(StreamKey),
-    /// The heartbeat of this number, which no other one has.
+    /// To take the heartbeat of this number; no other heartbeat has the number.
     Heartbeat { shard: ShardId, number: u64 },
 }
 
-/// What an agent that takes commands says of itself.
+/// What an agent says of itself when it takes commands.
 #[derive(Clone, Debug)]
 struct Takes {
     groups: BTreeSet<GroupName>,
@@ -71,26 +72,26 @@ struct Takes {
 struct AgentStream {
     wish: AttachWish,
     lease: LeaseTerms,
-    /// None until the shard has attached it.
+    /// The attachment; none until the shard has attached the agent.
     attachment: Option<AttachmentId>,
-    /// It has stopped by itself.
+    /// Whether the agent has asked to be detached.
     detaching: bool,
-    /// What it said when it took commands, if it does.
+    /// What the agent said when it took commands; none if it takes none.
     takes: Option<Takes>,
-    /// Tasks that may be assigned under the attachment in all.
+    /// How many tasks the orchestrator may assign under the attachment in all.
     credit_limit: u64,
-    /// Its newest keep-alive, and the newest that a renewal was asked for with.
+    /// The stamp of the agent's newest keep-alive, and the newest stamp with which the node asked for a renewal.
     stamp: Option<u64>,
     asked_stamp: Option<u64>,
-    /// Its lease as it was renewed last.
+    /// The lease as the orchestrator renewed it last.
     renewed: Option<Usable>,
-    /// When that was asked for.
+    /// When the node asked for that renewal, in milliseconds of its clock.
     asked_ms: Option<u64>,
     place: Option<Position>,
     /// The index of the newest update; none before the first.
     as_of: Option<u64>,
     held: BTreeMap<TaskId, Held>,
-    /// Tasks that were assigned and told, and those that were assigned and had ended before they could be.
+    /// How many assigned tasks the node told the agent, and how many had ended before the node could tell them.
     told: u64,
     missed: u64,
 }
@@ -98,30 +99,30 @@ struct AgentStream {
 /// A heartbeat that is under way.
 #[derive(Clone, Debug)]
 struct Said {
-    /// The stamps that it asks renewals for.
+    /// The stamps for which this heartbeat asks renewals.
     stamps: BTreeMap<StreamKey, u64>,
-    /// When it was sent.
+    /// When the node sent the heartbeat, in milliseconds of its clock.
     asked_ms: u64,
 }
 
-/// The heartbeats of one shard that are under way, and what waits for the next.
+/// The heartbeats of one shard that are under way, and what waits for the next one.
 #[derive(Clone, Debug, Default)]
 struct Beat {
-    /// By their numbers.
+    /// The heartbeats, by their numbers.
     under_way: BTreeMap<u64, Said>,
-    /// Streams that have something new to say.
+    /// Streams that have something new for the next heartbeat.
     dirty: BTreeSet<StreamKey>,
-    /// When all are said again.
+    /// When the node reports all streams again, in milliseconds of its clock.
     at_ms: u64,
-    /// How long the last one that ended took.
+    /// How long the heartbeat that ended last took, in milliseconds.
     took_ms: u64,
 }
 
 /// The agents of this node.
 ///
-/// An agent is attached by the log, for a run of its software; its claims live as long as its lease, which is renewed
-/// only from its own keep-alives. What it may do is counted from a stamp of its own clock that it gave before the
-/// renewal was asked for.
+/// The shard's log attaches an agent for one run of its software. The agent's claims live as long as its lease, and
+/// only the agent's own keep-alives renew the lease. The lease counts from a stamp of the agent's own clock, which the
+/// agent gave before the node asked for the renewal.
 #[derive(Clone, Debug)]
 pub(crate) struct Agents {
     local: NodeId,
@@ -163,7 +164,7 @@ impl Agents {
             AgentSaid::TakesCommands { groups, in_hand } => self.on_takes_commands(stream, Takes { groups, in_hand }),
             AgentSaid::Detach => self.on_detach(stream),
             AgentSaid::Closed => drop(self.remove(stream)),
-            // It is for the inboxes.
+            // The inboxes take this.
             AgentSaid::Command(..) => {}
         }
     }
@@ -185,7 +186,7 @@ impl Agents {
         }
     }
 
-    /// Somebody else leads a shard, or says so: it hears of the agents at once.
+    /// Another node leads a shard, or says that it does: the node reports its agents to that node at once.
     pub(crate) fn speak_up(&mut self, shard: ShardId, now_ms: u64) {
         if let Some(beat) = self.beats.get_mut(&shard).filter(|beat| beat.under_way.is_empty()) {
             beat.at_ms = now_ms;
@@ -201,7 +202,7 @@ impl Agents {
         self.wants.pop_front()
     }
 
-    /// A shard answered, or did not.
+    /// A shard answered, or the patience for its answer is over.
     pub(crate) fn answered(&mut self, purpose: AgentsPurpose, settled: Settled, now_ms: u64) {
         match purpose {
             AgentsPurpose::Attachment(stream) => self.on_request_ended(stream, settled, now_ms),
@@ -214,7 +215,7 @@ impl Agents {
         }
     }
 
-    /// Whether an agent is attached here under a lease that runs: then no other node serves it.
+    /// Whether an agent is attached here under a lease that still runs. While it runs, no other node serves the agent.
     pub(crate) fn serves(&self, agent: &AgentId, now_ms: u64) -> bool {
         let runs = |opened: &AgentStream| {
             opened.asked_ms.is_some_and(|asked_ms| now_ms < asked_ms.saturating_add(opened.lease.ttl_ms))
@@ -234,14 +235,15 @@ impl Agents {
         self.streams.values().filter(|opened| opened.wish.shard == shard).map(|opened| opened.lease.ttl_ms).min()
     }
 
-    /// The interval of heartbeats: short enough for the shortest lease.
+    /// The interval between heartbeats, in milliseconds: short enough for the shortest lease.
     fn heartbeat_ms(&self, shard: ShardId) -> u64 {
         let shortest = self.shortest_ttl_ms(shard).map(|ttl_ms| ttl_ms / HEARTBEATS_PER_LEASE);
         self.config.heartbeat_ms.min(shortest.unwrap_or(u64::MAX)).max(1)
     }
 
-    /// How long a heartbeat is waited for: twice as long as the one before it took, whether that was answered or not, so that
-    /// a slow link has the time that it needs. What is confirmed when the shortest lease is over is of no use.
+    /// How long the node waits for the answer to a heartbeat, in milliseconds: twice as long as the heartbeat before
+    /// took, whether a leader answered that one or not. So a slow link has the time that it needs. A confirmation after
+    /// the shortest lease is over is of no use.
     fn patience_ms(&self, shard: ShardId) -> u64 {
         let least = self.heartbeat_ms(shard) * 2;
         let most = self.shortest_ttl_ms(shard).unwrap_or(least).max(least);
@@ -281,7 +283,7 @@ impl Agents {
         }
         let lease = wish.lease.unwrap_or(self.config.lease);
         let (shard, agent) = (wish.shard, wish.agent.clone());
-        // Another stream of the same run of its software is one that it gave up.
+        // Another stream of the same run of the software is one that the software gave up.
         let same = |s: &AgentStream| (s.wish.shard, &s.wish.agent, s.wish.session) == (shard, &agent, wish.session);
         let given_up: Vec<StreamKey> = self.streams.iter().filter(|(_, s)| same(s)).map(|(key, _)| *key).collect();
         given_up.into_iter().for_each(|old| self.end(old, None));
@@ -326,7 +328,7 @@ impl Agents {
 
     fn on_keep_alive(&mut self, stream: StreamKey, stamp: u64, place: Option<Position>, now_ms: u64) {
         let Some(opened) = self.streams.get_mut(&stream) else { return };
-        // The first renewal is asked for at once; the others with the next heartbeat.
+        // The node asks for the first renewal at once, and for the others with the next heartbeat.
         let first = opened.stamp.is_none();
         opened.stamp = opened.stamp.max(Some(stamp));
         opened.place = place.or(opened.place);
@@ -342,7 +344,7 @@ impl Agents {
         }
     }
 
-    /// Has the commands of an agent taken, once it is attached and takes any.
+    /// Hands an agent's offer to take commands to the inboxes, once the agent is attached and takes commands.
     fn say_takes(&mut self, stream: StreamKey) {
         let Some(opened) = self.streams.get(&stream) else { return };
         if let Some((attachment, Takes { groups, in_hand })) = opened.attachment.zip(opened.takes.clone()) {
@@ -359,7 +361,7 @@ impl Agents {
         self.ask_for_detach(stream);
     }
 
-    /// Has the attachment ended, once there is one.
+    /// Asks the shard to end the attachment, once there is one.
     fn ask_for_detach(&mut self, stream: StreamKey) {
         let Some(opened) = self.streams.get(&stream) else { return };
         let Some(attachment) = opened.attachment else { return };
@@ -386,15 +388,15 @@ impl Agents {
                 }
             }
             Settled::NotDone(why) => self.end(stream, Some(why)),
-            // Nobody knows: it is asked for again, which a second attachment of one session, or a second end of one
-            // attachment, makes safe.
+            // The shard may have done the request or not, so the node asks again. That is safe: a second attachment of
+            // one session, and a second end of one attachment, change nothing.
             Settled::Unknown if opened.detaching => self.ask_for_detach(stream),
             Settled::Unknown => self.ask_for_attach(stream),
             Settled::Done { .. } | Settled::Read(_) | Settled::Heard(_) | Settled::Pulled(_) => self.end(stream, None),
         }
     }
 
-    /// An attached agent has something new to say.
+    /// Marks that an attached agent has something new for the shard.
     fn mark(&mut self, stream: StreamKey, now_ms: u64) {
         let Some(opened) = self.streams.get(&stream).filter(|opened| opened.attachment.is_some()) else { return };
         let shard = opened.wish.shard;
@@ -404,7 +406,7 @@ impl Agents {
         self.say(shard, 1, now_ms);
     }
 
-    /// Sends what is new, unless so many heartbeats are under way: then it goes with the next.
+    /// Sends what is new, unless as many heartbeats as allowed are under way: then it goes with the next heartbeat.
     fn say(&mut self, shard: ShardId, under_way_max: usize, now_ms: u64) {
         let patience_ms = self.patience_ms(shard);
         let has_room = |beat: &&mut Beat| beat.under_way.len() < under_way_max;
@@ -439,7 +441,7 @@ impl Agents {
         }
         match settled {
             Settled::Heard(reply) => self.on_renewals(shard, said, reply),
-            // Said again at the next turn, renewals with the same stamps.
+            // The next turn says all of it again, and asks for renewals with the same stamps.
             Settled::Done { .. } | Settled::Read(_) | Settled::Pulled(_) | Settled::NotDone(_) | Settled::Unknown => {
                 for stream in stamps.keys() {
                     if let Some(opened) = self.streams.get_mut(stream) {

@@ -29,7 +29,7 @@ fn wish(session: u8) -> AttachWish {
     AttachWish { shard: SHARD, agent: agent(), role: Role::unregistered(), session, lease: None }
 }
 
-/// The machine, and what it asked for last.
+/// The machine of the agents, and what it asked for last.
 struct Node {
     agents: Agents,
     last: AgentsPurpose,
@@ -75,7 +75,7 @@ impl Node {
         Settled::Done { index: 1, stamp: LogInstant::ZERO, receipt }
     }
 
-    /// A node with one agent that is attached and has said nothing else.
+    /// A node with one attached agent that has said nothing else.
     fn with_agent() -> Self {
         let mut node = Self::new();
         node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
@@ -207,10 +207,12 @@ fn a_renewal_that_was_not_heard_is_asked_for_again() {
     assert_eq!(told(&node.renew(Renewal::Confirmed)), [AgentTold::Lease(RENEWED)]);
 }
 
-/// The heartbeats under way: when each is answered, its purpose, and whether it asks for a renewal.
+/// The heartbeats under way: when the leader answers each, in milliseconds, the heartbeat's purpose, and whether it
+/// asks for a renewal.
 type UnderWay = VecDeque<(u64, AgentsPurpose, bool)>;
 
-/// Takes note of a heartbeat that was sent and of a lease that was renewed; until when it may be used.
+/// Records a heartbeat that the node sent and a lease that was renewed. Gives the time until which the agent may use
+/// the lease.
 fn follow(node: &Node, wants: &[AgentsWant], answered_ms: u64, under_way: &mut UnderWay) -> Option<u64> {
     under_way.extend(heartbeats(wants).iter().map(|said| (answered_ms, node.last, said.renew)));
     let until = |message: AgentTold| match message {
@@ -227,7 +229,7 @@ fn a_holder_keeps_its_lease_however_slow_the_link_to_the_leader_is() {
         let (mut under_way, mut usable_until) = (UnderWay::new(), None);
         for now_ms in (0..60_000).step_by(5) {
             node.now_ms = now_ms;
-            // The way to the leader, and its round of a quorum.
+            // The way to the leader, and the leader's round of its quorum.
             let answered_ms = now_ms + 2 * round_trip_ms;
             if now_ms % (CONFIG.lease.ttl_ms / 8) == 0 {
                 let wants = node.keep_alive(now_ms);
@@ -421,7 +423,7 @@ fn what_is_held_from_an_earlier_attachment_spends_no_credit_of_this_one() {
     };
     let wants = update(10, claims(0, vec![held]));
     assert!(told(&wants).iter().any(|m| matches!(m, AgentTold::Grant(grant) if !grant.spends_credit)), "{wants:?}");
-    // A task that is assigned now and ends before it is heard of gives its credit back.
+    // A task that is assigned now and ends before the node hears of it gives its credit back.
     assert_eq!(heartbeats(&update(11, claims(1, Vec::new())))[0].credit_limit, 2);
 }
 

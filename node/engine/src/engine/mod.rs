@@ -1,4 +1,4 @@
-//! The engine: its machines, and the way between them.
+//! The engine: its machines, and how work passes between them.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -19,44 +19,45 @@ use crate::own::{Own, Purpose};
 use crate::router::Router;
 use crate::topics::{TopicEvent, Topics};
 
-/// The brain of one node.
+/// The machine that decides what one node does.
 ///
 /// # Contract
 /// - `now` never runs back between calls.
 /// - After every `handle` and `handle_timeout`, the caller drains [`poll_effect`](Self::poll_effect) until it gives
 ///   none, carries the effects out, and looks at [`poll_timeout`](Self::poll_timeout).
-/// - Every submitted piece of work is answered exactly once, within its patience, unless it is abandoned.
-/// - A request is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
-///   unless the shard itself says what became of the id.
-/// - Callers' work keys are below 2^63.
+/// - The engine answers every submitted piece of work exactly once, within its patience, unless the caller abandons the
+///   work.
+/// - The engine attempts a request under one id. Once a node may have carried out an attempt, the answer is never "not
+///   done", unless the shard itself says what became of the id.
+/// - The work keys of callers are below 2^63.
 #[derive(Clone, Debug)]
 pub struct Engine {
     router: Router,
     agents: Agents,
     inboxes: Inboxes,
     topics: Topics,
-    /// What of the machines' own work is under way.
+    /// The machines' own work that is under way.
     own: Own,
     effects: VecDeque<Effect>,
 }
 
 impl Engine {
-    /// An engine that knows nobody yet. `local` is this node, of this site.
+    /// An engine that knows no leader and no voter yet. `local` is this node, of this site.
     pub fn new(local: NodeId, site: SiteName, config: EngineConfig) -> Self {
         let (router, agents) = (Router::new(local, config), Agents::new(local, config));
         let (inboxes, topics) = (Inboxes::new(site, config), Topics::new(local));
         Self { router, agents, inboxes, topics, own: Own::new(), effects: VecDeque::new() }
     }
 
-    /// The same, where these peers are marked as voters. It believes them, and of all others those who are known to vote in a
-    /// shard; an engine for which nobody is marked believes its own replicas.
+    /// The same engine, where these peers are marked as voters. The engine believes these peers, and of the other nodes
+    /// those that are known to vote in a shard. Without any mark, the engine believes its own replicas.
     #[must_use]
     pub fn believing(mut self, marked: BTreeSet<NodeId>) -> Self {
         self.router.mark(marked);
         self
     }
 
-    /// Takes note of something that happened.
+    /// Takes in an event.
     pub fn handle(&mut self, event: Event, now_ms: u64) {
         match event {
             Event::Settled { key, settled } => self.on_settled(key, settled, now_ms),
@@ -75,7 +76,7 @@ impl Engine {
                 let before = self.router.leader(shard);
                 self.router.handle(event, now_ms);
                 if self.router.leader(shard) != before {
-                    // Its answer shows that it leads, and only then its word about their claims counts.
+                    // The answer shows that this node leads. Only then does its word about the agents' claims count.
                     self.agents.speak_up(shard, now_ms);
                 }
             }
@@ -89,7 +90,7 @@ impl Engine {
         self.pump(now_ms);
     }
 
-    /// Time passed.
+    /// Does what is due by `now_ms`.
     pub fn handle_timeout(&mut self, now_ms: u64) {
         self.router.handle_timeout(now_ms);
         self.agents.handle_timeout(now_ms);
@@ -97,7 +98,7 @@ impl Engine {
         self.pump(now_ms);
     }
 
-    /// The next thing to do; none when everything is done.
+    /// The next effect to carry out; none when all are drained.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
@@ -113,22 +114,23 @@ impl Engine {
         self.router.connectivity(shard)
     }
 
-    /// The shards of which this node is a member, or has heard who leads them or votes.
+    /// The shards of which this node is a member, or of which it has heard the leader or the voters.
     pub fn shards_heard_of(&self) -> Vec<ShardId> {
         self.router.shards_heard_of()
     }
 
-    /// Whether urgent commands are taken for this node's agents, and begun, however full the disk of their journals is.
+    /// Whether the node takes and begins urgent commands for its agents. It does until they have used the bytes that
+    /// are set aside.
     pub fn takes_urgent_commands(&self) -> bool {
         self.inboxes.takes_urgent()
     }
 
-    /// Of how many agents of this node the journal has no place for a statement about an operator that was seen.
+    /// For how many of its agents the node saw a statement about an operator that their journals have no place for.
     pub fn agents_lacking_statements(&self) -> usize {
         self.inboxes.lacking_statements()
     }
 
-    /// Carries what one machine wants to the other, until both are still.
+    /// Carries what one machine wants to the other machines, until all of them are still.
     fn pump(&mut self, now_ms: u64) {
         loop {
             if let Some(effect) = self.topics.poll_effect() {
@@ -147,7 +149,7 @@ impl Engine {
 
     fn on_want(&mut self, want: AgentsWant, now_ms: u64) {
         match want {
-            // A request is not asked for again if it was of an era that is over.
+            // The engine does not repeat a request of an era that is over.
             AgentsWant::Ask(ask) => self.ask(ask.among(Purpose::Agents), None, now_ms),
             AgentsWant::Tell { stream, message } => self.effects.push_back(Effect::Tell { stream, message }),
             AgentsWant::Noted { key, noted } => self.effects.push_back(Effect::Noted { key, noted }),
@@ -177,7 +179,7 @@ impl Engine {
         }
     }
 
-    /// Begins a piece of the engine's own work. `clock`: the shard's, if it was heard a moment ago.
+    /// Begins a piece of the engine's own work. `clock` is the shard's clock, if the engine heard it a moment ago.
     fn ask(&mut self, ask: Ask<Purpose>, clock: Option<LogInstant>, now_ms: u64) {
         let Ask { purpose, shard, work, patience_ms } = ask;
         let key = self.own.begin(purpose);
@@ -189,7 +191,7 @@ impl Engine {
         self.router.handle(Event::Submit { key, shard, work, patience_ms }, now_ms);
     }
 
-    /// Hands out what the router wants, but for answers to the engine's own work.
+    /// Hands out what the router wants, except answers to the engine's own work.
     fn on_routed(&mut self, effect: Effect, now_ms: u64) {
         match effect {
             Effect::Answer { key, settled } => match self.own.end(key) {
@@ -214,7 +216,7 @@ impl Engine {
         }
     }
 
-    /// The machine that asked hears how it ended.
+    /// Tells the machine that asked how its work ended.
     fn answered(&mut self, purpose: Purpose, settled: Settled, now_ms: u64) {
         match purpose {
             Purpose::Agents(purpose) => self.agents.answered(purpose, settled, now_ms),

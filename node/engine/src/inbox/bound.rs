@@ -3,26 +3,27 @@
 use skep_protocol::limits;
 use skep_protocol::time::LogInstant;
 
-/// How much slower than the leader's clock this node's may run, in thousandths.
+/// By how much the clock of this node may run slower than the leader's, in thousandths.
 const DRIFT_PERMILLE: u64 = 1;
 
 /// How old a bound may be for requests to be sent by it, in milliseconds.
 const FRESH_MS: u64 = 3 * limits::PULL_WAIT_MS_MAX as u64;
 
-/// An upper bound of a shard's clock: what its leader said, and all the time since the leader was asked.
+/// An upper bound of a shard's clock: what its leader said, and all the time since this node asked.
 ///
-/// Counted from the sending of the question and not from the answer, so that nothing that delays either of them, and no
-/// sleep of this node, makes it seem earlier than it is.
+/// The bound counts from the sending of the question and not from the answer. So no delay of either, and no sleep of
+/// this node, makes the clock seem earlier than it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClockBound {
     clock: LogInstant,
     asked_ms: u64,
-    /// When the leader was asked last; what it said then need not be what bounds best.
+    /// When this node asked the leader last, in milliseconds of its boot clock. Another answer may be the one that
+    /// bounds best.
     heard_ms: u64,
 }
 
 impl ClockBound {
-    /// The leader's clock when it heard a question that was sent at `asked_ms` of this node's boot clock.
+    /// The leader's clock when it heard a question that this node sent at `asked_ms` of its boot clock.
     pub(crate) fn new(clock: LogInstant, asked_ms: u64) -> Self {
         Self { clock, asked_ms, heard_ms: asked_ms }
     }
@@ -33,30 +34,30 @@ impl ClockBound {
         self.clock.plus_ms(since + since.div_ceil(1_000 / DRIFT_PERMILLE))
     }
 
-    /// The bound at an instant of this node's boot clock, if the leader was asked a moment ago. An older one may be of an era
-    /// that is over, in which nothing can be asked for any more.
+    /// The bound at an instant of this node's boot clock, if this node asked the leader a moment ago. An older bound
+    /// may be of an era that is over, in which the shard takes no request any more.
     pub(crate) fn at_if_fresh(self, now_ms: u64) -> Option<LogInstant> {
         let fresh = now_ms.saturating_sub(self.heard_ms) <= FRESH_MS;
         fresh.then(|| self.at(now_ms))
     }
 
-    /// When it reaches an instant, on this node's boot clock.
+    /// When the bound reaches an instant, on this node's boot clock, in milliseconds.
     pub(crate) fn reaches_at(self, instant: LogInstant) -> u64 {
         let left = instant.since_ms(self.clock);
-        // Not earlier than it does: whoever looks too early looks again.
+        // This is not later than the bound reaches the instant: a caller that looks too early looks again.
         self.asked_ms.saturating_add(left - left / (1_000 / DRIFT_PERMILLE + 1))
     }
 
-    /// The clock has come to this: the bound is no earlier.
+    /// The clock has come to this instant: the bound is no earlier.
     pub(crate) fn raise(&mut self, least: LogInstant, now_ms: u64) {
         if self.at(now_ms) < least {
             (self.clock, self.asked_ms) = (least, now_ms);
         }
     }
 
-    /// The tighter of two.
+    /// Keeps the tighter of two bounds.
     pub(crate) fn tighten(&mut self, other: Self, now_ms: u64) {
-        // A new era is later than everything before it, and holds whatever its bound is.
+        // A new era is later than everything before it, and its bound holds whatever that is.
         let newer_era = other.clock.era() > self.clock.era();
         let same_era = other.clock.era() == self.clock.era();
         let heard_ms = if same_era { self.heard_ms.max(other.heard_ms) } else { other.heard_ms };
@@ -96,7 +97,7 @@ mod tests {
     fn the_bound_counts_from_when_the_leader_was_asked() {
         let bound = ClockBound::new(at(5_000), 100);
         assert_eq!(bound.at(100), at(5_000));
-        // The node slept, or the answer was late: it is later than the answer says.
+        // The node slept, or the answer was late: the clock is later than the answer says.
         assert_eq!(bound.at(10_100), at(15_010));
         for ms in [5_000, 5_001, 6_000, 15_010, 900_000] {
             assert!(bound.at(bound.reaches_at(at(ms))) >= at(ms), "{ms}");

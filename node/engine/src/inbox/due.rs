@@ -1,4 +1,4 @@
-//! When something is due in which inbox. There may be a thousand, and they are asked after every event.
+//! When something is due in which inbox. A node may have a thousand inboxes, and the engine looks after every event.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +12,13 @@ use super::bound::ClockBound;
 /// What is due next in an inbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
-    /// When something that was not started has to be ended, on the shard's clock.
+    /// When a command that was not started has to end, on the shard's clock.
     pub(super) deadline: Option<LogInstant>,
-    /// When the shard is to be told how far something has come, on this node's clock.
+    /// When the node has to report to the shard how far a command has come, on this node's clock, in milliseconds.
     pub(super) report_ms: Option<u64>,
 }
 
-/// What is due next in each.
+/// What is due next in each inbox.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dues {
     deadlines: BTreeMap<ShardId, BTreeSet<(LogInstant, AgentId)>>,
@@ -26,7 +26,7 @@ pub(super) struct Dues {
 }
 
 impl Dues {
-    /// What was due in an inbox, and what is from now on.
+    /// Replaces what was due in an inbox with what is due from now on.
     pub(super) fn change(&mut self, whose: &Whose, was: Due, is: Due) {
         let (shard, agent) = whose;
         if let Some(deadline) = was.deadline
@@ -45,8 +45,8 @@ impl Dues {
         }
     }
 
-    /// When the first of it is due, on this node's clock; reports if there is room for one. Nobody knows of deadlines of
-    /// shards whose clock was not heard.
+    /// When the first of it is due, on this node's clock, in milliseconds. Reports count only if there is room for one.
+    /// Deadlines count only in shards whose clock the node has heard.
     pub(super) fn first_ms(&self, bounds: &BTreeMap<ShardId, ClockBound>, room: usize) -> Option<u64> {
         let deadline = |(shard, of): (&ShardId, &BTreeSet<(LogInstant, AgentId)>)| {
             let (deadline, _) = of.first()?;

@@ -1,4 +1,4 @@
-//! What is said between the inboxes of a node, its agents' software, its journal and the shard.
+//! What the inboxes of a node and their agents' software, journals and shards tell each other.
 
 use std::collections::BTreeSet;
 
@@ -11,29 +11,29 @@ use skep_protocol::text::{AgentId, GroupName};
 
 use crate::key::StreamKey;
 
-/// An agent whose commands are to be taken.
+/// An attached agent that takes commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taker {
-    /// Its stream.
+    /// The agent's stream.
     pub stream: StreamKey,
-    /// Its shard.
+    /// The agent's shard.
     pub shard: ShardId,
-    /// Who.
+    /// The agent's id.
     pub agent: AgentId,
-    /// The run of its software.
+    /// The run of the agent's software.
     pub session: SessionId,
-    /// Its attachment.
+    /// The agent's attachment.
     pub attachment: AttachmentId,
-    /// The groups that it is of.
+    /// The groups of the agent.
     pub groups: BTreeSet<GroupName>,
-    /// The commands that its software has in its hands. Others it will say nothing of.
+    /// The commands that the software has in its hands. It will say nothing of other commands.
     pub in_hand: BTreeSet<CommandId>,
-    /// Its lease as it was renewed last; none before the first renewal.
+    /// The lease as the orchestrator renewed it last; none before the first renewal.
     pub lease: Option<Usable>,
 }
 
 impl Taker {
-    /// Its lease was renewed. None ends sooner for that.
+    /// The orchestrator renewed the lease. The lease never ends sooner for that.
     pub(super) fn renew(&mut self, lease: Usable) {
         let ends = |lease: Usable| lease.stamp.saturating_add(lease.usable_ms);
         if self.lease.is_none_or(|known| ends(known) < ends(lease)) {
@@ -47,29 +47,29 @@ impl Taker {
 pub enum InboxEvent {
     /// An attached agent takes commands.
     Takes(Taker),
-    /// The lease of an agent that takes commands was renewed.
+    /// The orchestrator renewed the lease of an agent that takes commands.
     Renewed {
-        /// Its stream.
+        /// The agent's stream.
         stream: StreamKey,
-        /// Until when it runs now, on the clock of the agent's software.
+        /// The lease, on the clock of the agent's software.
         lease: Usable,
     },
-    /// An agent is not attached by this stream any more.
+    /// An agent is no longer attached by this stream.
     Gone {
         /// The stream.
         stream: StreamKey,
     },
-    /// The journals did something.
+    /// The journals report what they did.
     Journal(JournalReport),
-    /// The disk of the journals is so full from now on.
+    /// The disk of the journals is this full from now on.
     Pressure(DiskPressure),
     /// An agent's software said something of a command.
     Said {
-        /// Its stream.
+        /// The agent's stream.
         stream: StreamKey,
         /// The command.
         command: CommandId,
-        /// What.
+        /// What the software said.
         said: CommandSaid,
     },
 }

@@ -1,23 +1,26 @@
-//! What a shard's clock has surely come to.
+//! The least that a shard's clock has surely come to.
 //!
-//! [`ClockBound`](super::bound::ClockBound) is the latest that the clock can be, and is tightened by what leaders say. A leader that
-//! lies could turn it back, and have commands begun that are long over. So what was told once is kept, with the time that has
-//! passed since: no bound is below that. What is sure of it goes into the journals, and is there after a restart.
+//! [`ClockBound`](super::bound::ClockBound) is the latest that the clock can be, and what leaders say tightens it. A
+//! leader that lies could turn it back, so that the node begins commands that are long over. So the node keeps each
+//! clock that a leader told, with the time that has passed since: no bound is below that. The node writes the sure part
+//! into the journals, where it is after a restart.
 //!
-//! For sure counts what follows from what was sure and this node's own clock. What does not, such as how long the node was away, or
-//! that an era began, counts once nobody has said less for a while ([`limits::FLOOR_SETTLES_MS`]), and of eras one at a time:
-//! one answer of a liar does not expire for good what honest leaders ask for. Until the process ends it does.
+//! Sure is what follows from what was sure before and from this node's own clock. Other words of a leader, such as how
+//! long the node was away, or that an era began, become sure once no leader has said less for a while
+//! ([`limits::FLOOR_SETTLES_MS`]), and eras become sure one at a time. So one answer of a liar does not expire for good
+//! what honest leaders ask for; until the process ends it does.
 //!
-//! That is not held to what follows, as what is sure is. What an honest leader tells has to count at once: one that begins to lead goes
-//! on from the latest that the clock can be, up to a minute ahead, and an era begins at a word; were such a step left out, or put off,
-//! the next leader could turn the clock back behind it and have begun what is over. So a liar can creep ahead by many answers, or by
-//! one that names an era: commands end early then, and none is begun late. A rule for the one would be of no use while there is none
-//! for the other, and nothing that a node knows tells an era that a liar made up from one that began.
+//! What leaders told is not held to what follows, as the sure part is. The word of an honest leader has to count at
+//! once: a new leader goes on from the latest that the clock can be, up to a minute ahead, and an era begins at a word.
+//! If the node left such a step out, or put it off, the next leader could turn the clock back behind the step, and the
+//! node would begin what is over. So a liar can creep ahead by many answers, or by one that names an era: commands end
+//! early then, and the node begins none late. A rule against the one way is of no use while the other is open, and
+//! nothing that a node knows tells an era that a liar made up from an era that began.
 
 use skep_protocol::limits;
 use skep_protocol::time::LogInstant;
 
-/// How much slower than this node's clock the leader's may run, in thousandths.
+/// By how much the leader's clock may run slower than this node's, in thousandths.
 const DRIFT_PERMILLE: u64 = 1;
 
 /// What the clock had come to at least, at an instant of this node's boot clock.
@@ -33,25 +36,27 @@ impl Least {
         self.clock.plus_ms(since - since.div_ceil(1_000 / DRIFT_PERMILLE))
     }
 
-    /// How far the clock may be ahead of what follows from this: by a frame's delay, and as clocks run wrong.
+    /// How far the clock may be ahead of what follows from this, in milliseconds: a frame's delay, and the error of
+    /// clocks.
     fn slack_ms(self, now_ms: u64) -> u64 {
         limits::CLOCK_LEAD_MS_MAX + now_ms.saturating_sub(self.at_ms) / 100
     }
 
-    /// Whether the clock can have come to this by now.
+    /// Whether the clock can have come to `told` by now.
     fn explains(self, told: LogInstant, now_ms: u64) -> bool {
         let known = self.at(now_ms);
         told.era() == known.era() && told.since_ms(known) <= self.slack_ms(now_ms)
     }
 
-    /// Whether it follows from this that the clock has come to that by now, as clocks run wrong. Many answers gain no more by it than one.
+    /// Whether it follows from this, within the error of clocks, that the clock has come to `told` by now. Many answers
+    /// gain no more by that error than one.
     fn implies(self, told: LogInstant, now_ms: u64) -> bool {
         let known = self.at(now_ms);
         told.era() == known.era() && told.since_ms(known) <= now_ms.saturating_sub(self.at_ms) / 100
     }
 
-    /// What is known once this was told, too: no less than before. An era that nobody told of before began since then; of one that is
-    /// said to have lasted longer only its beginning is taken.
+    /// What the node knows once it was told `told` too: no less than before. An era that is new to the node began since
+    /// then: if a leader says that it has lasted longer, only its beginning counts.
     fn after(self, told: Self) -> Self {
         let (now_ms, known) = (told.at_ms, self.at(told.at_ms));
         if told.clock > known && self.explains(told.clock, now_ms) {
@@ -67,18 +72,18 @@ impl Least {
     }
 }
 
-/// Something that was told and does not follow from what is sure.
+/// A clock that a leader told and that does not follow from what is sure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Doubt {
     since_ms: u64,
-    /// The least that was told since.
+    /// The least clock that a leader told since.
     least: Least,
 }
 
 /// What a shard's clock has come to. It never falls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ClockFloor {
-    /// As it was told in this process.
+    /// What leaders told in this process.
     told: Option<Least>,
     sure: Option<Least>,
     doubt: Option<Doubt>,
@@ -117,12 +122,12 @@ impl ClockFloor {
         }
     }
 
-    /// What the clock has come to, as far as anybody has told.
+    /// What the clock has come to, as far as any leader or journal has told.
     pub(crate) fn at(self, now_ms: u64) -> LogInstant {
         self.told.map_or(LogInstant::ZERO, |told| told.at(now_ms)).max(self.sure_at(now_ms))
     }
 
-    /// What it has come to for sure.
+    /// What the clock has come to for sure.
     pub(crate) fn sure_at(self, now_ms: u64) -> LogInstant {
         self.sure.map_or(LogInstant::ZERO, |sure| sure.at(now_ms))
     }
@@ -136,7 +141,7 @@ mod tests {
         LogInstant::from_raw(ms)
     }
 
-    /// Hears a clock every ten seconds for so long, beginning at an instant; when that ends.
+    /// A leader tells a clock every ten seconds for so long, from an instant on. Gives the instant when that ends.
     fn hear(floor: &mut ClockFloor, from_ms: u64, for_ms: u64, clock: impl Fn(u64) -> LogInstant) -> u64 {
         let mut now_ms = from_ms;
         floor.hear(clock(now_ms), now_ms);
@@ -165,10 +170,10 @@ mod tests {
         floor.hear(era.plus_ms(9_000), 11_000);
         floor.hear(era.plus_ms(5), 12_000);
         assert_eq!(floor.at(12_000), era.plus_ms(9_999));
-        // Nor by a leader that does not know of it.
+        // Nor does a leader turn it back that does not know of it.
         floor.hear(at(70_000), 13_000);
         assert_eq!(floor.at(13_000), era.plus_ms(10_998));
-        // It lasted no longer than since the one before was heard of.
+        // The era lasted no longer than since the node heard of the one before.
         let mut floor = ClockFloor::default();
         floor.hear(at(50_000), 1_000);
         floor.hear(era.plus_ms(1 << 30), 2_000);

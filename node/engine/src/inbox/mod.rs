@@ -1,11 +1,13 @@
-//! The commands of this node's agents: pulled from the shard, written down, offered, started, and reported.
+//! The commands of this node's agents. The node pulls them from the shard, writes them down, offers them, starts them,
+//! and reports them.
 //!
-//! Nothing is done about a command before it is in the journal: that it may have been started before its software is told
-//! to go, how it ended before anybody hears of it. What does no harm if it is forgotten is said at once: that there is a
-//! command, since the shard keeps it until it knows how it ended, and delivers it again; and that one is not to be started,
-//! if the journal has it as received. Of what the journal may have as begun no end is told before it is written down.
+//! The node acts on a command only after the journal has the step. The journal says that a command may have been
+//! started before the node tells the software to go, and how it ended before the node tells any other party. The node
+//! tells at once what does no harm if a crash forgets it: that there is a command, since the shard keeps the command
+//! until it knows the end, and delivers it again; and that a command is not to be started, if the journal has it as
+//! received. The node tells no end of a command that the journal may have as begun before that end is written down.
 //!
-//! A journal whose disk is full is written to all the same where something ends, and for urgent commands: see [`pressure`].
+//! A journal whose disk is full still takes ends and urgent commands: see [`pressure`].
 
 mod bound;
 mod due;
@@ -44,7 +46,7 @@ use pull::Turn;
 
 pub use event::{InboxEvent, Taker};
 
-/// How long the opening of an inbox or an outcome is tried at a time, in milliseconds.
+/// How long one try to open an inbox or to report an outcome lasts, in milliseconds.
 const REQUEST_PATIENCE_MS: u64 = 10_000;
 
 type Whose = (ShardId, AgentId);
@@ -52,20 +54,20 @@ type Whose = (ShardId, AgentId);
 /// What the inboxes want.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum InboxWant {
-    /// Something for the journal.
+    /// Give the journal a job.
     Journal(JournalJob),
-    /// Ask a shard; its answer is for [`Inboxes::answered`].
+    /// Ask a shard. [`Inboxes::answered`] takes the answer.
     Ask(Ask<InboxPurpose>),
-    /// What was asked for is of no use any more.
+    /// Stop waiting for an answer that is of no use any more.
     Abandon(InboxPurpose),
-    /// Tell an agent's software of a command.
+    /// Tell an agent's software about a command.
     Tell { stream: StreamKey, command: skep_protocol::ids::CommandId, told: CommandTold },
 }
 
-/// What a shard is asked for.
+/// What the inboxes ask a shard for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum InboxPurpose {
-    /// What there is: the pull of this number, which no other one has.
+    /// What there is for the agents. No other pull has this number.
     Pull {
         shard: ShardId,
         number: u64,
@@ -78,7 +80,7 @@ pub(crate) enum InboxPurpose {
 pub(crate) enum InboxRequest {
     Open(Whose, StreamKey),
     End(Whose, DeliverySeq),
-    /// How far it has come.
+    /// To report how far a command has come.
     Report(Whose, DeliverySeq),
 }
 
@@ -88,21 +90,21 @@ pub(crate) struct Inboxes {
     site: SiteName,
     config: EngineConfig,
     inboxes: BTreeMap<Whose, Inbox>,
-    /// What those of each shard know of the statements of operators.
+    /// What the inboxes of each shard know of the statements of operators.
     stated: BTreeMap<ShardId, Serials>,
-    /// Takers whose journals are being read.
+    /// Takers whose journals the driver is reading.
     reading: BTreeMap<Whose, Taker>,
     streams: BTreeMap<StreamKey, Whose>,
     bounds: BTreeMap<ShardId, ClockBound>,
-    /// What the clocks of shards have come to. No bound is below it.
+    /// What the clocks of shards have come to. No bound is below that.
     clock_floors: BTreeMap<ShardId, ClockFloor>,
     turns: BTreeMap<ShardId, Turn>,
     /// The number of the newest pull.
     pulls: u64,
-    /// Requests that were not done, and when they are made again.
+    /// Requests that were not done, and when the node makes them again, in milliseconds of its clock.
     again: Vec<(u64, InboxRequest)>,
     dues: Dues,
-    /// Reports that are under way.
+    /// How many reports are under way.
     reporting: usize,
     writes: BTreeMap<WriteKey, (Whose, Vec<DeliverySeq>)>,
     next_write: u64,
@@ -149,7 +151,8 @@ impl Inboxes {
                 match known {
                     Some(whose) => self.with(&whose, now_ms, |inbox, bound, out| inbox.said(command, said, bound, out)),
                     None if !said.is_answered() => {}
-                    // Its journal is still being read, or it takes no commands: whoever said it says it again.
+                    // The driver still reads the agent's journal, or the agent takes no commands: its software says it
+                    // again.
                     None => self.wants.push_back(InboxWant::Tell { stream, command, told: CommandTold::Ignored }),
                 }
             }
@@ -181,7 +184,7 @@ impl Inboxes {
         [again, turns, self.dues.first_ms(&self.bounds, self.reports_room())].into_iter().flatten().min()
     }
 
-    /// In how many there was no place for a statement that was seen.
+    /// In how many inboxes there was no place for a statement that the node saw.
     pub(crate) fn lacking_statements(&self) -> usize {
         self.inboxes.values().filter(|inbox| inbox.lacks_stated).count()
     }
@@ -190,7 +193,7 @@ impl Inboxes {
         self.wants.pop_front()
     }
 
-    /// A shard answered, or did not.
+    /// A shard answered, or the patience for its answer is over.
     pub(crate) fn answered(&mut self, purpose: InboxPurpose, settled: Settled, now_ms: u64) {
         match purpose {
             InboxPurpose::Pull { shard, number } => self.on_pull_ended(shard, number, settled, now_ms),
@@ -202,7 +205,7 @@ impl Inboxes {
         limits::REPORTS_IN_FLIGHT_MAX.saturating_sub(self.reporting)
     }
 
-    /// A shard's clock by which something can be asked of it; none if it was not heard a moment ago.
+    /// The shard's clock to send requests by; none if the node did not hear it a moment ago.
     pub(crate) fn clock(&self, shard: ShardId, now_ms: u64) -> Option<LogInstant> {
         self.bounds.get(&shard).and_then(|bound| bound.at_if_fresh(now_ms))
     }
@@ -211,7 +214,7 @@ impl Inboxes {
         self.bounds.get(&shard).map(|bound| bound.at(now_ms))
     }
 
-    /// Has something happen to an inbox, and carries out what follows.
+    /// Applies `what` to an inbox, and carries out what follows.
     fn with(&mut self, whose: &Whose, now_ms: u64, what: impl FnOnce(&mut Inbox, Option<LogInstant>, &mut Out)) {
         let (bound, room) = (self.bound(whose.0, now_ms), self.reports_room());
         let clock_floor = self.clock_floors.get(&whose.0).copied().unwrap_or_default().sure_at(now_ms);
@@ -247,12 +250,13 @@ impl Inboxes {
         }
     }
 
-    /// Lets go of what was stated by whose word no inbox of a shard believes anything any more.
+    /// Forgets the statements that count only by the word of a first operator whom no inbox of the shard believes any
+    /// more.
     fn keep_stated(&mut self, shard: ShardId) {
         let of_shard = self.inboxes.range((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
         let heads: Vec<JournalHead> = of_shard.map(|(_, inbox)| inbox.head()).collect();
-        // A journal that is being read may be as it was before another one wrote what it saw, and one that was told
-        // nothing yet may be told any word.
+        // The driver may be reading a journal as it was before another inbox wrote what it saw. An inbox that has not
+        // heard of a first operator yet may still hear of any.
         let is_open =
             self.reading.keys().any(|(of, _)| *of == shard) || heads.iter().any(|head| head.genesis.is_none());
         if let Some(stated) = self.stated.get_mut(&shard).filter(|_| !is_open) {
@@ -303,14 +307,14 @@ impl Inboxes {
         }
         let (shard, agent) = whose.clone();
         let asked = self.reading.insert(whose, taker).is_some();
-        // A journal that is made anew is written: it is asked for once there is room. Urgent commands need one.
+        // A new journal needs a write: the node asks for it once there is room for urgent commands.
         if !asked && self.takes_urgent() {
             self.wants.push_back(InboxWant::Journal(JournalJob::Open { shard, agent }));
         }
     }
 
     fn on_opened(&mut self, whose: Whose, journal: JournalState, now_ms: u64) {
-        // One that was made now, and has no time yet.
+        // The journal is new, and has no home epoch yet.
         if journal.head.home == HomeEpoch(0) {
             self.room.take(pressure::STEP_BYTES);
         }
@@ -320,7 +324,7 @@ impl Inboxes {
         self.inboxes.entry(whose.clone()).or_insert_with(|| Inbox::new(journal));
         match self.reading.remove(&whose) {
             Some(taker) => self.take(&whose, taker, now_ms),
-            // Nobody takes its commands: what it holds is reported.
+            // No software takes the commands: the node reports what the journal holds.
             None => self.with(&whose, now_ms, |_, _, _| {}),
         }
     }
@@ -360,7 +364,7 @@ impl Inboxes {
     }
 
     fn on_request_ended(&mut self, request: InboxRequest, settled: Settled, now_ms: u64) {
-        // A refusal of the request itself, for its clock, say, says nothing of what it asks for.
+        // A refusal of the request itself, such as for its clock, says nothing of what the request asks for.
         let final_refusal = matches!(
             &settled,
             Settled::NotDone(NotDone::Refused(
@@ -376,7 +380,7 @@ impl Inboxes {
                     self.pull_now(whose.0, now_ms);
                 }
             }
-            // It is attached anew if it is still here, and then asked again.
+            // If the agent is still here, the node attaches it anew and then asks again.
             (InboxRequest::Open(..), _) if final_refusal => {}
             (InboxRequest::End(whose, seq), settled) => {
                 let known = matches!(settled, Settled::Done { .. }) || final_refusal;
@@ -414,15 +418,16 @@ impl Inboxes {
         match request {
             InboxRequest::Open(whose, stream) => self.ask_to_open(&whose, stream),
             InboxRequest::End(whose, seq) => {
-                // It is among what is to be reported again.
+                // The inbox reports the end again.
                 self.with(&whose, now_ms, |inbox, _, out| inbox.end_heard(seq, false, out));
             }
-            // It is told when it is due again.
+            // The inbox reports it again when it is due.
             InboxRequest::Report(..) => {}
         }
     }
 
-    /// A leader says what the shard's clock shows, and by that bounds it. No bound is below what it has come to.
+    /// A leader says what the shard's clock shows, and bounds the clock by that. No bound is below what the clock has
+    /// come to.
     fn hear_clock(&mut self, shard: ShardId, heard: ClockBound, clock: LogInstant, now_ms: u64) {
         self.clock_floors.entry(shard).or_default().hear(clock, now_ms);
         self.bounds.entry(shard).or_insert(heard).tighten(heard, now_ms);
@@ -435,7 +440,8 @@ impl Inboxes {
         bound.raise(least, now_ms);
     }
 
-    /// Has journals that lag say how far the shard's clock has surely come, some at a time, while there is room for that.
+    /// Journals that lag write down how far the shard's clock has surely come: some at a time, while there is room for
+    /// that.
     fn raise_clock_floors(&mut self, shard: ShardId, now_ms: u64) {
         if !self.room.asks_for(CommandClass::Routine) {
             return;

@@ -1,17 +1,17 @@
-//! What becomes of commands while the disk of the journals is full.
+//! What the node does with commands while the disk of the journals is full.
 //!
-//! The shard keeps what a node does not take, and delivers it later. So a node takes no more routine commands once the disk is
-//! nearly full, and begins none when nothing is left but what is set aside: whoever would begin one is told to ask again. What
-//! ends, and what is not to be started, is written down all the same, since for that there is room of its own.
+//! The shard keeps what a node does not take, and delivers it later. So a node takes no more routine commands once the
+//! disk is nearly full, and begins none when only the reserve is left: it tells software that would begin one to ask
+//! again. It still writes down what ends, and what is not to be started, since the reserve has room for that.
 //!
-//! Urgent commands are what stops a robot. They are taken and begun however full the disk is, out of what is set aside, until
-//! they have had [`limits::JOURNAL_URGENT_BYTES_MAX`] of it; the rest is for ends. One more stays with the shard, which has it
-//! durably: it is delivered once there is room, and ends as expired if its deadline comes first. The node refuses none for
-//! want of room: a refusal that is not in the journal could be told of a command that is delivered again after a crash, and
-//! begun then.
+//! Urgent commands stop a robot. The node takes and begins them however full the disk is, out of the reserve, until
+//! they have used [`limits::JOURNAL_URGENT_BYTES_MAX`] of it; the rest is for ends. One more stays with the shard,
+//! which has it durably. The shard delivers it once there is room, or ends it as expired at its deadline. The node
+//! refuses no command for want of room: a refusal that is not in the journal could concern a command that the shard
+//! delivers again after a crash, and that the software then begins.
 //!
-//! Nor is an urgent command begun before its intent is durable. Stopping twice may do no harm, but what was begun without a
-//! word in the journal could be called off after a crash as something that never began.
+//! Nor does the node begin an urgent command before its intent is durable. To stop twice may do no harm. But a command
+//! that was begun without an entry in the journal could be called off after a crash as one that never began.
 
 use skep_protocol::command::CommandClass;
 use skep_protocol::limits;
@@ -20,39 +20,40 @@ use skep_protocol::pressure::DiskPressure;
 
 use super::{InboxWant, Inboxes, JournalJob};
 
-/// About how many bytes a command takes in a journal beside its arguments and its result, until it is let go of.
+/// About how many bytes a command takes in a journal beside its arguments and its result, until the node removes it.
 pub(super) const COMMAND_BYTES: usize = 2_048;
-/// About how many bytes anything else takes that is written for one.
+/// About how many bytes any other write for a command takes.
 pub(super) const STEP_BYTES: usize = 256;
 
 /// What the journals have room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct JournalRoom {
     pressure: DiskPressure,
-    /// Bytes that were taken for urgent commands since only what is set aside is left.
+    /// Bytes that urgent commands took since only the reserve is left.
     taken: usize,
 }
 
 impl JournalRoom {
-    /// Whether more commands of a class are asked for.
+    /// Whether the node asks for more commands of a class.
     pub(super) fn asks_for(self, class: CommandClass) -> bool {
         self.has_for(class) && (self.pressure == DiskPressure::None || class == CommandClass::Urgent)
     }
 
-    /// Whether a command of a class that comes is taken, and one that is here begun.
+    /// Whether the node takes a command of a class that comes, and begins one that is here.
     pub(super) fn has_for(self, class: CommandClass) -> bool {
         let has_share = class == CommandClass::Urgent && self.taken < limits::JOURNAL_URGENT_BYTES_MAX;
         self.pressure < DiskPressure::Exhausted || has_share
     }
 
-    /// So many bytes are written for what is no end. Room is counted while only what is set aside is left.
+    /// Counts bytes that the node writes for anything but an end. They count only while nothing but the reserve is
+    /// left.
     pub(super) fn take(&mut self, bytes: usize) {
         if self.pressure == DiskPressure::Exhausted {
             self.taken = self.taken.saturating_add(bytes);
         }
     }
 
-    /// The disk is so full from now on. How full it was.
+    /// Sets how full the disk is. Gives how full it was.
     fn press(&mut self, pressure: DiskPressure) -> DiskPressure {
         if pressure < DiskPressure::Exhausted {
             self.taken = 0;
@@ -62,12 +63,12 @@ impl JournalRoom {
 }
 
 impl Inboxes {
-    /// Whether urgent commands are taken and begun.
+    /// Whether the node takes and begins urgent commands.
     pub(crate) fn takes_urgent(&self) -> bool {
         self.room.has_for(CommandClass::Urgent)
     }
 
-    /// The disk of the journals is so full from now on.
+    /// The disk of the journals is this full from now on.
     pub(super) fn on_pressure(&mut self, pressure: DiskPressure, now_ms: u64) {
         if is_on(Mutant::JournalPressureIgnored) {
             return;
@@ -79,7 +80,7 @@ impl Inboxes {
             self.wants.extend(opens);
         }
         if pressure < before {
-            // What there was no room for is asked for again.
+            // The node asks again for what had no room.
             self.inboxes.values_mut().for_each(|inbox| inbox.seen = 0);
             let shards: Vec<_> = self.turns.keys().copied().collect();
             shards.into_iter().for_each(|shard| self.pull_now(shard, now_ms));

@@ -1,4 +1,4 @@
-//! Asking a shard what there is for this node's agents, and taking its answer.
+//! Asks a shard what there is for this node's agents, and takes the answer.
 
 use skep_protocol::command::{CommandClass, PerClass};
 use skep_protocol::ids::ShardId;
@@ -13,23 +13,24 @@ use super::one::{Inbox, Verified};
 use super::{InboxPurpose, InboxWant, Inboxes, Whose};
 use crate::ask::{Ask, Asked};
 
-/// How much longer than it waits a pull is tried, in attempts on a quick link: on a slow one that is the time of one.
+/// How much longer than its wait a pull is tried, in attempts on a quick link. On a slow link that is the time of one
+/// attempt.
 const ATTEMPTS_PER_PULL: u64 = 6;
 
 /// The pull of one shard.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turn {
-    /// The number of the pull that is waited for.
+    /// The number of the pull whose answer the node waits for.
     pub(super) under_way: Option<u64>,
     asked_ms: u64,
-    /// How many of the statements that replaced an earlier one all that it asks for know.
+    /// How many of the statements that replaced an earlier one all inboxes of the pull know.
     authority: u64,
-    /// Not before this, after one that failed.
+    /// The node does not pull before this time after a pull that failed, in milliseconds of its clock.
     pub(super) at_ms: u64,
 }
 
 impl Inboxes {
-    /// Asks at once for what there is, also while an earlier question waits for an answer.
+    /// Asks at once what there is, also while an earlier pull waits for its answer.
     pub(super) fn pull_now(&mut self, shard: ShardId, now_ms: u64) {
         if let Some(turn) = self.turns.get_mut(&shard) {
             turn.at_ms = 0;
@@ -40,7 +41,7 @@ impl Inboxes {
         self.pull(shard, now_ms);
     }
 
-    /// Asks a shard what there is, unless it is being asked, or failed to answer a moment ago.
+    /// Asks a shard what there is, unless a pull is under way, or one failed a moment ago.
     pub(super) fn pull(&mut self, shard: ShardId, now_ms: u64) {
         let of_shard = self.inboxes.range((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
         let mut open = of_shard.filter(|(_, inbox)| inbox.open).peekable();
@@ -96,7 +97,8 @@ impl Inboxes {
         self.pull(shard, now_ms);
     }
 
-    /// What was stated about operators since concerns all inboxes of a shard, before anything that is delivered with it.
+    /// Statements about operators concern all inboxes of a shard. The inboxes learn them before the deliveries that
+    /// come with them.
     fn on_authority(&mut self, shard: ShardId, pulled: &Pulled, asked: u64, now_ms: u64) {
         let of_shard = self.inboxes.range_mut((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
         let (is_nothing, mut whoses) = (pulled.authority.chains.is_empty(), Vec::new());
@@ -127,7 +129,8 @@ impl Inboxes {
             let current = |inbox: &&mut Inbox| inbox.open && inbox.head().home == of.home;
             let Some(inbox) = self.inboxes.get_mut(&whose).filter(current) else { continue };
             if !of.open {
-                // The attachment has ended, or another journal took over. Its software is attached anew, and then asks.
+                // The attachment has ended, or another journal took over. The node attaches the software anew, and then
+                // asks.
                 inbox.open = false;
                 continue;
             }
@@ -144,7 +147,7 @@ impl Inboxes {
                 }
                 inbox.deliver(of.deliveries, &site, &mut verified, bound, out);
                 let room = inbox.room();
-                // What there is no room for does not come however often it is asked for.
+                // A command without room does not come, however often the node asks for it.
                 let next = |class: CommandClass| {
                     out.room.asks_for(class) && *of.more.of(class) && (*came.of(class) || *room.of(class) > 0)
                 };

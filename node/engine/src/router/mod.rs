@@ -1,4 +1,4 @@
-//! The router: work in, attempts and answers out.
+//! The router: takes work, and gives attempts and answers.
 
 mod shard;
 
@@ -19,33 +19,34 @@ use crate::known::{Lead, Word};
 use crate::route::{Next, Route, proof, under_new_id};
 use shard::ShardState;
 
-/// How often in a row a piece of work follows the leaders that are named, before it waits.
+/// How often in a row a piece of work follows a named leader before it waits.
 const FOLLOWS_MAX: u32 = 3;
 
 /// Carries work to the leaders of shards.
 ///
 /// # Contract
-/// - Every submitted piece of work is answered exactly once, within its patience, unless it is abandoned.
-/// - Nobody is asked, and nobody is believed, who neither votes nor is marked as a voter: whoever is listed could answer as a
+/// - The router answers every submitted piece of work exactly once, within its patience, unless the caller abandons it.
+/// - The router asks and believes only nodes that vote or are marked as voters. Any other listed peer could answer as a
 ///   leader does, and make a request seem done, or report an earlier clock.
-/// - A request is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
-///   unless the shard itself says what became of the id.
+/// - The router attempts a request under one id. Once a node may have carried out an attempt, the answer is never "not
+///   done", unless the shard itself says what became of the id.
 #[derive(Clone, Debug)]
 pub(crate) struct Router {
     local: NodeId,
     config: EngineConfig,
-    /// Peers that are marked as voters. They are believed, and of all others those who are known to vote in a shard.
+    /// Peers that are marked as voters. The router believes them, and of the other nodes those that are known to vote
+    /// in a shard.
     marked: BTreeSet<NodeId>,
     peers_up: BTreeSet<NodeId>,
     shards: BTreeMap<ShardId, ShardState>,
     routes: BTreeMap<WorkKey, Route>,
-    /// When each route is looked at next.
+    /// When the router looks at each route next, in milliseconds of the node's clock.
     timers: BTreeSet<(u64, WorkKey)>,
     effects: VecDeque<Effect>,
 }
 
 impl Router {
-    /// A router that knows nobody yet. `local` is this node.
+    /// A router that knows no leader and no voter yet. `local` is this node.
     pub(crate) fn new(local: NodeId, config: EngineConfig) -> Self {
         Self {
             local,
@@ -59,18 +60,18 @@ impl Router {
         }
     }
 
-    /// These peers are marked as voters.
+    /// Marks these peers as voters.
     pub(crate) fn mark(&mut self, voters: BTreeSet<NodeId>) {
         self.marked = voters;
     }
 
-    /// Whether what a node says of a shard is believed.
+    /// Whether the router believes what a node says of a shard.
     fn believes(&self, shard: ShardId, node: NodeId) -> bool {
         let of_shard = self.shards.get(&shard).is_some_and(|state| state.known.believes(node, &self.marked));
         of_shard || self.marked.contains(&node) || is_on(Mutant::StrangerBelieved)
     }
 
-    /// Takes note of something that happened.
+    /// Takes in an event.
     pub(crate) fn handle(&mut self, event: Event, now_ms: u64) {
         match event {
             Event::Submit { key, shard, work, patience_ms } => self.on_submit(key, shard, work, patience_ms, now_ms),
@@ -93,7 +94,7 @@ impl Router {
         }
     }
 
-    /// Time passed.
+    /// Does what is due by `now_ms`.
     pub(crate) fn handle_timeout(&mut self, now_ms: u64) {
         self.judge_all(now_ms);
         while let Some((at, key)) = self.timers.first().copied().filter(|(at, _)| *at <= now_ms) {
@@ -102,7 +103,7 @@ impl Router {
         }
     }
 
-    /// The next thing to do; none when everything is done.
+    /// The next effect to carry out; none when all are drained.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
@@ -115,12 +116,12 @@ impl Router {
         [connectivity, timer].into_iter().flatten().min()
     }
 
-    /// Who is thought to lead a shard, in which term.
+    /// The node that is thought to lead a shard, and its term.
     pub(crate) fn leader(&self, shard: ShardId) -> Option<(NodeId, u64)> {
         self.shards.get(&shard)?.known.lead().map(|lead| (lead.node, lead.term))
     }
 
-    /// The shards of which this node is a member, or has heard who leads them or votes.
+    /// The shards of which this node is a member, or of which it has heard the leader or the voters.
     pub(crate) fn shards_heard_of(&self) -> Vec<ShardId> {
         let heard_of = |state: &ShardState| state.member || state.known.is_heard_of();
         self.shards.iter().filter(|(_, state)| heard_of(state)).map(|(shard, _)| *shard).collect()
@@ -163,14 +164,15 @@ impl Router {
         self.attempt(key, None, now_ms);
     }
 
-    /// A caller does not wait any more. It is told nothing, also if its answer is ready.
+    /// A caller does not wait any more. The router tells it nothing, even if the answer is ready.
     fn on_abandon(&mut self, key: WorkKey) {
         if self.remove(key).is_none() {
             self.effects.retain(|effect| !matches!(effect, Effect::Answer { key: of, .. } if *of == key));
         }
     }
 
-    /// Whether there is a place for a shard. One that was only heard of, and that nothing is wanted from, makes room.
+    /// Whether there is a place for a shard. A shard that was only heard of, and of which nothing is wanted, makes
+    /// room.
     fn has_room_for(&mut self, shard: ShardId) -> bool {
         if self.shards.contains_key(&shard) || self.shards.len() < limits::SHARDS_PER_NODE_MAX {
             return true;
@@ -192,7 +194,8 @@ impl Router {
     fn on_outcome(&mut self, key: WorkKey, attempt: u32, outcome: Outcome, now_ms: u64) {
         let Some(route) = self.routes.get_mut(&key) else { return };
         let late = route.attempt != attempt || !route.under_way;
-        // A late answer is one all the same: the work is the same, byte for byte. On a slow link every one is late at first.
+        // A late answer is a full answer: the work is the same, byte for byte. On a slow link every answer is late at
+        // first.
         if late && !outcome.is_answer() {
             return;
         }
@@ -225,7 +228,7 @@ impl Router {
         }
     }
 
-    /// Whoever was asked does not lead, and said who may.
+    /// The asked node does not lead, and named a node that may.
     fn on_elsewhere(&mut self, key: WorkKey, target: Option<AttemptTarget>, hint: &LeaderHint, now_ms: u64) {
         let Some(route) = self.routes.get(&key) else { return };
         let (shard, follows) = (route.shard, route.follows);
@@ -237,7 +240,8 @@ impl Router {
         };
         let named = hint.leader.filter(|leader| *leader != asked);
         let follow = if state.member {
-            // Its own replica may be behind, but not of an earlier term.
+            // This node's own replica may lag behind the asked node's, but a hint of an earlier term is older than the
+            // replica.
             let votes = |node: &NodeId| {
                 *node == self.local || hint.voters.contains(node) || state.known.believes(*node, &self.marked)
             };
@@ -261,7 +265,8 @@ impl Router {
         }
     }
 
-    /// Whoever was asked did not answer as a leader. A shard of which this node is a member is judged by its own replica.
+    /// The asked node did not answer as a leader. Where this node is a member, its own replica judges the shard
+    /// instead.
     fn give_up_on(&mut self, shard: ShardId, target: Option<AttemptTarget>, now_ms: u64) {
         let Some(AttemptTarget::Node(node)) = target else { return };
         let Some(state) = self.shards.get_mut(&shard).filter(|state| !state.member) else { return };
@@ -280,7 +285,7 @@ impl Router {
 
     /// A node answered as only a leader does.
     fn on_proof(&mut self, shard: ShardId, node: NodeId, said: &LeaderHint, now_ms: u64) {
-        // It was one when it was asked.
+        // The router believed the node when it asked, and may not any more.
         if !self.believes(shard, node) {
             return;
         }
@@ -295,8 +300,8 @@ impl Router {
         self.tell_known(shard);
     }
 
-    /// A peer says that it leads. It is asked next, also what is under way elsewhere: that it has not led for long is why the
-    /// others do not answer.
+    /// A peer says that it leads. The router asks it next, also for work that is under way elsewhere: other nodes do
+    /// not answer because this one has not led for long.
     fn on_leads(&mut self, shard: ShardId, by: NodeId, hint: &LeaderHint, now_ms: u64) {
         let is_believed = hint.leader == Some(by) && by != self.local && self.believes(shard, by);
         if !is_believed || !self.has_room_for(shard) {
@@ -306,7 +311,7 @@ impl Router {
         if state.member {
             return;
         }
-        // Its word has just come from it.
+        // The peer's word has just arrived, so the peer is up.
         self.peers_up.insert(by);
         let before = state.known.lead().map(|lead| (lead.node, lead.term));
         state.known.hear(by, hint, Word::Own, &self.marked);
@@ -336,8 +341,8 @@ impl Router {
         }
     }
 
-    /// Tries at once at the leader what waits. So is what is under way elsewhere: the one who had it does not lead any more,
-    /// and a second attempt under the same id is safe.
+    /// Tries the waiting work at the leader at once, and also the work that is under way elsewhere: the node that has
+    /// that work does not lead any more, and a second attempt under the same id is safe.
     fn move_work(&mut self, shard: ShardId, now_ms: u64) {
         let Some(target) = self.target(shard) else { return };
         let elsewhere = |route: &Route| route.shard == shard && (!route.under_way || route.target != Some(target));
@@ -349,7 +354,8 @@ impl Router {
         }
     }
 
-    /// Hands out what this node may tell others of a shard, if that changed. What it is a member of its replica tells.
+    /// Hands out what this node may tell others of a shard, if that changed. Where this node is a member, its replica
+    /// tells.
     fn tell_known(&mut self, shard: ShardId) {
         let Some(state) = self.shards.get_mut(&shard).filter(|state| !state.member) else { return };
         let hint = state.known.to_pass_on().elsewhere(self.local);
@@ -363,7 +369,7 @@ impl Router {
         let Some(route) = self.routes.get_mut(&key) else { return };
         if now_ms >= route.give_up_at_ms {
             let settled = route.give_up();
-            // One that had all of the sender's patience was asked for long enough.
+            // An attempt that had all of the sender's patience lasted long enough to give up the asked node.
             let silent = (route.under_way && route.attempt == 1).then_some(route.target).flatten();
             let shard = route.shard;
             self.settle(key, settled);
@@ -377,7 +383,7 @@ impl Router {
         self.attempt(key, None, now_ms);
     }
 
-    /// An attempt under way is not waited for any more: a request may have been carried out by it.
+    /// Gives up an attempt under way: a node may have carried out the request by it.
     fn note_doubt(&mut self, key: WorkKey) {
         if let Some(route) = self.routes.get_mut(&key) {
             route.in_doubt |= route.under_way && matches!(route.work, Work::Request(_));
@@ -385,7 +391,7 @@ impl Router {
         }
     }
 
-    /// Begins the next attempt, if there is anybody to try.
+    /// Begins the next attempt, if there is a node to try.
     fn attempt(&mut self, key: WorkKey, named: Option<NodeId>, now_ms: u64) {
         let Some(route) = self.routes.get(&key) else { return };
         let shard = route.shard;
@@ -422,7 +428,8 @@ impl Router {
         self.effects.push_back(effect);
     }
 
-    /// Where to try: whoever is thought to lead, else voters in turn, and now and then one that is only marked as a voter.
+    /// Where to try: the node that is thought to lead, else voters in turn, and now and then a peer that is only marked
+    /// as a voter.
     fn target(&mut self, shard: ShardId) -> Option<AttemptTarget> {
         let state = self.shards.entry(shard).or_default();
         match state.known.lead().map(|lead| lead.node) {

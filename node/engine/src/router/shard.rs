@@ -12,28 +12,28 @@ use crate::pace::Pace;
 /// A shard, as the router knows it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ShardState {
-    /// From this node's own replica, or from what others say.
+    /// What this node's own replica says, or what other nodes say.
     pub(super) known: Known,
     pub(super) ready: bool,
-    /// Whether this node's own replica tells who leads.
+    /// Whether this node's own replica tells which node leads.
     pub(super) member: bool,
-    /// Since when nobody is known to lead; none if somebody does.
+    /// Since when no node is known to lead, in milliseconds of the node's clock; none if a node is.
     pub(super) leaderless_since_ms: Option<u64>,
     pub(super) connectivity: Connectivity,
     /// How long answers take.
     pub(super) pace: Pace,
-    /// What was handed out to be told to others.
+    /// What the router handed out for the node to tell others.
     pub(super) told: LeaderHint,
 }
 
 impl ShardState {
-    /// When it will have been without a leader for too long, if it has none.
+    /// When the shard will have been without a leader for too long, in milliseconds; none if it has one.
     pub(super) fn lost_at(&self, patience_ms: u64) -> Option<u64> {
         let since = self.leaderless_since_ms.filter(|_| self.connectivity == Connectivity::Connected)?;
         Some(since + patience_ms)
     }
 
-    /// Judges anew what the node can reach of it, with these peers; what that is, if it is another than before.
+    /// Judges anew what the node can reach of the shard with these peers. Gives the connectivity if it changed.
     pub(super) fn judge(
         &mut self,
         local: NodeId,
@@ -41,7 +41,7 @@ impl ShardState {
         patience_ms: u64,
         now_ms: u64,
     ) -> Option<Connectivity> {
-        // That another one names a leader is no reason to believe in it: a shard without a quorum has such voters.
+        // Another node's word is no reason to believe in a leader: voters without a quorum may still name one.
         let reachable = self.known.lead().is_some_and(|lead| {
             let is_up = if lead.node == local { self.ready } else { up.contains(&lead.node) };
             is_up && lead.word > Word::Hearsay

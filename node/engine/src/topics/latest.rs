@@ -1,6 +1,7 @@
-//! The latest of what was heard: for each topic, source and sender one value.
+//! The latest values that the node heard: one value for each topic, source and sender.
 //!
-//! Senders are apart. Who says it is another's agent can add to what is told of it, under its own name, and replace nothing.
+//! The table keeps senders apart. A sender that speaks for another node's agent can add to what is told of the agent,
+//! under its own name, and replace nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use skep_protocol::limits;
 use skep_protocol::telemetry::{Publication, TopicPath};
 use skep_protocol::text::AgentId;
 
-/// Where something was said, of whom, and by whom.
+/// The topic of a value, its source, and its sender.
 type Key = (TopicPath, AgentId, NodeId);
 
 #[derive(Clone, Debug)]
@@ -27,24 +28,25 @@ impl Latest {
     }
 }
 
-/// The table of latest values. While it is full, the oldest goes: that of the sender who has most, if it has more than a share.
+/// The table of latest values. When it is full, the oldest value goes: that of the sender with the most values, if it
+/// has more than a share.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LatestValues {
     of: BTreeMap<Key, Latest>,
     by_age: BTreeSet<(u64, Key)>,
-    /// The same for each sender, and how many each has.
+    /// The keys of each sender, oldest first.
     of_sender: BTreeMap<NodeId, BTreeSet<(u64, Key)>>,
     sizes: BTreeSet<(usize, NodeId)>,
 }
 
 impl LatestValues {
-    /// Whether something as new is known.
+    /// Whether the table has a value that is as new.
     pub(super) fn overtakes(&self, latest: &Latest) -> bool {
         let known = self.of.get(&latest.key());
         known.is_some_and(|known| known.process == latest.process && known.sequence >= latest.sequence)
     }
 
-    /// What is known of a topic, the oldest first: whoever takes the last one takes the newest.
+    /// The values of a topic, the oldest first: a reader that takes the last one takes the newest.
     pub(super) fn of_topic(&self, topic: &TopicPath) -> Vec<&Latest> {
         let first = (topic.clone(), AgentId::first(), NodeId::from_public_key([0; 32]));
         let of = self.of.range(first..).take_while(|((of, ..), _)| of == topic);
@@ -67,13 +69,13 @@ impl LatestValues {
         }
     }
 
-    /// What nobody listens to is not kept: it would only grow old.
+    /// Forgets a topic without subscribers, whose values would only grow old.
     pub(super) fn forget_topic(&mut self, topic: &TopicPath) {
         let keys: Vec<Key> = self.of_topic(topic).into_iter().map(Latest::key).collect();
         keys.iter().for_each(|key| self.forget(key));
     }
 
-    /// Which one goes.
+    /// The key of the value that goes next.
     fn oldest(&self) -> Option<Key> {
         let most = self.sizes.last().filter(|(size, _)| *size > limits::LATEST_VALUES_PER_SENDER_MAX);
         let of_most = most.and_then(|(_, sender)| self.of_sender.get(sender)?.first());

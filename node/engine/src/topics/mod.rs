@@ -1,4 +1,4 @@
-//! Topics of the data plane: who listens here, and the latest that was heard.
+//! Topics of the data plane: which subscribers listen here, and the latest values.
 
 mod latest;
 
@@ -15,57 +15,57 @@ use latest::{Latest, LatestValues};
 /// What happened on the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopicEvent {
-    /// Somebody on this machine says something.
+    /// An agent or a program on this machine publishes a value.
     Published(Publication),
-    /// Something was received, and verified.
+    /// The node received an envelope, and verified it.
     Received(Envelope),
-    /// Somebody on this machine listens.
+    /// A client on this machine subscribes.
     Subscribed {
-        /// Its name, not in use.
+        /// The subscriber's key, not in use.
         subscriber: SubscriberKey,
-        /// To what.
+        /// The topics.
         topics: Vec<TopicPath>,
     },
-    /// It listens no more.
+    /// A subscriber listens no more.
     Unsubscribed {
-        /// Its name.
+        /// The subscriber's key.
         subscriber: SubscriberKey,
     },
 }
 
-/// The latest that was heard of a source on a topic from one sender.
+/// The latest value of a source on a topic from one sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LatestValue {
-    /// What.
+    /// The publication.
     pub publication: Publication,
     /// The node that sent it.
     pub sender: NodeId,
-    /// How long ago it was heard, in milliseconds.
+    /// How long ago the node heard it, in milliseconds.
     pub age_ms: u64,
 }
 
-/// What the topics' machine wants.
+/// What the machine of the topics wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopicEffect {
-    /// Send it to whoever subscribes elsewhere.
+    /// Send a publication to the nodes that subscribe.
     Publish(Publication),
     /// Hear a topic from now on.
     Listen(TopicPath),
-    /// Hear it no more.
+    /// Hear a topic no more.
     Leave(TopicPath),
-    /// Tell a subscriber. One that has no room misses it.
+    /// Tell a subscriber a value. A subscriber without room misses it.
     Deliver {
-        /// Whom.
+        /// The subscriber's key.
         subscriber: SubscriberKey,
-        /// What.
+        /// The value.
         value: LatestValue,
     },
-    /// There are too many topics or subscribers for this one: end it.
+    /// End this subscriber: there are too many topics or subscribers.
     Refuse {
-        /// Whom.
+        /// The subscriber's key.
         subscriber: SubscriberKey,
     },
-    /// Another node said something of an agent that this node serves. Nobody is told; it is to be counted.
+    /// Another node published as an agent that this node serves. The node tells no subscriber, and counts it.
     NotIts {
         /// The node that signed it.
         sender: NodeId,
@@ -74,15 +74,15 @@ pub enum TopicEffect {
     },
 }
 
-/// Who listens on this node, and the latest values of what they listen to.
+/// The subscribers of this node, and the latest values of their topics.
 #[derive(Clone, Debug)]
 pub(crate) struct Topics {
     local: NodeId,
     subscribers: BTreeMap<SubscriberKey, BTreeSet<TopicPath>>,
-    /// The subscribers of each topic that is heard.
+    /// The subscribers of each topic that the node hears.
     heard: BTreeMap<TopicPath, BTreeSet<SubscriberKey>>,
     latest: LatestValues,
-    /// Counts local publications.
+    /// How many local publications there were.
     sequence: u64,
     effects: VecDeque<TopicEffect>,
 }
@@ -116,7 +116,7 @@ impl Topics {
         }
     }
 
-    /// Another node said something of an agent that this node serves.
+    /// Another node published as an agent that this node serves.
     pub(crate) fn refuse(&mut self, sender: NodeId, source: AgentId) {
         self.effects.push_back(TopicEffect::NotIts { sender, source });
     }
@@ -306,7 +306,7 @@ mod tests {
         let honest = topics.latest.of_topic(&topic("pose")).into_iter().filter(|latest| latest.sender == OTHER).count();
         assert_eq!(honest, 500);
         handle(&mut topics, TopicEvent::Unsubscribed { subscriber: SubscriberKey(1) }, 0);
-        assert_eq!(topics.latest.sizes(), [0; 4], "what nobody listens to is not kept");
+        assert_eq!(topics.latest.sizes(), [0; 4], "a topic without subscribers is not kept");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is shown of agents.
+//! How the command line shows agents.
 
 use serde::Serialize;
 use skep_client::v1;
@@ -26,9 +26,9 @@ pub(super) struct View {
     stateful: bool,
     held: u32,
     max_concurrent: u32,
-    /// Agents of other roles that share a capability with it.
+    /// The number of agents of other roles that share a capability with this one.
     overlaps: u32,
-    /// The node that serves it; empty while none does.
+    /// The node that serves the agent; empty while none does.
     node: String,
     attachment: u64,
     lease_ttl_ms: u64,

@@ -1,4 +1,4 @@
-//! How `skep bench endure` is told.
+//! How `skep bench endure` prints its report.
 
 use serde::Serialize;
 use skep_testnet::bench::{EndureNode, EndureReport, Growth};
@@ -85,7 +85,7 @@ fn growth(of: &Growth) -> String {
     known.collect::<Vec<_>>().join(", ")
 }
 
-/// Prints it: for people with a line for each sample.
+/// Prints the report: for people with a line for each sample.
 pub(super) fn print(format: Format, report: &EndureReport) -> Result<(), Failure> {
     let mut lines = vec![
         ("voters", report.voters.to_string()),

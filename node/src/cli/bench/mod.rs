@@ -15,7 +15,7 @@ use super::output::parse_span;
 use super::{Common, Failure};
 use view::{print_broadcast, print_command, print_commit, print_failover, print_links};
 
-/// The longest that steady load can last, in minutes: a quarter of a year.
+/// The longest time of steady load, in minutes: a quarter of a year.
 const ENDURE_MINUTES_MAX: f64 = 90.0 * 24.0 * 60.0;
 
 #[derive(Debug, Subcommand)]
@@ -28,7 +28,7 @@ pub(crate) enum Bench {
         /// Number of voters
         #[arg(long, default_value_t = 3)]
         voters: usize,
-        /// How long it measures, in seconds
+        /// How long the benchmark measures, in seconds
         #[arg(long, default_value_t = 10)]
         seconds: u64,
         /// Payload of a task, in bytes
@@ -56,9 +56,11 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 6)]
         clients: usize,
     },
-    /// Measure writes, one after another, over links of constant delay: how many are done, how long they take, elections
+    /// Measure writes, one after another, over links of constant delay: how many are done, how long they take,
+    /// elections
     Links {
-        /// Delays of one way between two nodes, in milliseconds, separated by commas; each is measured on a site of its own
+        /// Delays of one way between two nodes, in milliseconds, separated by commas; each is measured on a site of its
+        /// own
         #[arg(long, value_delimiter = ',', default_values_t = [0_u64, 35, 140, 300], value_parser = clap::value_parser!(u64).range(0..=10_000))]
         one_way: Vec<u64>,
         /// Preset of all nodes: lan, wan or sim
@@ -88,7 +90,7 @@ pub(crate) enum Bench {
         /// Number of nodes that do not vote and serve all robots: 0 to 20; with 0 the voters serve them
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=20))]
         others: u16,
-        /// How long it measures, in seconds
+        /// How long the benchmark measures, in seconds
         #[arg(long, default_value_t = 10)]
         seconds: u64,
     },
@@ -100,14 +102,16 @@ pub(crate) enum Bench {
         /// Number of voters
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
         voters: u16,
-        /// Rounds a second: each creates a task, one in four sends a command too, and in one of ten an agent comes and goes
+        /// Rounds a second: each creates a task, one in four sends a command too, and in one of ten an agent comes and
+        /// goes
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         rate: u32,
         /// Time between two samples of each voter, such as 10s [default: 10s]
         #[arg(long, value_parser = parse_span)]
         every: Option<Duration>,
     },
-    /// Measure one command to all robots, up to its last delivery: with all robots at work, and with some that stand still, in turn
+    /// Measure one command to all robots, up to its last delivery: with all robots at work, and with some that stand
+    /// still, in turn
     Broadcast {
         /// Number of robots
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..=1_000))]

@@ -1,4 +1,4 @@
-//! What is shown of benchmarks.
+//! How the command line shows benchmarks.
 
 use skep_testnet::Machine;
 use skep_testnet::bench::{
@@ -34,7 +34,7 @@ pub(super) fn print_command(format: Format, report: &CommandReport) -> Result<()
     ];
     one(format, report, &lines)?;
     let sound = report.errors == 0 && report.duplicates == 0 && report.outcomes.keys().all(|of| of == "succeeded");
-    if sound { Ok(()) } else { Err(Failure::failed("not every command succeeded, once")) }
+    if sound { Ok(()) } else { Err(Failure::failed("not every command succeeded exactly once")) }
 }
 
 pub(super) fn print_broadcast(format: Format, report: &BroadcastReport) -> Result<(), Failure> {
@@ -121,7 +121,7 @@ pub(super) fn print_failover(format: Format, report: &FailoverReport) -> Result<
     all_there(report.verified, report.acknowledged)
 }
 
-/// Whether every acknowledged write was found on every voter.
+/// Checks that every acknowledged write was found on every voter.
 fn all_there(verified: usize, acknowledged: usize) -> Result<(), Failure> {
     if verified == acknowledged {
         return Ok(());

@@ -25,7 +25,7 @@ pub(crate) enum Command {
     Send(send::Send),
     /// Make a name (UUID@DEADLINE) for a command that is still to be sent: 'send --id' with it is accepted once
     Id {
-        /// How long from now robots may start it, such as 10s
+        /// How long from now robots may start the command, such as 10s
         #[arg(long, value_parser = parse_span, default_value = "10s")]
         valid_for: Duration,
     },
@@ -56,7 +56,7 @@ pub(crate) enum Command {
     },
     /// Cancel a command: robots that have not started it will not start it
     Cancel(ControlArgs),
-    /// Abort a command: it is released to no more robots; robots that have it go on
+    /// Abort a command: the shard releases it to no more robots; robots that have it go on
     Abort(ControlArgs),
     /// Resolve a command at a robot where it is indeterminate: state whether it was done there
     Resolve {
@@ -74,13 +74,13 @@ pub(crate) enum Command {
     },
 }
 
-/// A name that was made.
+/// A name for a command.
 #[derive(Serialize)]
 struct Named<'a> {
     id: &'a str,
 }
 
-/// What an operator wants of a command that was sent.
+/// The arguments of a control of a command.
 #[derive(Debug, Args)]
 pub(crate) struct ControlArgs {
     /// Id of the command (UUID)

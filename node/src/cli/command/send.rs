@@ -19,19 +19,20 @@ pub(crate) struct Send {
     /// Id of the robot's agent
     #[arg(long, value_name = "AGENT", required_unless_present_any = ["group", "all"])]
     to: Option<String>,
-    /// Group whose robots are to do it
+    /// Group whose robots get the command
     #[arg(long, conflicts_with_all = ["to", "all"])]
     group: Option<String>,
     /// All robots that take commands; needs --yes-all, and a grant to broadcast
     #[arg(long, requires = "yes_all", conflicts_with = "to")]
     all: bool,
-    /// Confirms --all
+    /// Confirm --all
     #[arg(long)]
     yes_all: bool,
     /// Verb: what the robots are to do
     #[arg(long)]
     verb: String,
-    /// Argument: NAME=TEXT, or NAME:=JSON for a number, true, a list and so on; repeat for more. Robots get one JSON object, with each value as it was typed
+    /// Argument: NAME=TEXT, or NAME:=JSON for a number, true, a list and so on; repeat for more. Robots get one JSON
+    /// object, with each value as it was typed
     #[arg(long = "arg", value_name = "NAME=TEXT")]
     args: Vec<String>,
     /// Arguments as plain text, in place of --arg
@@ -40,13 +41,13 @@ pub(crate) struct Send {
     /// Media type of --data
     #[arg(long, default_value = "text/plain", requires = "data")]
     content_type: String,
-    /// How long robots may start it, such as 10s. With --id the name says it
+    /// How long robots may start the command, such as 10s. With --id the name says it
     #[arg(long, value_parser = parse_span, default_value = "10s")]
     valid_for: Duration,
     /// A robot that does not know whether it did the command may do it again
     #[arg(long)]
     idempotent: bool,
-    /// Robots start it beside whatever else they do
+    /// Robots start the command beside whatever else they do
     #[arg(long)]
     urgent: bool,
     /// Id of a command (UUID) that robots do not start any more once this one is delivered to them
@@ -55,31 +56,32 @@ pub(crate) struct Send {
     /// Id of the command (UUID) from which this one follows
     #[arg(long, value_name = "COMMAND")]
     parent: Option<CommandId>,
-    /// Trace that it belongs to: a W3C traceparent
+    /// Trace of the command: a W3C traceparent
     #[arg(long, env = "TRACEPARENT", default_value = "")]
     traceparent: String,
-    /// Robots in a wave: 1 to 10000
+    /// Number of robots in a wave: 1 to 10000
     #[arg(long, value_name = "ROBOTS", requires = "every")]
     wave: Option<u32>,
     /// Delay before each wave, such as 2s: 10ms to 1h
     #[arg(long, value_parser = parse_span, requires = "wave")]
     every: Option<Duration>,
-    /// Name of the command (UUID@DEADLINE), to send a command in doubt again: the error prints it. The shard accepts it once, and refuses it after its deadline. 'skep command id' makes a name for a first sending
+    /// Name of the command (UUID@DEADLINE), to send a command in doubt again: the error prints it. The shard accepts it
+    /// once, and refuses it after its deadline. 'skep command id' makes a name for a first sending
     #[arg(long, value_name = "UUID@DEADLINE")]
     id: Option<CommandName>,
-    /// Wait until it has ended at all of its robots
+    /// Wait until the command has ended at all of its robots
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
     key: KeyPath,
 }
 
-/// Arguments as a JSON object. Text stays text, whatever it looks like; what is given as JSON goes as it was typed, to the
+/// Arguments as a JSON object. Text stays text, whatever it looks like. JSON goes to the robots as it was typed, to the
 /// last digit.
 fn object(args: &[String]) -> Result<Vec<u8>, Failure> {
     let mut members = BTreeMap::new();
     for arg in args {
-        let usage = || Failure::usage(format!("{arg:?} is no argument; give NAME=TEXT or NAME:=JSON"));
+        let usage = || Failure::usage(format!("{arg:?} is not an argument; give NAME=TEXT or NAME:=JSON"));
         let (name, value) = arg.split_once('=').ok_or_else(usage)?;
         let (name, value) = match name.strip_suffix(':') {
             Some(name) => (name, verbatim(name, value)?),
@@ -98,14 +100,15 @@ fn object(args: &[String]) -> Result<Vec<u8>, Failure> {
     Ok(format!("{{{}}}", members.join(",")).into_bytes())
 }
 
-/// A text that is JSON, as it is.
+/// Checks that a text is JSON, and gives it unchanged.
 fn verbatim(name: &str, text: &str) -> Result<String, Failure> {
     let checked: Result<serde::de::IgnoredAny, _> = serde_json::from_str(text);
     let why = |error: serde_json::Error| format!("{name}:={text} is not JSON: {error}; give {name}={text} for text");
     checked.map(|_| text.trim().to_owned()).map_err(|error| Failure::usage(why(error)))
 }
 
-/// The receipt of a command that is there already, if it is the one that is wanted. Its trace is that of the first sending.
+/// The receipt of a command that the shard has already, if that is the wanted one. Its trace is that of the first
+/// sending.
 async fn accepted(
     client: &Client,
     id: CommandId,
@@ -116,13 +119,13 @@ async fn accepted(
     let known = view.command.unwrap_or_default();
     let same = v1::Command { traceparent: wanted.traceparent.clone(), ..known } == *wanted;
     if !same {
-        return Err(Failure::from(refused).advise("it is not what is to be sent now"));
+        return Err(Failure::from(refused).advise("that command differs from this one"));
     }
     Ok(Receipt { command: id.to_string(), agents: view.agents, open: view.open, index: view.index })
 }
 
-/// What is said of a command that came again after its deadline and that the shard does not hold. It may never have been
-/// accepted; or it has ended, and was forgotten since.
+/// The failure for a command that was sent again after its deadline and that the shard does not hold. The shard may
+/// never have accepted it; or the command has ended, and the shard has forgotten it since.
 fn too_late(name: CommandName, refused: &ClientError) -> Failure {
     let CommandName { id, .. } = name;
     let refused = escaped(&refused.to_string()).into_owned();
@@ -135,25 +138,25 @@ fn too_late(name: CommandName, refused: &ClientError) -> Failure {
     )
 }
 
-/// Whether an error leaves open what became of an earlier sending: nobody who keeps commands has answered.
+/// Whether an error leaves open what became of an earlier sending: no shard that holds commands has answered.
 fn says_nothing(error: &ClientError) -> bool {
     let of_commands = error.code().is_some_and(Code::is_of_statements);
     may_pass(error) && !of_commands
 }
 
-/// What is said of a command of which nobody knows whether it was accepted: how to send it again. That is safe at any time,
-/// since its deadline is a part of its name.
+/// The failure for a command that the shard may have accepted: how to send it again. That is safe at any time, since
+/// the deadline is a part of the name.
 fn in_doubt(name: CommandName, error: &ClientError) -> Failure {
     let (id, error) = (name.id, escaped(&error.to_string()).into_owned());
     let message = format!(
         "command {id} may have been accepted: {error}; 'skep command show {id}' shows it if it was. Until its \
-         deadline it can be sent again, and is accepted once, by the same line with --id {name}"
+         deadline the same line with --id {name} sends it again, and the shard accepts it once"
     );
     let line = line_with(std::env::args_os(), "--id", &name.to_string());
     Failure::in_doubt(name, message).sent_again_by(line)
 }
 
-/// A command that has ended at all of its robots, whatever happens to the node meanwhile.
+/// Waits until a command has ended at all of its robots, whatever happens to the node meanwhile.
 async fn end(client: &Client, id: CommandId) -> Result<v1::CommandView, Failure> {
     let mut outage = Outage::default();
     loop {
@@ -166,15 +169,15 @@ async fn end(client: &Client, id: CommandId) -> Result<v1::CommandView, Failure>
     }
 }
 
-/// Milliseconds of a duration.
+/// The milliseconds of a duration.
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A name for a command that was never sent and that no robot is to start after so long.
+/// A name for a new command that robots may start for so long.
 pub(super) async fn new_name(client: &Client, valid_for: Duration) -> Result<CommandName, Failure> {
     if valid_for.is_zero() {
-        return Err(Failure::usage("--valid-for is zero: no robot could start it; give at least 1ms"));
+        return Err(Failure::usage("--valid-for is zero: no robot could start the command; give at least 1ms"));
     }
     let id = CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes());
     Ok(CommandName { id, deadline: client.deadline_in(ms(valid_for)).await? })
@@ -189,7 +192,7 @@ impl Send {
         }
     }
 
-    /// The command that is meant. One that is sent again is the same in all that the shard compares, its deadline too.
+    /// The command to send. A command that is sent again is the same in all that the shard compares, its deadline too.
     async fn command(&self, client: &Client, place: Place, operator: OperatorKey) -> Result<Command, Failure> {
         let (content_type, args) = match (&self.data, self.args.is_empty()) {
             (Some(data), _) => (self.content_type.clone(), data.clone().into_bytes()),
@@ -222,7 +225,7 @@ impl Send {
     }
 
     pub(super) async fn run(self, client: &Client, common: &Common) -> Result<(), Failure> {
-        // It is a round through the leader, which takes nothing from how long the command is valid.
+        // This is a round through the leader, which takes nothing from how long the command is valid.
         let (secret, place) = self.key.for_shard(client).await?;
         let command = self.command(client, place, secret.key()).await?;
         let name = CommandName { id: command.id, deadline: command.deadline };
@@ -230,7 +233,7 @@ impl Send {
         let again = self.id.is_some();
         let receipt = match client.send_command(&command.sign(&secret).map_err(Failure::usage)?).await {
             Ok(receipt) => Receipt::from(receipt),
-            // An earlier sending was accepted.
+            // The shard accepted an earlier sending.
             Err(error) if again && error.is_already_there() => accepted(client, id, &wanted, error).await?,
             Err(error) if again && error.is_past_its_deadline() => return Err(too_late(name, &error)),
             Err(error) if again && says_nothing(&error) => return Err(in_doubt(name, &error)),
@@ -247,7 +250,9 @@ impl Send {
             1 if view.deliveries.len() == 1 => {
                 Err(Failure::failed(escaped(&format!("it {}", view.deliveries[0].said()))))
             }
-            failed => Err(Failure::failed(format!("it did not succeed at {failed} of {}", view.deliveries.len()))),
+            failed => {
+                Err(Failure::failed(format!("the command did not succeed at {failed} of {}", view.deliveries.len())))
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Commands as they are printed.
+//! How the command line shows commands.
 
 use serde::Serialize;
 use skep_client::v1;
@@ -22,7 +22,7 @@ impl From<v1::CommandReceipt> for Receipt {
     }
 }
 
-/// The end of a node's id, which is what tells nodes apart.
+/// The end of a node's id, which differs from node to node.
 fn short(node: &str) -> String {
     node.char_indices().rev().nth(7).map_or(node.to_owned(), |(at, _)| format!("…{}", &node[at..]))
 }
@@ -54,14 +54,14 @@ impl Row for Line {
     }
 }
 
-/// How long a step took, in milliseconds; none, which is null in JSON, if the clock was lost meanwhile.
+/// How long a step took, in milliseconds; none, which is null in JSON, if the shard lost its clock meanwhile.
 type Took = Option<u64>;
 
-/// A command at one robot: how long each step took after the one before it. What did not happen is left out.
+/// A command at one robot: how long each step took after the one before. Steps that did not happen are left out.
 #[derive(Serialize)]
 pub(super) struct Delivery {
     agent: String,
-    /// The robot's node, once it may have it.
+    /// The robot's node, once that may have the command.
     node: String,
     seq: String,
     wave: u32,
@@ -80,7 +80,7 @@ pub(super) struct Delivery {
     pub(super) outcome: String,
     reason: String,
     result: String,
-    /// How far its software says it has come, in percent, while it is open.
+    /// How far the command has come, in percent, as the robot's software says, while the command is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     percent: Option<f64>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -101,7 +101,7 @@ impl Delivery {
         let outcome = match of.void.as_str() {
             _ if !of.outcome.is_empty() => of.outcome,
             "" => "open".to_owned(),
-            // It was begun in time.
+            // The robot began the command in time.
             "expired" if of.started_at > 0 => "open".to_owned(),
             void => format!("open, {void}"),
         };
@@ -130,7 +130,7 @@ impl Delivery {
 }
 
 impl Delivery {
-    /// How it ended, and why.
+    /// How the command ended, and why.
     pub(super) fn said(&self) -> String {
         let Self { agent, outcome, reason, .. } = self;
         let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
@@ -179,7 +179,7 @@ impl Row for Delivery {
     }
 }
 
-/// A command, and how it stands at each robot.
+/// A command, and its state at each robot.
 #[derive(Serialize)]
 pub(crate) struct View {
     command: String,
@@ -194,7 +194,7 @@ pub(crate) struct View {
     agents: u32,
     pub(super) open: u32,
     pub(super) deliveries: Vec<Delivery>,
-    /// Of a replica as it is.
+    /// The age of the answer, if it is from a replica as that is.
     #[serde(skip_serializing_if = "Option::is_none")]
     as_of: Option<AsOf>,
 }
@@ -220,7 +220,7 @@ impl View {
         }
     }
 
-    /// The same, with how old it is, if it may be old.
+    /// The same view with its age, if it may be old.
     pub(super) fn of_replica(view: v1::CommandView, as_of: AsOf) -> Self {
         Self { as_of: (!as_of.linearizable).then_some(as_of), ..Self::new(view) }
     }

@@ -30,7 +30,7 @@ pub(crate) fn read(common: &Common, flags: Vec<(String, String, String)>) -> Res
     load(there.then_some(file.as_path()), &overrides).map_err(Failure::failed)
 }
 
-/// The environment. What is no text has another meaning, unless it would set something.
+/// The environment as text. A variable that is no text is left out, unless it would set a value.
 fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, String)>, Failure> {
     let mut texts = Vec::new();
     for (name, value) in all {
@@ -52,7 +52,7 @@ impl Config {
         let (_, settings) = read(common, Vec::new())?;
         let file = common.node_dir()?.config();
         if !file.exists() {
-            tell(&format!("{} is not there: this is what a node has if nothing is said", file.display()));
+            tell(&format!("{} does not exist: these are the values of a node without a configuration", file.display()));
         }
         rows(common.output, &settings.into_iter().map(|setting| Value::of(setting, origin)).collect::<Vec<_>>())
     }

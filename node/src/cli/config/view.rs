@@ -1,4 +1,4 @@
-//! What is shown of a configuration.
+//! How the command line shows a configuration.
 
 use serde::Serialize;
 use skep_config::Setting;

@@ -1,4 +1,4 @@
-//! `skep deadletter`: work and commands that failed for good, until somebody settles them.
+//! `skep deadletter`: tasks and commands that failed for good, until an operator settles them.
 
 mod view;
 
@@ -19,14 +19,14 @@ use view::{Line, Settled};
 pub(crate) enum Deadletter {
     /// List tasks and commands that failed for good
     List,
-    /// Show one of them
+    /// Show one dead letter
     Show {
         /// Id of the task or the command (UUID)
         id: String,
     },
-    /// Do it again: a task with all its attempts; a command, signed anew, at the robots where it failed
+    /// Do a dead letter again: a task with all its attempts; a command, signed anew, at the robots where it failed
     Redrive(Redrive),
-    /// Take it off the list
+    /// Take a dead letter off the list
     Discard {
         /// Id of the task or the command (UUID)
         id: String,
@@ -59,7 +59,7 @@ pub(crate) struct Redrive {
     resend: Resend,
 }
 
-/// What an id names.
+/// The dead letter that an id names.
 enum Letter {
     Task(Vec<u8>),
     Command(CommandId, Box<v1::CommandView>),
@@ -111,11 +111,13 @@ impl From<RedriveError> for Failure {
     fn from(error: RedriveError) -> Self {
         match error {
             RedriveError::Open | RedriveError::Told(_) => Self::failed(error),
-            RedriveError::Settled => Self::failed(error).advise("'skep command list' shows what there is"),
+            RedriveError::Settled => {
+                Self::failed(error).advise("'skep command list' shows the commands that the shard holds")
+            }
             RedriveError::Unsigned(_) => Self::usage(error),
             RedriveError::Client(error) => error.into(),
             RedriveError::Kept(error) => {
-                Self::unknown(error, "give the same line again: what was sent is not sent twice")
+                Self::unknown(error, "give the same line again: a command that was sent is not sent twice")
             }
         }
     }
@@ -136,7 +138,8 @@ impl Redrive {
         }
     }
 
-    /// What is said of a letter that is not there. What a command was to do is kept with the command alone.
+    /// The failure for a dead letter that the shard does not hold. Only the shard's command has what its robots were to
+    /// do.
     fn not_held(&self, error: ClientError) -> Failure {
         let is_gone = error.is_not_found();
         let failure = Failure::from(error);
@@ -144,8 +147,8 @@ impl Redrive {
             return failure;
         }
         failure.advise(&format!(
-            "if it was a command, the shard holds it no more: send a new one; 'skep command watch {} --from 1' tells what the \
-             history has of it",
+            "if it was a command, the shard does not hold it any more: send a new one; 'skep command watch {} --from 1' shows \
+             what the history has of it",
             self.id
         ))
     }
@@ -163,13 +166,12 @@ impl Redrive {
         let mut lines: Vec<Settled> = resent.into_iter().map(|(robot, resent)| Settled::at(&robot, resent)).collect();
         lines.extend((left == 0).then(|| Settled::discarded(dead.id())));
         rows(common.output, &lines)?;
-        let still = format!("it is still a dead letter of {left} robots");
+        let still = format!("the command is still a dead letter at {left} robots");
         match (left, in_doubt) {
             (0, _) => Ok(()),
             (_, false) => Err(Failure::failed(still)),
             (_, true) => {
-                let unknown =
-                    "nobody knows whether it was sent again to each of them; give the same line again at once";
+                let unknown = "it may have been sent again to some of them; give the same line again at once";
                 Err(Failure::in_doubt(&self.id, format!("{still}: {unknown}")).sent_again_by(None))
             }
         }

@@ -1,4 +1,4 @@
-//! What is shown of dead letters.
+//! How the command line shows dead letters.
 
 use serde::Serialize;
 use skep_client::{CommandId, DeadLetter, Resent, v1};
@@ -48,7 +48,7 @@ impl Line {
     }
 }
 
-/// What became of a command, or of its sending again to one robot.
+/// What became of a command, or of the new sending to one robot.
 #[derive(Serialize)]
 pub(super) struct Settled {
     command: String,
@@ -73,7 +73,7 @@ impl Settled {
             Resent::Sent(id) => (id.to_string(), "sent again".to_owned()),
             Resent::Failed(id, why) => (id.to_string(), why.to_string()),
             Resent::Indeterminate => {
-                (String::new(), "nobody knows whether it was done: resolve it, or give --even-if-done".to_owned())
+                (String::new(), "the robot may have done it: resolve it, or give --even-if-done".to_owned())
             }
         };
         Self { command, agent: robot.to_string(), what }

@@ -1,4 +1,4 @@
-//! `skep key`: the keys of operators, and where they are found.
+//! `skep key`: the keys of operators, and where they are.
 
 mod view;
 
@@ -16,10 +16,11 @@ use super::serials::Serials;
 use super::{Common, Failure};
 use view::View;
 
-/// Where an operator's key is.
+/// The file of an operator's key.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct KeyPath {
-    /// File of the operator's key [default: $SKEP_OPERATOR_KEY, $XDG_CONFIG_HOME/skep/operator.key, ~/.config/skep/operator.key]
+    /// File of the operator's key [default: $SKEP_OPERATOR_KEY, $XDG_CONFIG_HOME/skep/operator.key,
+    /// ~/.config/skep/operator.key]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 }
@@ -47,18 +48,18 @@ impl KeyPath {
         found.ok_or_else(|| Failure::usage("no key: give --key, or set SKEP_OPERATOR_KEY or HOME"))
     }
 
-    /// What is remembered of a shard beside the key.
+    /// The file that remembers the genesis of a shard beside the key.
     pub(crate) fn pin(&self, shard: ShardId) -> Result<Pin, Failure> {
         Ok(Pin::beside(&self.find()?, shard))
     }
 
-    /// What is remembered beside the key of the numbers that it signed for a shard.
+    /// The file that remembers the highest number that the key signed for a shard.
     pub(crate) fn serials(&self, genesis: Genesis) -> Result<Serials, Failure> {
         Ok(Serials::beside(&self.find()?, genesis))
     }
 
-    /// The operator's secret, and where what it signs holds: the shard of which the genesis was given; or the one that this key
-    /// signed for before; or, for the first time, the one that the node names.
+    /// The operator's secret, and the shard for which its statements hold: the shard of the given genesis, or the one
+    /// for which this key signed before, or, for the first time, the one that the node names.
     pub(crate) async fn for_shard(&self, client: &Client) -> Result<(OperatorSecret, Place), Failure> {
         let (secret, pin) = (self.load()?, self.pin(client.shard())?);
         let place = client.place().await?;

@@ -1,4 +1,4 @@
-//! What is shown of an operator's key.
+//! How the command line shows an operator's key.
 
 use std::path::PathBuf;
 

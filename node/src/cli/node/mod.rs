@@ -9,7 +9,7 @@ use view::Status;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Node {
-    /// Show who the node is, which peers it reaches, and what is wrong
+    /// Show the node's names, which peers it reaches, and what is wrong
     Status,
 }
 

@@ -1,4 +1,4 @@
-//! What is shown of a node.
+//! How the command line shows a node.
 
 use serde::Serialize;
 use skep_client::v1;
@@ -42,7 +42,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// What the link to it is like, as far as it was measured.
+    /// The link to the peer, as far as the node measured it.
     fn link(&self) -> String {
         let rtt = self.rtt_ms.map(|ms| format!(", round trip {ms} ms")).unwrap_or_default();
         let lost = self.lost_permille.map(|lost| format!(", lost {}.{} %", lost / 10, lost % 10)).unwrap_or_default();

@@ -22,8 +22,8 @@ use view::{Told, View};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Operator {
-    /// Make another key the shard's first operator; the present one signs. What the present one granted ends, and robots start no
-    /// more of the commands that were sent under it
+    /// Make another key the shard's first operator; the present one signs. What the present one granted ends, and
+    /// robots start no more of the commands that were sent under it
     ReplaceFirst {
         /// Public key of the new first operator, as 'skep key show' prints it
         operator: OperatorKey,
@@ -46,7 +46,7 @@ pub(crate) enum Operator {
         #[command(flatten)]
         resend: Resend,
     },
-    /// Have a key sign for another shard than the one that it signed for first
+    /// Let a key sign for another shard than the one for which it signed first
     Pin {
         /// The shard's genesis in hexadecimal digits, as 'skep shard status' prints it on a node that you trust
         #[arg(id = "pinned", value_name = "GENESIS")]
@@ -75,25 +75,25 @@ pub(crate) struct Add {
     /// Name of the operator
     #[arg(long)]
     name: String,
-    /// Verb that it may send; repeat for more [default: any]
+    /// Verb that the operator may send; repeat for more [default: any]
     #[arg(long = "verb", value_name = "VERB")]
     verbs: Vec<String>,
-    /// Id of an agent that it may command; repeat for more [default: any, unless --group is given]
+    /// Id of an agent that the operator may command; repeat for more [default: any, unless --group is given]
     #[arg(long = "to", value_name = "AGENT")]
     agents: Vec<String>,
-    /// Group that it may command; repeat for more
+    /// Group that the operator may command; repeat for more
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
-    /// It may send one command to all agents at once
+    /// The operator may send one command to all agents at once
     #[arg(long)]
     broadcast: bool,
     /// Most commands in a minute [default: no limit]
     #[arg(long)]
     per_minute: Option<u32>,
-    /// It may grant others what it has itself, or less
+    /// The operator may grant others what it has itself, or less
     #[arg(long)]
     admin: bool,
-    /// Levels of operators below it that it may grant something: 1 is --admin, with 2 it may also make admins
+    /// Levels of operators below this one that it may grant something: 1 is --admin, with 2 it may also make admins
     #[arg(long, value_name = "LEVELS", conflicts_with = "admin", default_value_t = 0, hide_default_value = true)]
     admin_depth: u32,
     /// How long the grant holds on the shard's clock, such as 720h; what it granted ends with it [default: no end]
@@ -110,7 +110,7 @@ fn allowed<T: Ord>(these: BTreeSet<T>) -> Allowed<T> {
 }
 
 impl Add {
-    /// `until`: when it ends.
+    /// The grant; `until` is its end, on the shard's clock.
     fn grant(self, place: Place, by: OperatorKey, until: Option<LogInstant>) -> Result<OperatorGrant, Failure> {
         let verbs = self.verbs.iter().map(|verb| verb.parse().map_err(Failure::usage));
         let verbs = verbs.collect::<Result<BTreeSet<_>, _>>()?;
@@ -134,7 +134,7 @@ impl Add {
     }
 }
 
-/// What is known of an operator.
+/// What the shard knows of an operator.
 async fn known(client: &Client, operator: OperatorKey) -> Result<Option<OperatorView>, Failure> {
     let (operator, mut after) = (operator.to_string(), String::new());
     loop {
@@ -147,12 +147,12 @@ async fn known(client: &Client, operator: OperatorKey) -> Result<Option<Operator
     }
 }
 
-/// What takes everything from an operator, of what would grant it everything.
+/// The statement that revokes an operator, made of one that would grant everything.
 fn revocation(whole: OperatorGrant, by: OperatorKey) -> OperatorGrant {
     OperatorGrant { by, broadcast: false, admin_depth: 0, revoked: true, ..whole }
 }
 
-/// When something ends that is to last for so long from now.
+/// The instant, on the shard's clock, when a grant ends that is valid for so long from now.
 async fn ends(client: &Client, valid_for: Option<Duration>) -> Result<Option<LogInstant>, Failure> {
     match valid_for {
         None => Ok(None),
@@ -163,8 +163,8 @@ async fn ends(client: &Client, valid_for: Option<Duration>) -> Result<Option<Log
     }
 }
 
-/// The next statement about an operator; the first one of somebody new has a number above `floor`. A request that is sent again
-/// states what it did the first time: if that is known, it is under the number that it has, and ends when that does.
+/// The next statement about an operator. The first one about a new operator has a number above `floor`. A request that
+/// is sent again repeats its statement: if the shard has that, it keeps the number and the end that it has there.
 fn numbered(grant: OperatorGrant, known: Option<OperatorView>, floor: u64, sent_again: bool) -> OperatorGrant {
     let Some(known) = known else { return OperatorGrant { serial: floor.saturating_add(1), ..grant } };
     let until = grant.until.map(|_| LogInstant::from_raw(known.until));
@@ -201,7 +201,7 @@ impl Operator {
             Self::ReplaceFirst { operator, name, key, resend } => {
                 let (secret, place) = key.for_shard(&client).await?;
                 let reply = client.shard_place(Read::Linearizable).await?;
-                // A request that is sent again states what it did the first time.
+                // A request that is sent again repeats its statement.
                 let is_done = resend.request_id.is_some() && reply.first_operator == operator.to_string();
                 let replacement = FirstReplacement {
                     place,
@@ -228,7 +228,7 @@ impl Operator {
         };
         let known = known(&client, grant.operator).await?;
         let named = match &known {
-            // Lists go on calling it what it was called.
+            // Lists keep the operator's name.
             Some(known) if grant.revoked => known.name.parse().map_err(Failure::failed)?,
             _ => grant.name.clone(),
         };
@@ -273,7 +273,7 @@ mod tests {
         let until = |ms| Some(LogInstant::from_raw(ms));
         let grant = OperatorGrant { until: until(700), ..grant };
         let known = |serial, admin_depth| {
-            // It ends as long after the first sending as this one would after now.
+            // The first grant ends as long after its sending as this one would after now.
             Some(OperatorView { serial, admin_depth, until: 500, ..operator_to_proto(&grant) })
         };
         let stated = |known, sent_again| {

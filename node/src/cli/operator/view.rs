@@ -1,4 +1,4 @@
-//! What is shown of operators.
+//! How the command line shows operators.
 
 use serde::Serialize;
 use skep_client::v1::{OperatorEvent, OperatorView};
@@ -13,25 +13,25 @@ pub(super) struct View {
     name: String,
     serial: u64,
     revoked: bool,
-    /// Who stated this; itself if it is the first operator.
+    /// The key that stated this; the operator's own key if it is the first operator.
     by: String,
-    /// What it may do; nothing if it is revoked, whatever the statement says.
+    /// What the operator may do; nothing if it is revoked, whatever the statement says.
     #[serde(flatten)]
     may: Option<May>,
 }
 
 #[derive(Serialize)]
 struct May {
-    /// Empty for any.
+    /// The verbs that it may send; empty for any.
     verbs: Vec<String>,
-    /// Empty for any.
+    /// The targets that it may command; empty for any.
     targets: Vec<String>,
     broadcast: bool,
-    /// Commands in a minute; none for as many as it likes.
+    /// The most commands in a minute; none for no limit.
     per_minute: Option<u32>,
-    /// How many levels of operators it may grant something; 0 for none.
+    /// The number of levels of operators to which it may grant something; 0 for none.
     admin_depth: u32,
-    /// When it ends, on the shard's clock; 0 for no end.
+    /// When the grant ends, on the shard's clock in milliseconds; 0 for no end.
     until: u64,
 }
 

@@ -13,22 +13,23 @@ use super::output::{Format, json, json_line, one, print, rows, uuid_text};
 use super::{Common, Failure};
 use view::{DumpRow, Leader, Status, views};
 
-/// Why a shard is not made by an oversight.
-const WITHOUT_OPERATOR: &str = "nothing was done: a shard that is made without an operator never has one, so that nobody \
-                                can command its robots, ever. Give --operator KEY ('skep key new' makes a key, and 'skep \
+/// The failure for a shard that an operator would create without a first operator by oversight.
+const WITHOUT_OPERATOR: &str = "nothing was done: a shard that is made without an operator never has one, so no operator \
+                                can ever command its robots. Give --operator KEY ('skep key new' makes a key, and 'skep \
                                 key show' names it), or --no-operator if it is for tasks alone";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Shard {
-    /// Create the shard; once in its life
+    /// Create the shard: once in its life
     Init {
         /// PeerIds of the voters, separated by commas; this node must be one of them. Give 3 or 5
         #[arg(long, value_delimiter = ',', required = true)]
         voters: Vec<String>,
-        /// Public key of the shard's first operator, as 'skep key show' prints it. It may send every command, and grants other operators what they may send. It signs with the key file of --key
+        /// Public key of the shard's first operator, as 'skep key show' prints it. It may send every command, and
+        /// grants other operators what they may send. It signs with the key file of --key
         #[arg(long)]
         operator: Option<OperatorKey>,
-        /// Create a shard without operators, for tasks alone: nobody can ever send it commands, or recover it
+        /// Create a shard without operators, for tasks alone: no operator can ever send it commands or recover it
         #[arg(long, conflicts_with = "operator")]
         no_operator: bool,
         /// Name of the first operator
@@ -54,8 +55,8 @@ pub(crate) enum Shard {
         #[arg(long)]
         to: Option<String>,
     },
-    /// Make a node a voter, in place of its earlier incarnation if that was one. Mark it with voter = true in the [[peers]] of every
-    /// node before you restart these
+    /// Make a node a voter, in place of its earlier incarnation if that was one. Mark it with voter = true in the
+    /// [[peers]] of every node before you restart these
     AddVoter {
         /// PeerId of the node
         node: String,

@@ -1,4 +1,4 @@
-//! `skep shard recover`: a shard that is beyond help, offline, on one node that still has a replica of it.
+//! `skep shard recover`: recovers a shard without a quorum, offline, on one node that still has a replica of it.
 
 use std::path::PathBuf;
 
@@ -26,10 +26,12 @@ shard add-voter'. This node keeps its present data directory beside the new one.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Recover {
-    /// Do it, although what other voters acknowledged may be lost. Without this option the verb only says what it would do
+    /// Do the recovery, although what other voters acknowledged may be lost. Without this option the verb only says
+    /// what it would do
     #[arg(long = "unsafe")]
     is_unsafe: bool,
-    /// Log index of an entry to give up, with all after it. It must be the first entry that this build of Skep cannot apply
+    /// Log index of an entry to give up, with all after it. It must be the first entry that this build of Skep cannot
+    /// apply
     #[arg(long, value_name = "INDEX")]
     give_up_from: Option<u64>,
     #[command(flatten)]
@@ -93,24 +95,24 @@ fn names(was: &RemainsView) -> Vec<String> {
     was.others.iter().map(|lost| shown(lost.node.to_string(), lost.name.as_ref().map(ToString::to_string))).collect()
 }
 
-/// What would come of it, for whoever decides.
+/// What the recovery would do, for the operator who decides.
 fn consequences(was: &RemainsView) -> String {
-    let committed = was.committed.map_or("it does not know how far they are committed".to_owned(), |index| {
-        format!("it knows them to be committed up to entry {index}")
+    let committed = was.committed.map_or("the node does not know how far they are committed".to_owned(), |index| {
+        format!("the node knows that they are committed up to entry {index}")
     });
     let mut text = format!(
         "nothing was done: give --unsafe if the shard is beyond help.\n\
-         This node holds its entries up to {}; {committed}. All of them would go on: {} tasks pending, {} claimed, {} agents.\n\
-         What others acknowledged after that would be lost, and if enough of the others come back with what they hold, there \
-         would be two shards, each of which goes on.\n\
-         Its other voters would be voters no more: {}.\n\
-         Every command and grant that was signed under genesis {} would be over. Every deadline would have passed.",
+         This node holds the shard's entries up to {}; {committed}. All of them would stay: {} tasks pending, {} claimed, {} agents.\n\
+         What other voters acknowledged after that would be lost. If enough of them come back with their data, there would \
+         be two shards, each of which goes on.\n\
+         The shard would lose its other voters: {}.\n\
+         Every command and grant that was signed under genesis {} would end. Every deadline would have passed.",
         was.last_index,
         was.counts.pending,
         was.counts.claimed,
         was.counts.agents,
         match names(was) {
-            names if names.is_empty() => "it has none".to_owned(),
+            names if names.is_empty() => "there are none".to_owned(),
             names => names.join(", "),
         },
         was.genesis,
@@ -161,7 +163,7 @@ fn lines(view: &View) -> Vec<(&'static str, String)> {
         ("term", view.term.to_string()),
         ("voter", view.node.clone()),
         ("incarnation", view.incarnation.clone()),
-        ("no voters any more", view.lost_voters.join(", ")),
+        ("lost voters", view.lost_voters.join(", ")),
         ("other shards", others.join(", ")),
         ("kept in", view.kept_in.display().to_string()),
         ("history lacks", view.history_lacks.clone().unwrap_or_default()),

@@ -1,4 +1,4 @@
-//! What is shown of a shard.
+//! How the command line shows a shard.
 
 use serde::Serialize;
 use skep_client::v1::{ShardRecovered, ShardStatusReply, Voter};
@@ -33,7 +33,7 @@ impl Row for VoterView {
     }
 }
 
-/// Voters as they are shown.
+/// The rows of voters.
 pub(super) fn views(voters: Vec<Voter>) -> Vec<VoterView> {
     let view = |voter: Voter| VoterView {
         node: voter.node,
@@ -93,7 +93,7 @@ pub(super) struct Status {
     voters: Vec<VoterView>,
 }
 
-/// How the shard was recovered last.
+/// The last recovery of the shard.
 #[derive(Serialize)]
 struct RecoveredFrom {
     from_genesis: String,
@@ -178,7 +178,7 @@ pub(super) struct DumpRow {
     pub(super) attempts: u32,
 }
 
-/// What entries mean, and who keeps it from being raised.
+/// The version of the entries, and the voters that keep it from being raised.
 fn fleet_version(status: &Status) -> String {
     let name = |node: &String| {
         let voter = status.voters.iter().find(|voter| voter.node == *node);
@@ -214,13 +214,13 @@ fn history(status: &Status) -> String {
     text
 }
 
-/// What the shard goes on from, if it was beyond help once.
+/// The shard from which this one goes on, if it was recovered.
 fn recovered(recovered: &RecoveredFrom) -> String {
     let RecoveredFrom { from_genesis, last_index, operator } = recovered;
     format!("from genesis {from_genesis}, up to entry {last_index}, by operator {operator}")
 }
 
-/// What the shard has let go of because it keeps no more, and how much of it.
+/// What the shard dropped because it keeps no more, and how much of it.
 fn dropped(status: &Status) -> String {
     let kinds = [
         ("tasks", status.dropped_tasks),

@@ -1,4 +1,4 @@
-//! What a new task is to be.
+//! The arguments of a new task.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(crate) struct Create {
     /// Type of the work: a name
     #[arg(long = "type", default_value = "task")]
     kind: String,
-    /// Priority
+    /// Priority of the task
     #[arg(long, value_enum, default_value_t = Urgency::Normal)]
     priority: Urgency,
     /// Capability that the agent must have; repeat for more
@@ -73,7 +73,7 @@ fn position(text: &str) -> Result<Position, Failure> {
 }
 
 impl Create {
-    /// What the client sends.
+    /// The task that the client sends.
     pub(super) fn spec(self) -> Result<TaskSpec, Failure> {
         let priority = match self.priority {
             Urgency::Low => Priority::Low,

@@ -23,7 +23,7 @@ pub(crate) enum Task {
     Create(create::Create),
     /// Claim a task: the first committed claim wins
     Claim {
-        /// Id of the task (UUID) [default: the most urgent task that suits the agent]
+        /// Id of the task (UUID) [default: the most urgent task that the agent is able to do]
         task: Option<String>,
         /// Id of the agent
         #[arg(long, env = "SKEP_AGENT", default_value = "cli")]
@@ -35,7 +35,7 @@ pub(crate) enum Task {
     Progress {
         /// Id of the task (UUID)
         task: String,
-        /// Done part of the work, in percent: 0 to 100
+        /// Part of the work that is done, in percent: 0 to 100
         #[arg(value_parser = clap::value_parser!(u32).range(0..=100))]
         percent: u32,
         /// Note for people
@@ -125,7 +125,7 @@ pub(crate) enum Task {
     },
 }
 
-/// Who holds the claim.
+/// The holder of a claim.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Holder {
     /// Id of the agent that holds the claim
@@ -191,7 +191,7 @@ pub(super) fn print_receipt(format: Format, receipt: TaskReceipt) -> Result<(), 
     one(format, &receipt, &lines)
 }
 
-/// The claim that a holder means, with the epoch that it gave, or the latest; and the client to say something of it.
+/// The claim that a holder means, with the given epoch or the latest; and the client for requests about it.
 async fn claim(client: &Client, task: &str, holder: Holder) -> Result<(Client, Claim), Failure> {
     let task_id = uuid_bytes(task)?;
     let epoch = match holder.epoch {
@@ -213,7 +213,7 @@ impl Task {
             Self::Claim { task, agent, resend } => {
                 let task = task.map(|task| uuid_bytes(&task)).transpose()?;
                 let reply = resend.client(&client).await?.claim_task(&agent, task.as_deref()).await?;
-                let nothing = || Failure::not_found(format!("nothing that suits agent {agent} waits"));
+                let nothing = || Failure::not_found(format!("no pending task matches agent {agent}"));
                 reply.receipt.ok_or_else(nothing)?
             }
             Self::Progress { task, percent, note, holder } => {

@@ -1,4 +1,4 @@
-//! What is shown of tasks.
+//! How the command line shows tasks.
 
 use serde::Serialize;
 use skep_client::v1::{self, Priority};
@@ -58,11 +58,11 @@ struct View {
     reason: String,
     result: String,
     checkpoint: String,
-    /// Why it waits, if it does.
+    /// Why the task waits; empty if it does not.
     waits: String,
     kept_for: String,
     kept_until: u64,
-    /// The shard's clock when this was answered.
+    /// The shard's clock at the time of the answer, in milliseconds.
     clock: u64,
 }
 
@@ -106,7 +106,7 @@ struct Shown {
     history: Vec<Event>,
     /// Whether the replica lacks some transitions, and fetches them.
     history_incomplete: bool,
-    /// The first entry whose changes are kept: earlier transitions are gone.
+    /// The first entry whose changes the replica keeps: earlier transitions are gone.
     history_begins_index: u64,
     as_of: AsOf,
 }
@@ -193,7 +193,7 @@ pub(super) async fn list(
 pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Read) -> Result<(), Failure> {
     let live = match client.task(task, read).await {
         Ok(reply) => Some(reply),
-        // It may have ended long ago: its history stays.
+        // The task may have ended long ago: its history stays.
         Err(error) if error.code() == Some(Code::NotFound) => None,
         Err(error) => return Err(error.into()),
     };
@@ -206,7 +206,7 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Rea
     shown.print(format)
 }
 
-/// The life of a task, without the task.
+/// The transitions of a task, without the task itself.
 async fn life(client: &Client, task: &[u8], read: Read) -> Result<Shown, Failure> {
     let (mut history, mut after, mut history_incomplete): (Vec<Event>, u64, bool) = (Vec::new(), 0, false);
     loop {

@@ -13,7 +13,7 @@ use super::fresh;
 use crate::cli::output::{Format, one, parse_span, tell};
 use crate::cli::{Common, Failure};
 
-/// Orders that the robots cannot finish in a minute, for each of them.
+/// How many orders for each robot and minute the robots cannot finish.
 const ORDERS_PER_ROBOT_AND_MINUTE: usize = 400;
 
 /// Links between nodes.
@@ -21,12 +21,13 @@ const ORDERS_PER_ROBOT_AND_MINUTE: usize = 400;
 enum LinkKind {
     /// Nodes reach each other without delay
     Lan,
-    /// Each direction between two nodes has its own delay of 5 to 300 ms; links become thin, and are cut one way and in part
+    /// Each direction between two nodes has its own delay of 5 to 300 ms; links become thin, and are cut one way and in
+    /// part
     Mixed,
 }
 
 impl LinkKind {
-    /// A lease that outlives a few round trips on such links, so that robots lose their work to what goes wrong, and not to
+    /// A lease that outlives a few round trips on such links, so that robots lose their work to the faults, and not to
     /// the links.
     fn lease(self) -> Duration {
         match self {
@@ -36,10 +37,10 @@ impl LinkKind {
     }
 }
 
-/// What can go wrong.
+/// The faults that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Faults {
-    /// Everything but the last two
+    /// All faults but the last two
     All,
     /// Kills of nodes, full, wiped and damaged disks, and the last two
     Disks,
@@ -54,7 +55,7 @@ impl Faults {
     }
 }
 
-/// What goes wrong, for those who ask how chaos is used.
+/// The faults, for the help of chaos.
 const FAULTS: &str = "What goes wrong, two things at a time, each for a while:
   kill, kill-leader     a node gets a SIGKILL, and is started again
   pause-node            a node gets a SIGSTOP, for longer than a lease
@@ -87,11 +88,11 @@ pub(crate) struct Chaos {
     /// Time that a robot takes for one cell, such as 20ms
     #[arg(long, value_parser = parse_span, default_value = "20ms")]
     tick: Duration,
-    /// Which of the faults below happen
+    /// Faults that happen, of those below
     #[arg(long, value_enum, default_value_t = Faults::All)]
     faults: Faults,
-    /// Program of a bad robot that attacks the site meanwhile: a peer that all nodes list and that votes nowhere. The package
-    /// skep-tests has one, rogue
+    /// Program of a bad robot that attacks the site meanwhile: a peer that all nodes list and that votes nowhere. The
+    /// package skep-tests has one, rogue
     #[arg(long, value_name = "PROGRAM")]
     bad_robot: Option<PathBuf>,
     /// Links between the nodes
@@ -127,7 +128,7 @@ pub(crate) struct Power {
     keep: bool,
 }
 
-/// Runs it to its end, or until Ctrl-C: what was started, mounted and cut off is ended either way.
+/// Runs a scenario to its end, or until Ctrl-C. Either way it ends all processes, mounts and cuts that it made.
 pub(super) fn until_interrupted<T, E: std::fmt::Display>(
     run: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Failure> {
@@ -149,7 +150,7 @@ pub(super) fn finish(dir: &std::path::Path, keep: bool, ok: bool) {
 }
 
 pub(super) fn judged(ok: bool, what: &str) -> Result<(), Failure> {
-    if ok { Ok(()) } else { Err(Failure::failed(format!("{what} was not as it must be"))) }
+    if ok { Ok(()) } else { Err(Failure::failed(format!("{what} failed: see the report"))) }
 }
 
 impl Chaos {

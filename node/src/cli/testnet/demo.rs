@@ -19,7 +19,7 @@ pub(crate) enum WorkloadName {
     Builtin,
 }
 
-/// Who gets an order.
+/// How the orchestrator chooses the robot of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PolicyName {
     /// Robots in turns
@@ -28,14 +28,14 @@ pub(crate) enum PolicyName {
     Nearest,
 }
 
-/// What is done to the site.
+/// The faults of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FaultsName {
     /// At 30 % of the orders the orchestrator is killed, at 60 % a node whose robot holds a task
     Story,
     /// One process, node or robot, is killed at a random moment
     RandomKill,
-    /// Nothing
+    /// No fault
     None,
 }
 
@@ -68,7 +68,8 @@ pub(crate) struct Demo {
     /// Faults of the run
     #[arg(long, value_enum, default_value_t = FaultsName::Story)]
     faults: FaultsName,
-    /// Flood the data plane with ten times the robots' telemetry, from 40 % to 80 % of the orders, in place of other faults
+    /// Flood the data plane with ten times the robots' telemetry, from 40 % to 80 % of the orders, in place of other
+    /// faults
     #[arg(long, conflicts_with = "faults")]
     flood: bool,
     /// Lease of the robots, such as 5s: a robot that is silent for so long loses its order
@@ -77,7 +78,8 @@ pub(crate) struct Demo {
     /// Seed of random choices: a number [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Keep logs and histories for 'skep testnet verify'; --dir says where. A run in which something was wrong always keeps them
+    /// Keep logs and histories for 'skep testnet verify'; --dir says where. A run in which something was wrong always
+    /// keeps them
     #[arg(long)]
     keep: bool,
 }
@@ -142,7 +144,7 @@ impl Demo {
     }
 }
 
-/// Prints a report. A failure if the run was not as it must be.
+/// Prints a report. A failure if an order was not completed or an invariant was violated.
 pub(super) fn print(format: Format, report: &Report) -> Result<(), Failure> {
     let list = |values: &[u64]| values.iter().map(|ms| format!("{ms} ms")).collect::<Vec<_>>().join(", ");
     let (tasks, effects, latency) = (&report.tasks, &report.effects, &report.latency_ms);

@@ -13,7 +13,8 @@ pub(crate) struct Inspect {
     /// Number of robots: 8 to 1000
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(8..=1_000))]
     robots: u16,
-    /// Number of nodes: 4 to 100. Robots share those that do not vote; robots that are killed or suspended have more nodes of their own
+    /// Number of nodes: 4 to 100. Robots share those that do not vote; robots that are killed or suspended have more
+    /// nodes of their own
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(4..=100))]
     nodes: u16,
     /// Number of nodes that vote: 3 to 7

@@ -18,7 +18,8 @@ use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Testnet {
-    /// Run a warehouse of real nodes and simulated robots that survives the loss of its orchestrator and of a robot's node
+    /// Run a warehouse of real nodes and simulated robots that survives the loss of its orchestrator and of a robot's
+    /// node
     Demo(demo::Demo),
     /// Run a site while processes, disks and networks fail by a seed, and judge it by what was recorded
     Chaos(chaos::Chaos),
@@ -35,7 +36,7 @@ pub(crate) enum Testnet {
     Logs {
         /// Name of the process, as 'skep testnet status' prints it
         name: String,
-        /// Number of lines
+        /// Number of lines to print
         #[arg(long, default_value_t = 50)]
         lines: usize,
     },
@@ -57,7 +58,8 @@ pub(crate) enum Testnet {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Scenario {
-    /// Send one command to all robots in waves, while robots are suspended and killed, the orchestrator is killed and all links drop
+    /// Send one command to all robots in waves, while robots are suspended and killed, the orchestrator is killed and
+    /// all links drop
     Inspect(inspect::Inspect),
 }
 
@@ -113,7 +115,7 @@ fn child<E: std::fmt::Display>(work: impl Future<Output = Result<(), E>>) -> Res
     })
 }
 
-/// A fresh directory: the one that was asked for, or one for what is to be run.
+/// A fresh directory: the given one, or a new one for this run.
 fn fresh(common: &Common, name: &str) -> Result<PathBuf, Failure> {
     let Some(dir) = common.dir.clone() else { return place::made(name).map_err(Failure::failed) };
     if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {

@@ -1,4 +1,4 @@
-//! `skep testnet up`, and what is done to it
+//! `skep testnet up`, and the verbs for a testnet that is up
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) struct Up {
     overrides: Vec<String>,
 }
 
-/// Where a testnet lives: --dir, or a place of its own beside that of nodes.
+/// The directory of a testnet: --dir, or a default of its own beside that of nodes.
 pub(super) fn place_of(common: &Common) -> Result<PathBuf, Failure> {
     if let Some(dir) = &common.dir {
         return Ok(dir.clone());
@@ -109,7 +109,7 @@ impl Up {
     }
 }
 
-/// Has something done to a testnet that is up, and shows what runs then.
+/// Asks a testnet that is up to do something, and shows what runs then.
 pub(super) async fn carry_out(common: &Common, verb: TestnetVerb) -> Result<(), Failure> {
     let answer = ask(&place_of(common)?, &verb).await.map_err(Failure::failed)?;
     if let Some(error) = answer.error {
@@ -122,7 +122,7 @@ pub(super) async fn carry_out(common: &Common, verb: TestnetVerb) -> Result<(), 
 pub(super) fn logs(dir: &Path, name: &str, lines: usize) -> Result<(), Failure> {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
     if !plain {
-        return Err(Failure::usage(format!("{name:?} is no process; 'skep testnet status' shows which there are")));
+        return Err(Failure::usage(format!("{name:?} is not a process; 'skep testnet status' lists all processes")));
     }
     let node = dir.join(name).join("log");
     let path = if node.exists() { node } else { dir.join(format!("{name}.log")) };

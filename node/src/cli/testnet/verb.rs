@@ -1,10 +1,10 @@
-//! The verbs for a testnet that is up: each asks it for what it is called.
+//! The verbs for a testnet that is up: each asks the testnet to do what its name says.
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command, Error, FromArgMatches, Subcommand};
 use skep_testnet::scenario::up::TestnetVerb;
 
-/// A verb as it is given on the command line.
+/// A verb as the command line has it.
 #[derive(Debug)]
 pub(crate) struct Given(pub(super) TestnetVerb);
 

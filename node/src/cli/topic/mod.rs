@@ -56,11 +56,11 @@ impl Topic {
     }
 }
 
-/// Prints values until there were so many. A node that is not there, or restarts, is waited for: what was said meanwhile is
-/// lost, as all of it may be, but the latest of each source that the node heard.
+/// Prints values until there were so many. It waits for a node that does not run, or restarts. Values that were
+/// published meanwhile are lost, except the latest of each source that the node heard.
 async fn tail(client: &Client, topics: &[&str], limit: Option<usize>, format: Format) -> Result<(), Failure> {
     let (mut outage, mut left) = (Outage::default(), limit.unwrap_or(usize::MAX));
-    // When the stream was broken off, if it was: what is older was told.
+    // When the stream broke off, if it did: older values were told.
     let mut broken_off: Option<Instant> = None;
     while left > 0 {
         let error = match client.subscribe(topics).await {
@@ -99,7 +99,7 @@ fn ended() -> ClientError {
     ClientError::Unknown { request_id: String::new(), last: "the stream ended".to_owned(), too_late: false }
 }
 
-/// Whether a value was heard before the stream broke off, on which it was told.
+/// Whether the node heard a value before the stream broke off, which told it.
 fn is_told(value: &TopicValue, broken_off: Option<Instant>) -> bool {
     broken_off.is_some_and(|at| u128::from(value.age_ms) > at.elapsed().as_millis())
 }

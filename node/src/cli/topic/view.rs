@@ -1,4 +1,4 @@
-//! What is shown of topics.
+//! How the command line shows topics.
 
 use serde::Serialize;
 use skep_client::v1::TopicValue;

@@ -1,4 +1,4 @@
-//! A node that does not vote finds whoever leads.
+//! A node that does not vote finds the leader, whichever node that is.
 
 use skep_protocol::heartbeat::{Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::leader::Voters;
@@ -6,25 +6,26 @@ use skep_protocol::query::{Answer, AsOf, Counts, QueryFailure, QueryReply};
 
 use super::*;
 
-/// Where this node is, and how many others there are at most.
+/// The id of this node, and the largest number of other nodes.
 const HERE: u8 = 1;
 const OTHERS: u8 = 200;
 
-/// A site as one node meets it: who votes, who leads in which term, and who is dead.
+/// A site as one node meets it: which nodes vote, which node leads in which term, and which nodes are dead.
 struct Site {
     engine: Engine,
     voters: Vec<u8>,
     leader: Option<u8>,
     term: u64,
     dead: Vec<u8>,
-    /// What those who do not vote say.
+    /// What nodes that do not vote say.
     hearsay: LeaderHint,
     now_ms: u64,
     asked: Vec<u8>,
 }
 
 impl Site {
-    /// A node that has learned who votes among so many others from the answer of a leader. At first it knows those who are marked.
+    /// A node among so many others that has learned the voters from the answer of a leader. At first it knows the
+    /// marked voters alone.
     fn with_others(others: u8, voters: [u8; 3]) -> Self {
         let marked = voters.iter().copied().map(node).collect();
         let mut engine = Engine::new(node(HERE), SiteName::new("s").unwrap(), CONFIG).believing(marked);
@@ -43,13 +44,13 @@ impl Site {
         LeaderHint { leader: self.leader.map(node), term: self.term, voters }
     }
 
-    /// Who leads from now on; whoever did is dead.
+    /// This node leads from now on; the former leader is dead.
     fn fail_over(&mut self, to: u8) {
         self.dead.extend(self.leader);
         (self.leader, self.term) = (Some(to), self.term + 1);
     }
 
-    /// What a peer answers to a heartbeat or a query; nothing if it is dead.
+    /// What a peer answers to a heartbeat or a query; nothing if the peer is dead.
     fn answer(&self, by: u8, work: &Work) -> Option<Outcome> {
         if self.dead.contains(&by) {
             return None;
@@ -69,7 +70,7 @@ impl Site {
         })
     }
 
-    /// Carries out what there is; whether the work is answered.
+    /// Carries out the effects. Gives the answer to the work, if there is one.
     fn carry_out(&mut self) -> Option<Settled> {
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
@@ -87,7 +88,7 @@ impl Site {
         None
     }
 
-    /// Submits work and lets time pass until it is answered.
+    /// Submits work and lets time pass until the engine answers it.
     fn do_work(&mut self, work: Work, patience_ms: u64) -> Settled {
         self.engine.handle(Event::Submit { key: KEY, shard: SHARD, work, patience_ms }, self.now_ms);
         for _ in 0..10_000 {
@@ -118,7 +119,7 @@ fn a_new_leader_is_reached_in_as_many_attempts_however_many_peers_there_are() {
         let mut site = Site::with_others(others, [4, 6, 8]);
         site.fail_over(4);
         site.do_work(Work::Query(Query::Counts), 60_000);
-        // The one who led, another voter, and whoever that one names.
+        // The former leader, another voter, and the node that this voter names.
         assert_eq!(site.asked, [6, 8, 4], "{others} others");
     }
 }
@@ -126,13 +127,13 @@ fn a_new_leader_is_reached_in_as_many_attempts_however_many_peers_there_are() {
 #[test]
 fn voters_that_were_all_replaced_meanwhile_trap_nobody() {
     let mut site = Site::with_others(OTHERS, [4, 6, 8]);
-    // The old ones are there, vote no more, and know of nobody else: those who are marked have their turns.
+    // The old voters are there, vote no more, and know no others: the marked peers have their turns.
     (site.voters, site.leader, site.term) = (vec![104, 106, 108], Some(106), 9);
     site.engine.router.mark([104, 106, 108].map(node).into());
     site.do_work(Work::Query(Query::Counts), 600_000);
     assert_eq!(site.asked.last(), Some(&106));
     assert!(site.asked.len() <= 9, "{:?}", site.asked);
-    // One of the old ones has spoken with the new ones: that is enough, whoever is marked.
+    // One of the old voters has spoken with the new ones: that is enough, whichever peers are marked.
     let mut site = Site::with_others(OTHERS, [4, 6, 8]);
     (site.voters, site.leader, site.term) = (vec![104, 106, 108], Some(106), 9);
     site.hearsay = site.hint();
@@ -179,7 +180,7 @@ fn whoever_says_that_it_leads_and_does_not_is_asked_once_and_believed_in_nothing
     site.says_it_leads(8, u64::MAX);
     site.beat(60_000);
     assert_eq!(site.asked, [8, 6]);
-    // It hides nobody who comes after it.
+    // The claim of this voter hides no later leader.
     site.fail_over(4);
     site.says_it_leads(4, 6);
     site.asked.clear();
@@ -193,13 +194,13 @@ fn nobody_asks_or_hears_a_peer_that_neither_votes_nor_is_marked() {
     site.says_it_leads(99, 6);
     site.beat(60_000);
     assert_eq!(site.asked, [6], "it says that it leads, in the next term");
-    // Nobody leads: a peer that is listed would answer as a leader does, and is not asked.
+    // No node leads. A listed peer would answer as a leader does; the engine does not ask it.
     site.asked.clear();
     (site.leader, site.dead) = (Some(99), vec![4, 6, 8]);
     let settled = site.do_work(Work::Query(Query::Counts), 60_000);
     assert!(matches!(settled, Settled::NotDone(NotDone::NoQuorum)), "{settled:?}");
     assert!(site.asked.iter().all(|asked| [4, 6, 8].contains(asked)), "{:?}", site.asked);
-    // A voter names it, and does not say that it votes.
+    // A voter names the leader, which does not say that it votes.
     let mut site = Site::with_others(OTHERS, [4, 6, 8]);
     (site.leader, site.term) = (Some(99), 7);
     site.do_work(Work::Query(Query::Counts), 60_000);
@@ -229,7 +230,7 @@ fn what_was_proved_is_told_to_others_and_what_was_heard_is_not() {
     submit(&mut engine, 0);
     let told = LeaderHint { leader: Some(node(3)), term: 7, voters: Voters::of([node(2), node(3)]) };
     outcome(&mut engine, 1, ProposeOutcome::NotLeader(told.clone()), 1);
-    assert_eq!(knows(&mut engine).map(|hint| hint.leader), Some(None), "nobody has answered yet");
+    assert_eq!(knows(&mut engine).map(|hint| hint.leader), Some(None), "no node has answered yet");
     outcome(&mut engine, 2, done(), 2);
     assert_eq!(knows(&mut engine), Some(told));
 }
@@ -279,7 +280,7 @@ fn an_answer_that_comes_late_counts_and_the_next_one_is_waited_for() {
             assert!(settled, "{work:?}");
         }
         assert_eq!(asked[0][0], AttemptTarget::Node(node(3)));
-        assert!(asked[0].len() > 1, "nobody knows yet how long it takes");
+        assert!(asked[0].len() > 1, "the engine does not know yet how long an answer takes");
         assert_eq!(asked[1], [AttemptTarget::Node(node(3))], "who answered late leads, and is given the time");
     }
 }
@@ -292,7 +293,7 @@ fn a_late_answer_of_one_who_led_before_displaces_nobody_who_leads() {
         Event::Submit { key: KEY, shard: SHARD, work: Work::Query(Query::Counts), patience_ms: 5_000 },
         site.now_ms,
     );
-    // It is asked, and does not answer. Somebody else says that it leads, and is asked too.
+    // The engine asks it, and it does not answer. Another node says that it leads, and the engine asks that node too.
     assert_eq!(site.carry_out(), None);
     site.dead.push(8);
     site.says_it_leads(8, 6);

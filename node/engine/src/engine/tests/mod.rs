@@ -58,7 +58,7 @@ fn submit(engine: &mut Engine, now_ms: u64) {
     engine.handle(Event::Submit { key: KEY, shard: SHARD, work, patience_ms: 5_000 }, now_ms);
 }
 
-/// A word of the first term that names no voters.
+/// A hint of the first term that names no voters.
 fn hint(leader: Option<NodeId>) -> LeaderHint {
     LeaderHint { leader, term: 1, ..LeaderHint::default() }
 }
@@ -76,7 +76,7 @@ fn effects(engine: &mut Engine) -> Vec<Effect> {
     std::iter::from_fn(|| engine.poll_effect()).collect()
 }
 
-/// The targets of the attempts among the effects. Every one carries the same request.
+/// The targets of the attempts among the effects. Every attempt carries the same request.
 fn attempts(effects: &[Effect]) -> Vec<AttemptTarget> {
     let target = |effect: &Effect| match effect {
         Effect::Attempt { target, work, .. } => {
@@ -239,11 +239,11 @@ fn a_node_that_is_no_member_finds_the_leader_again_and_again() {
     assert_eq!(attempts(&effects(&mut engine)), [AttemptTarget::Node(node(3))]);
     outcome(&mut engine, 2, done(), 2);
     effects(&mut engine);
-    // Long after: the leader is still known, so it is asked at once.
+    // Long after: the engine still knows the leader, and asks it at once.
     engine.handle_timeout(60_000);
     submit(&mut engine, 60_000);
     assert_eq!(attempts(&effects(&mut engine)), [AttemptTarget::Node(node(3))]);
-    // It was deposed and knows nobody: the others are asked, however long nobody is known to lead.
+    // The leader was deposed and knows no successor: the engine asks the others, however long no node is known to lead.
     outcome(&mut engine, 1, ProposeOutcome::NotLeader(hint(None)), 60_001);
     engine.handle_timeout(60_400);
     assert_eq!(attempts(&effects(&mut engine)).len(), 1);
@@ -324,7 +324,7 @@ fn connectivity_is_connected_then_no_quorum_then_isolated() {
     assert_eq!(engine.connectivity(SHARD), Connectivity::Connected);
 }
 
-/// Has the leader renew whatever it is asked to.
+/// The leader renews every lease that the heartbeat asks for.
 fn renew_all(engine: &mut Engine, now_ms: u64) {
     for effect in effects(engine) {
         let Effect::Attempt { key, attempt, work: Work::Heartbeat(heartbeat), .. } = effect else { continue };
@@ -338,7 +338,7 @@ fn renew_all(engine: &mut Engine, now_ms: u64) {
     }
 }
 
-/// An engine to which an agent is attached, under a lease that was renewed at 0 ms.
+/// An engine to which an agent is attached, under a lease that the leader renewed at 0 ms.
 fn serving(agent: &AgentId) -> Engine {
     let (mut engine, stream) = (engine(), StreamKey(5));
     leader(&mut engine, Some(node(2)), 0);

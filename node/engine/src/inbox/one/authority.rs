@@ -1,16 +1,18 @@
-//! What operators were granted: no statement about one of them is believed that is older than one that was seen.
+//! What operators were granted: the node believes no statement about an operator that is older than one it has seen.
 //!
-//! A leader that lies may withhold that an operator was revoked. Once a robot's node has heard of it, nobody can have it take
-//! what was stated before for what holds. That there is nothing more to be heard until far more was stated is believed until the
-//! next leader says that there is not so much, and tells all that there is.
+//! A leader that lies may withhold that an operator was revoked. Once a robot's node has heard of a revocation, no
+//! leader can make it take an earlier statement for a valid one. A liar can say that far more statements exist, so that
+//! the node believes that it has heard all of them. The node believes that until the next leader says that there are
+//! fewer, and tells all of them.
 //!
-//! A number is let go of when the shard goes on as another one, and never before: that the last statement about an operator has ended
-//! says nothing of the ones before it, which a leader that lies could tell instead, and which this node may never have seen. So the
-//! places can be used up, by many operators in many years, or by an admin who signs for keys that the shard never heard of. Some are
-//! left for what the first operator itself states: whoever is below an admin that it revokes may do nothing, whether the number of that
-//! one is remembered or not. What there is no place for is passed over, since no place becomes free, and the status of the node says so.
+//! The node forgets the number of a statement when the shard goes on as another one, and never before: the end of the
+//! last statement about an operator says nothing of the ones before it, which a lying leader could tell instead, and
+//! which this node may never have seen. So the places can be used up, by many operators in many years, or by an admin
+//! who signs for keys that the shard never heard of. Some places are left for what the first operator itself states: an
+//! operator below an admin that the first operator revokes may do nothing, whether the node remembers its number or
+//! not. The node passes over a statement that has no place, since no place becomes free, and its status says so.
 //!
-//! The inboxes of a shard that take the same first operator's word share their places: see [`Serials`].
+//! The inboxes of a shard that take the word of the same first operator share their places: see [`Serials`].
 
 use std::sync::Arc;
 
@@ -23,18 +25,18 @@ use skep_protocol::text::SiteName;
 
 use super::{Inbox, Out};
 
-/// Operators of whom the number of the last statement is remembered: as many as a shard remembers at a time.
+/// For how many operators the node remembers the number of the last statement: as many as a shard remembers at a time.
 const STATED_MAX: usize = limits::OPERATORS_MAX + limits::REVOKED_OPERATORS_MAX;
-/// Those of them of whom somebody else than the first operator states something.
+/// For how many of them another operator than the first one may state something.
 const STATED_BY_OTHERS_MAX: usize = STATED_MAX - limits::OPERATOR_PLACES_OF_FIRST;
 
 impl Inbox {
-    /// Where statements hold that are for its agent; none before it was told.
+    /// Where statements for this inbox's agent hold; none before a leader told the node.
     pub(super) fn place(&self, site: &SiteName, shard: ShardId) -> Option<Place> {
         self.head.genesis.map(|genesis| Place { site: site.clone(), shard, genesis })
     }
 
-    /// Whether a later statement about one of these operators was seen.
+    /// Whether the node saw a later statement about one of these operators.
     pub(super) fn is_outdated(&self, chain: &[Arc<SignedGrant>], known: &Serials) -> bool {
         let is_outdated = |signed: &Arc<SignedGrant>| {
             known.last(&self.head, &signed.operator).is_some_and(|last| signed.serial < last)
@@ -42,7 +44,7 @@ impl Inbox {
         chain.iter().any(is_outdated)
     }
 
-    /// Believes no statement any more that is older than these.
+    /// From now on the node believes no statement that is older than these.
     pub(super) fn note_stated(&mut self, chain: &[Arc<SignedGrant>], out: &mut Out) {
         for signed in chain.iter().filter(|signed| signed.serial > FIRST_SERIAL) {
             let (operator, serial) = (signed.operator, signed.serial);
@@ -58,7 +60,7 @@ impl Inbox {
         }
     }
 
-    /// Takes note of what operators were granted, or lost.
+    /// Records what operators were granted, or lost.
     pub(in crate::inbox) fn learn(&mut self, news: &AuthorityNews, (site, shard): (&SiteName, ShardId), out: &mut Out) {
         if let (Some(place), Some(first)) = (self.place(site, shard), self.head.first) {
             for chain in news.chains.iter().filter(|chain| chain.iter().any(|signed| signed.serial > FIRST_SERIAL)) {
@@ -69,13 +71,14 @@ impl Inbox {
         }
     }
 
-    /// A leader has told what was stated after so many statements, up to another number, and this inbox was among those that heard it,
-    /// or not. If there are not so many as was asked, it has told all that there are.
+    /// A leader told the statements that come after the first `asked`, up to the number `up_to`. `heard` says whether
+    /// this inbox was among those that heard them. If there are fewer than `asked`, the leader has told all that there
+    /// are.
     pub(in crate::inbox) fn note_told(&mut self, asked: u64, up_to: u64, heard: bool) {
         let from = if asked > up_to { 0 } else { asked };
         self.authority = match self.authority {
             known if heard && (from == 0 || (from..=up_to).contains(&known)) => up_to,
-            // Nobody knows how much of it was ever told.
+            // The node cannot know how many of the statements a leader ever told it.
             known if known > up_to => 0,
             known => known,
         };
@@ -91,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// Up to where an inbox knows, that knew so far, once something was told.
+    /// Up to which statement an inbox knows after this news, if it knew `known` statements before.
     fn known_after(known: u64, (asked, up_to): (u64, u64), heard: bool) -> u64 {
         let head = JournalHead::new(JournalId::from_bytes([9; 16]));
         let mut inbox = Inbox::new(JournalState::new(head, Vec::new()));
@@ -106,7 +109,8 @@ mod tests {
         assert_eq!([5, 7, 9].map(|known| known_after(known, to_nine, true)), [9; 3]);
         assert_eq!(known_after(4, to_nine, true), 4, "it lacks what came before");
         assert_eq!(known_after(7, to_nine, false), 7, "it heard nothing");
-        // What was told after a lie is told to those that hear it, and nobody knows what was told before.
+        // What a leader told after a lie it tells again to the inboxes that hear it: none of them can know what was
+        // told before.
         assert_eq!([true, false].map(|heard| known_after(far, to_nine, heard)), [0; 2]);
         assert_eq!([4, 9, far].map(|known| known_after(known, (far, 9), true)), [9; 3], "all was told");
         assert_eq!([4, 9, far].map(|known| known_after(known, (far, 9), false)), [4, 9, 0]);
@@ -120,7 +124,7 @@ mod tests {
         OperatorSecret::from_seed(&[n; 32])
     }
 
-    /// What somebody states about an operator.
+    /// A statement about an operator by another one.
     fn of(operator: u8, (serial, revoked): (u64, bool), by: u8) -> Arc<SignedGrant> {
         let whole = OperatorGrant::of_first(place(), secret(operator).key(), "somebody".parse().unwrap());
         Arc::new(OperatorGrant { serial, revoked, admin_depth: 1, ..whole }.sign(&secret(by)).unwrap())
@@ -134,7 +138,7 @@ mod tests {
         Inbox::new(JournalState::new(head, Vec::new()))
     }
 
-    /// The same, and what it knows of statements about so many operators.
+    /// The same inbox, with statements about so many operators, and what it knows of them.
     fn inbox_with(stated: usize) -> (Inbox, Serials) {
         let (inbox, mut known) = (inbox(9), Serials::default());
         for n in 0..stated {
@@ -145,7 +149,7 @@ mod tests {
         (inbox, known)
     }
 
-    /// How many statements it writes down that hears of this chain.
+    /// How many statements an inbox writes down when it hears of this chain.
     fn learned((inbox, known): (&mut Inbox, &mut Serials), chain: &[Arc<SignedGrant>]) -> usize {
         let mut out = Out { stated: std::mem::take(known), ..Out::default() };
         let news = AuthorityNews { chains: vec![Arc::new(chain.to_vec())], up_to: 1 };
@@ -162,7 +166,7 @@ mod tests {
         assert!(!inbox.lacks_stated);
         assert_eq!(learned((&mut inbox, &mut known), &[of(4, (2, true), 2), Arc::clone(&admin)]), 0);
         assert!(inbox.lacks_stated, "it is said that there is no place");
-        // What is known has its place, whoever states it.
+        // A known operator keeps its place, whichever operator states something about it.
         assert_eq!(learned((&mut inbox, &mut known), &[of(3, (3, false), 2), Arc::clone(&admin)]), 1);
         assert_eq!(learned((&mut inbox, &mut known), &[of(2, (2, true), 1)]), 1);
         assert!(inbox.is_outdated(&[of(4, (1, false), 2), admin], &known));
@@ -186,14 +190,14 @@ mod tests {
         assert_eq!(learned((&mut other, &mut known), &heard), 0);
         let before = [of(2, (1, false), 1)];
         assert!(one.is_outdated(&before, &known) && other.is_outdated(&before, &known));
-        // One that a leader told another first operator learns nothing from it, nor tells it anything.
+        // An inbox that heard of another first operator learns nothing from this one, and tells it nothing.
         let first = Some(KnownFirst { operator: secret(7).key(), replaced: 0 });
         let mut misled = inbox(3);
         misled.head.first = first;
         assert!(!misled.is_outdated(&before, &known));
         assert_eq!(learned((&mut misled, &mut known), &[of(3, (9, true), 7)]), 1);
         assert!(!one.is_outdated(&[of(3, (1, false), 1)], &known));
-        // One that is made anew knows it as soon as it is told the same word.
+        // A new inbox knows the statements as soon as it hears of the same first operator.
         let mut fresh = Inbox::new(JournalState::new(JournalHead::new(JournalId::from_bytes([4; 16])), Vec::new()));
         assert!(!fresh.is_outdated(&before, &known));
         let (genesis, first) = (place().genesis, Some(secret(1).key()));

@@ -1,4 +1,4 @@
-//! Taking down what the shard delivers: each command once, in its order, and only what an operator may ask of the agent.
+//! Takes what the shard delivers: each command once, in its sequence, and only what an operator may ask of the agent.
 
 use std::sync::Arc;
 
@@ -15,12 +15,14 @@ use super::begun::begun_before;
 use super::{Inbox, Live, Out};
 use crate::inbox::pressure::COMMAND_BYTES;
 
-/// The command that was found to be signed last. One for a group comes to many agents of a node, each with its own copy.
+/// The signed command that the node verified last. A command for a group comes to many agents of a node, each with its
+/// own copy.
 #[derive(Clone, Debug, Default)]
 pub(in crate::inbox) struct Verified(Option<Arc<SignedCommand>>);
 
 impl Verified {
-    /// Whether a command is signed, signature for signature and byte for byte. All copies of one are made one.
+    /// Whether the signature of a command holds, compared byte for byte with the one verified last. Equal copies become
+    /// one.
     fn is_signed(&mut self, command: &mut Arc<SignedCommand>) -> bool {
         match &self.0 {
             Some(known) if *known == *command => {
@@ -39,8 +41,9 @@ impl Verified {
 }
 
 impl Inbox {
-    /// Goes back to where there is something of a class: somebody had delivered under places that there are not, and what comes under
-    /// those that there are would not be taken. Places are the leader's to give; what was begun is not begun again by its name.
+    /// Goes back to the number up to which a class has commands. An earlier leader delivered under numbers that do not
+    /// exist, and the node would not take what comes under the true ones. The leader gives the numbers; the ids keep
+    /// the software from beginning a command twice.
     pub(in crate::inbox) fn go_back(&mut self, to: PerClass<Option<u64>>, out: &mut Out) {
         let before = self.head.cursor;
         for class in CommandClass::URGENT_FIRST {
@@ -52,7 +55,7 @@ impl Inbox {
         }
     }
 
-    /// Takes down what was delivered. What must not be started ends with it.
+    /// Takes what was delivered. A command that must not be started ends at once.
     pub(in crate::inbox) fn deliver(
         &mut self,
         deliveries: Vec<Delivery>,
@@ -65,11 +68,11 @@ impl Inbox {
         for mut delivery in deliveries {
             let class = delivery.command.class;
             let cursor = self.head.cursor.of_mut(class);
-            // It was had before: whatever became of it is known, or is to be reported.
+            // The inbox had this one before: it has reported the end, or will.
             if delivery.seq <= *cursor {
                 continue;
             }
-            // The shard keeps it, and what is behind it in its order: they are delivered again once there is room.
+            // The shard keeps this command and the ones behind it, and delivers them again once there is room.
             *kept_back.of_mut(class) |= !out.room.has_for(class) && delivery.void.is_none();
             if *kept_back.of(class) {
                 continue;
@@ -83,7 +86,7 @@ impl Inbox {
             if delivery.void.is_none() {
                 out.room.take(COMMAND_BYTES + delivery.command.body().len());
             }
-            // What is void ends whoever signed it.
+            // A void command ends, whichever key signed it.
             let signed = delivery.void.is_some() || verified.is_signed(&mut delivery.command);
             let phase = match self.judge(&delivery, (signed, seq), (site, &out.stated), bound) {
                 Some(outcome) => JournalPhase::Ended { outcome },
@@ -100,12 +103,12 @@ impl Inbox {
         }
         if came {
             out.writes.push(JournalWrite::Head(self.head));
-            // Nothing has begun: if this is forgotten, it is delivered and offered again.
+            // Nothing has begun: if a crash forgets this, the shard delivers again and the node offers again.
             self.offer(out);
         }
     }
 
-    /// How a delivery ends at once, if it does.
+    /// How a delivery ends at once; none if it does not.
     fn judge(
         &self,
         delivery: &Delivery,
@@ -120,22 +123,22 @@ impl Inbox {
             return Some(cause.outcome());
         }
         if !signed {
-            return rejected("its signature does not hold");
+            return rejected("the command's signature does not hold");
         }
         if let Some(number) = command.unknown_field() {
             return rejected(&InvalidCommand::UnknownField { number }.to_string());
         }
         let place = self.place(site, taker.shard).filter(|place| *place == command.place);
         let Some(place) = place else {
-            return rejected("it was signed for another site or shard");
+            return rejected("the command was signed for another site or shard");
         };
         let first = self.head.first.map(|first| first.operator);
         let grant = first.and_then(|first| granted(&delivery.authority, command.operator, first, &place));
         if !grant.is_some_and(|grant| grant.allows(&command.verb, &command.target, command.deadline)) {
-            return rejected("nothing proves that its operator may ask for it");
+            return rejected("no grant proves that the operator may send this command");
         }
         if self.is_outdated(&delivery.authority, known) {
-            return rejected("what proves that its operator may ask for it is not what holds by now");
+            return rejected("a later statement replaced or revoked the operator's grant");
         }
         let meant = match &command.target {
             Target::Agent(agent) => *agent == taker.agent,
@@ -143,7 +146,7 @@ impl Inbox {
             Target::All => true,
         };
         if !meant {
-            return rejected("it is not for this agent");
+            return rejected("the command is not for this agent");
         }
         if self.was_begun(&command.id, seq) {
             return Some(begun_before());
@@ -151,7 +154,7 @@ impl Inbox {
         if self.is_past(command.deadline) {
             return Some(CommandOutcome::Expired);
         }
-        // Without a clock nothing can be said yet: it is asked again before it is started.
+        // Without the shard's clock the node cannot tell yet: it looks again before it starts the command.
         bound.is_some_and(|now| now >= command.deadline).then_some(CommandOutcome::Expired)
     }
 }

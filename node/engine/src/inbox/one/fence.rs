@@ -1,8 +1,8 @@
-//! The word to go, and what keeps a run of the software that owns its agent no more from getting one.
+//! The word to go, and what keeps it from software that does not own its agent any more.
 //!
-//! A node that is cut off cannot know whether its agent is another node's by now. The agent's lease can: until it is over, on
-//! the clock of the software that holds it, nobody else is attached. So a word to go reaches no further than the lease that
-//! was confirmed, and says of which home and attachment it is.
+//! A node that is cut off cannot know whether another node serves its agent by now. The agent's lease tells: until it
+//! is over, on the clock of the software that holds it, no other node attaches the agent. So a word to go reaches no
+//! further than the confirmed lease, and names the home epoch and the attachment.
 
 use skep_protocol::journal::JournalPhase;
 use skep_protocol::mutant::{Mutant, is_on};
@@ -20,8 +20,8 @@ pub(super) struct GoWord {
 }
 
 impl GoWord {
-    /// The word for software that asked at `stamp` of its own clock, with so long to the deadline. None while its lease does
-    /// not run: it is to ask again. That it is too late it is told in any case.
+    /// The word for software that asked at `stamp` of its own clock, with `left_ms` to the deadline. None while the
+    /// software's lease does not run: the software asks again. The node tells software in any case that it is too late.
     pub(super) fn of(taker: Option<&Taker>, seq: DeliverySeq, stamp: u64, left_ms: u64) -> Option<Self> {
         let taker = taker?;
         let within_ms = if left_ms == 0 { 0 } else { left_ms.min(lease_left_ms(taker, stamp)?) };
@@ -33,13 +33,14 @@ impl GoWord {
         CommandTold::Go { stamp, within_ms, token }
     }
 
-    /// Whether nothing may be begun by it any more when the software's own clock shows this.
+    /// Whether this word allows nothing any more when the software's own clock shows `stamp`.
     pub(super) fn is_over(self, stamp: u64) -> bool {
         stamp >= self.stamp.saturating_add(self.within_ms)
     }
 }
 
-/// How much of the lease is left when the software's own clock shows this; none if it is over.
+/// How much of the lease is left when the software's own clock shows `stamp`, in milliseconds; none if the lease is
+/// over.
 fn lease_left_ms(taker: &Taker, stamp: u64) -> Option<u64> {
     if is_on(Mutant::StartWithoutLease) {
         return Some(u64::MAX);
@@ -50,12 +51,13 @@ fn lease_left_ms(taker: &Taker, stamp: u64) -> Option<u64> {
 }
 
 impl Inbox {
-    /// The software asks again for what it may have been told to do: its question and the answer may have crossed. It is
-    /// told the same while that holds, and anew when it does not; whether it has begun, and whether it is too late, only it
-    /// can say from here on. What was called off, or is of a home that is over, is begun by nobody who was not told before.
+    /// The software asks again for a word that the node may have given: its question and the answer may have crossed.
+    /// The node repeats the word while it holds, and gives a new one after that. Only the software can say from here on
+    /// whether it has begun, and whether it is too late. A command that was called off, or that is of a home epoch that
+    /// is over, gets no new word.
     pub(super) fn start_again(&mut self, seq: DeliverySeq, stamp: u64, bound: Option<LogInstant>, out: &mut Out) {
         let Some(live) = self.live.get_mut(&seq).filter(|live| live.writing == 0) else { return };
-        // After a crash of this node nobody remembers the word that was given.
+        // After a crash this node does not remember the word that it gave.
         if live.go.is_none_or(|word| word.is_over(stamp)) {
             let deadline = live.entry.command.deadline;
             let never = live.void.is_some() || (self.open && seq.home != self.head.home);
@@ -70,7 +72,7 @@ impl Inbox {
         }
     }
 
-    /// Nobody was told to begin it after all: it is received, as it was.
+    /// The software got no word to begin the command after all: the command is received, as it was.
     pub(super) fn withdraw(&mut self, seq: DeliverySeq, out: &mut Out) {
         let Some(live) = self.live.get_mut(&seq) else { return };
         if !live.entry.begun_before {

@@ -1,4 +1,4 @@
-//! The commands of one agent, from when they are delivered until the shard knows how they ended.
+//! The commands of one agent, from the delivery until the shard knows how they ended.
 
 mod authority;
 mod begun;
@@ -36,7 +36,7 @@ pub(super) use report::Answered;
 #[cfg(test)]
 pub(super) use report::{LOST_AFTER_MS, LOST_PAST_DEADLINE_MS};
 
-/// What follows from something: all writes together, and what is said now.
+/// What follows from an event: all writes together, and what the node tells right away.
 #[derive(Debug, Default)]
 pub(super) struct Out {
     /// What the journal has room for beside ends.
@@ -53,22 +53,22 @@ pub(super) struct Out {
     pub(super) reports: Vec<DeliveryReport>,
 }
 
-/// A command here.
+/// A command in the inbox.
 #[derive(Clone, Debug)]
 struct Live {
     entry: JournalEntry,
-    /// Writes of it that are under way. Nothing is said of it meanwhile.
+    /// How many writes of the command are under way. Until they are done the node says nothing of it.
     writing: u32,
     void: Option<VoidCause>,
     offered: bool,
-    /// Its software waits for the word to go: its stamp, and how long it was to the deadline.
+    /// The software waits for the word to go: its stamp, and the time that was left to the deadline, in milliseconds.
     start: Option<(u64, u64)>,
-    /// The word to go, once it was given.
+    /// The word to go, once the node has given it.
     go: Option<GoWord>,
-    /// How far its software says it has come.
+    /// How far the command has come, as the software says.
     progress: Option<CommandProgress>,
     report: Report,
-    /// Whether the shard is being told how it ended.
+    /// Whether the node is telling the shard how the command ended.
     ending: bool,
 }
 
@@ -86,8 +86,8 @@ impl Live {
         self.entry.command.class
     }
 
-    /// What is noted for a step that is taken now. The bound may be tighter than at an earlier step: no step is before
-    /// another for that.
+    /// The stamp of a step that happens now. The bound may be tighter than at an earlier step; still no step is stamped
+    /// before another.
     fn stamp(&self, bound: Option<LogInstant>) -> Option<LogInstant> {
         let Steps { received, accepted, started, ended } = self.entry.steps;
         bound.map(|bound| [received, accepted, started, ended].into_iter().flatten().fold(bound, LogInstant::max))
@@ -105,32 +105,32 @@ impl Live {
     }
 }
 
-/// All that one agent's journal holds, and who takes commands from it.
+/// All that the journal of one agent holds, and the software that takes commands from it.
 #[derive(Clone, Debug)]
 pub(super) struct Inbox {
     head: JournalHead,
-    /// Whether a statement about an operator was seen that there was no place for.
+    /// Whether the node saw a statement about an operator that had no place.
     pub(super) lacks_stated: bool,
-    /// How many of the statements about operators it knows that replaced an earlier one.
+    /// Of how many statements about operators that replaced an earlier one the inbox knows.
     pub(super) authority: u64,
     live: BTreeMap<DeliverySeq, Live>,
-    /// What was let go of since the shard was asked last: its answer may bring it again.
+    /// What was removed since the node asked the shard last: the answer may deliver it again.
     pub(super) gone: BTreeSet<DeliverySeq>,
     /// What the shard's clock has surely come to, as the journal says.
     clock_floor: LogInstant,
-    /// Commands that were begun and are let go of, with their deadlines, which the floor has not passed.
+    /// Begun commands that were removed, with their deadlines, which the floor has not passed.
     begun: BTreeMap<CommandId, LogInstant>,
-    /// The software that takes its commands; none while none is attached.
+    /// The software that takes the commands; none while none is attached.
     pub(super) taker: Option<Taker>,
-    /// Whether the shard delivers to it.
+    /// Whether the shard delivers to this inbox.
     pub(super) open: bool,
-    /// The entry of the shard's log up to which it knows what changed.
+    /// The index of the shard's log up to which the inbox knows what changed.
     pub(super) seen: u64,
 }
 
 impl Inbox {
     pub(super) fn new(journal: JournalState) -> Self {
-        // What was stated the inboxes of the shard know together.
+        // All inboxes of the shard keep the statements together.
         let JournalState { head, stated: _, entries, clock_floor, begun } = journal;
         let live = entries.into_iter().map(|entry| (entry.seq, Live::new(entry, 0))).collect();
         let (gone, lacks_stated, authority) = (BTreeSet::new(), false, 0);
@@ -146,7 +146,7 @@ impl Inbox {
         self.live.is_empty()
     }
 
-    /// How many more commands it takes, of each class.
+    /// How many more commands the inbox takes, of each class.
     pub(super) fn room(&self) -> PerClass<u32> {
         let mut waiting: PerClass<usize> = PerClass::default();
         for live in self.live.values().filter(|live| live.outcome().is_none()) {
@@ -159,7 +159,7 @@ impl Inbox {
         PerClass::from_fn(|class| u32::try_from(left(class)).unwrap_or(0))
     }
 
-    /// A run of the agent's software takes its commands from now on.
+    /// A run of the agent's software takes the commands from now on.
     pub(super) fn take(&mut self, taker: Taker, out: &mut Out) {
         let (session, in_hand) = (taker.session, taker.in_hand.clone());
         (self.taker, self.open, self.seen) = (Some(taker), false, 0);
@@ -167,7 +167,8 @@ impl Inbox {
             live.offered = false;
             live.report.begin_anew();
         }
-        // What this run of the software has not in its hands it says nothing of, as if it had been another's.
+        // This run of the software says nothing of a command that it does not hold, as if another run had held that
+        // command.
         let interrupted = |live: &Live| match live.entry.phase {
             JournalPhase::Intended { session: of } => of != session || !in_hand.contains(&live.command()),
             JournalPhase::Received | JournalPhase::Ended { .. } => false,
@@ -182,13 +183,14 @@ impl Inbox {
                 self.set_phase(seq, JournalPhase::Received, out);
             } else {
                 out.told.push((live.command(), CommandTold::Interrupted));
-                let reason = Reason::truncated("its software ended, or lost it, while it was under way");
+                let reason =
+                    Reason::truncated("the agent's software ended, or lost the command, while it was under way");
                 self.end(seq, CommandOutcome::Indeterminate { reason }, None, out);
             }
         }
     }
 
-    /// Nobody takes its commands any more. What was written down is still reported.
+    /// No software takes the commands any more. The node still reports what the journal holds.
     pub(super) fn leave(&mut self) {
         (self.taker, self.open) = (None, false);
         for live in self.live.values_mut() {
@@ -196,7 +198,7 @@ impl Inbox {
         }
     }
 
-    /// The shard delivers to it, as the journal of this time.
+    /// The shard delivers to this inbox, in this home epoch.
     pub(super) fn opened(&mut self, home: HomeEpoch, out: &mut Out) {
         self.open = true;
         if self.head.home != home {
@@ -207,7 +209,7 @@ impl Inbox {
                 .map(|(s, _)| *s)
                 .collect();
             for seq in stale {
-                let reason = Reason::truncated("not started: another node took its agent over");
+                let reason = Reason::truncated("not started: another node took over the agent");
                 self.end(seq, CommandOutcome::Rejected { reason }, None, out);
             }
             (self.head.home, self.head.cursor, self.seen) = (home, PerClass::default(), 0);
@@ -216,8 +218,9 @@ impl Inbox {
         self.offer(out);
     }
 
-    /// Where statements hold, and by whom they are proved: as it is told first, for as long as the journal lasts. Only the
-    /// first operator's own word gives its place to another, or has the shard go on as another one.
+    /// Takes in where statements hold and which first operator proves them, from the first word that the node hears,
+    /// for as long as the journal lasts. Only the first operator's own word gives its role to another, or lets the
+    /// shard go on as another one.
     pub(super) fn pin(&mut self, root: &Root, of: (&SiteName, ShardId), out: &mut Out) {
         let known = self.head.genesis.map(|genesis| (genesis, self.head.first));
         let (genesis, first) = root.known_after(known, of);
@@ -226,7 +229,7 @@ impl Inbox {
             return;
         }
         if head.is_of_another_shard(&self.head) {
-            // The replica that it goes on from may have counted fewer statements than this inbox was told of.
+            // The shard may go on from a replica that counted fewer statements than this inbox has heard of.
             (self.authority, self.lacks_stated) = (0, false);
         }
         out.stated.follow(&self.head, &head);
@@ -234,12 +237,12 @@ impl Inbox {
         out.writes.push(JournalWrite::Head(head));
     }
 
-    /// How many replacements of the first operator it knows.
+    /// Of how many replacements of the first operator the inbox knows.
     pub(super) fn replaced(&self) -> u64 {
         self.head.first.map_or(0, |first| first.replaced)
     }
 
-    /// Something that is here is not to be started.
+    /// A command in the inbox is not to be started.
     pub(super) fn void(&mut self, class: CommandClass, n: u64, cause: VoidCause, out: &mut Out) {
         let seq = DeliverySeq { home: self.head.home, class, n };
         let Some(live) = self.live.get_mut(&seq).filter(|live| live.void.is_none() && live.outcome().is_none()) else {
@@ -251,7 +254,7 @@ impl Inbox {
         }
     }
 
-    /// Ends what was not started by its deadline.
+    /// Ends the commands that were not started by their deadlines.
     pub(super) fn expire(&mut self, bound: LogInstant, out: &mut Out) {
         let late = |live: &Live| live.is_received() && bound >= live.entry.command.deadline;
         let late: Vec<DeliverySeq> = self.live.iter().filter(|(_, live)| late(live)).map(|(seq, _)| *seq).collect();
@@ -265,14 +268,15 @@ impl Inbox {
         Due { deadline: self.next_deadline(), report_ms: self.next_report_ms() }
     }
 
-    /// The next deadline of something that was not started.
+    /// The next deadline of a command that was not started, on the shard's clock.
     fn next_deadline(&self) -> Option<LogInstant> {
         self.live.values().filter(|live| live.is_received()).map(|live| live.entry.command.deadline).min()
     }
 
-    /// Ends what is not to be started. Its software hears of it at once only if the journal surely says that it was never
-    /// told to go: what it is told to forget while the journal may have it under way, nobody would end after a crash. It is
-    /// told otherwise when the end is written down.
+    /// Ends a command that is not to be started. The node tells its software at once only if the journal surely says
+    /// that the software had no word to go. Otherwise the software would forget a command that the journal may have as
+    /// under way, and after a crash the command would have no end. In that case the node tells the software when the
+    /// end is written down.
     fn void_here(&mut self, seq: DeliverySeq, cause: VoidCause, out: &mut Out) {
         let Some(live) = self.live.get(&seq) else { return };
         let never_begun = live.is_received() && live.writing == 0;
@@ -287,7 +291,7 @@ impl Inbox {
         let found = self.live.iter().find(|(_, live)| live.command() == command).map(|(seq, _)| *seq);
         let Some((seq, session)) = found.zip(self.taker.as_ref().map(|taker| taker.session)) else {
             if said.is_answered() {
-                // What it has begun is here until the shard knows how it ended, or it is let go of.
+                // A begun command stays here until the shard knows how it ended, or the node gives it up.
                 let too_late = found.is_none() && said.is_outcome();
                 out.told.push((command, if too_late { CommandTold::Unknown } else { CommandTold::Ignored }));
             }
@@ -308,7 +312,7 @@ impl Inbox {
             CommandSaid::Reject { reason } if received => {
                 self.end(seq, CommandOutcome::Rejected { reason }, bound, out);
             }
-            // It let go of what it may have begun.
+            // The software gave up a command that it may have begun.
             CommandSaid::Reject { reason } if started => {
                 self.end(seq, CommandOutcome::Failed { reason }, bound, out);
             }
@@ -317,7 +321,7 @@ impl Inbox {
             CommandSaid::Succeeded { result } if started => {
                 let outcome = match check_result(&result) {
                     Ok(()) => CommandOutcome::Succeeded { result },
-                    // It was done: what is too large is left out, and the rest told.
+                    // The software did it: the node leaves out a result that is too large, and tells the rest.
                     Err(_) => CommandOutcome::Succeeded { result: Vec::new() },
                 };
                 self.end(seq, outcome, bound, out);
@@ -327,12 +331,12 @@ impl Inbox {
                 if said {
                     return;
                 }
-                // No word is before another, though the bound may have become tighter.
+                // No report is stamped before another, though the bound may be tighter by now.
                 let at = live.stamp(bound).max(live.progress.as_ref().and_then(|before| before.at));
                 live.progress = Some(CommandProgress { permille, note, at });
             }
             CommandSaid::Failed { reason } if started => self.end(seq, CommandOutcome::Failed { reason }, bound, out),
-            // It is not answered.
+            // The node does not answer progress.
             CommandSaid::Progress { .. } => {}
             CommandSaid::Accept
             | CommandSaid::Reject { .. }
@@ -342,7 +346,7 @@ impl Inbox {
         }
     }
 
-    /// The software would begin: the intent is written down first.
+    /// The software would begin: the node writes the intent down first.
     fn start(&mut self, seq: DeliverySeq, session: SessionId, stamp: u64, bound: Option<LogInstant>, out: &mut Out) {
         let Some(live) = self.live.get(&seq) else { return };
         let (command, class, deadline) = (live.command(), live.class(), live.entry.command.deadline);
@@ -351,19 +355,20 @@ impl Inbox {
         }
         let (is_past, has_place) = (self.is_past(deadline), self.has_place_to_begin(class, out));
         let Some(live) = self.live.get_mut(&seq) else { return };
-        // Without a clock nothing is started that has a deadline.
+        // Without the shard's clock the node starts nothing, since every command has a deadline.
         let Some(now) = bound.filter(|_| self.open && live.offered) else {
             return out.told.push((live.command(), CommandTold::Ignored));
         };
         if now >= deadline || is_past {
             return self.void_here(seq, VoidCause::Expired, out);
         }
-        // The intent would take the room that is kept for ends, or its name find no place: whoever asks for it asks again.
+        // The intent would take the room that is kept for ends, or there is no place for the command's id: the software
+        // asks again.
         if !out.room.has_for(class) || !has_place {
             return out.told.push((live.command(), CommandTold::Ignored));
         }
-        // Software whose lease is over may have been followed by another run: it asks again, and is told once it is renewed.
-        // How long it is until a deadline of an era that the clock has not reached is known to nobody.
+        // Another run may have followed software whose lease is over. The software asks again, and gets the word after
+        // a renewal. How far away a deadline is in an era that the clock has not reached, no node can know.
         let word = deadline.checked_since_ms(now).and_then(|left_ms| {
             let word = GoWord::of(self.taker.as_ref(), seq, stamp, left_ms)?;
             Some((left_ms, word))
@@ -383,7 +388,7 @@ impl Inbox {
         self.set_phase(seq, JournalPhase::Intended { session }, out);
     }
 
-    /// Writes of these entries are in the journal. `bound` is the latest that the shard's clock can be.
+    /// The journal holds the writes of these entries. `bound` is the latest that the shard's clock can be.
     pub(super) fn written(&mut self, seqs: &[DeliverySeq], bound: Option<LogInstant>, out: &mut Out) {
         for seq in seqs {
             let Some(live) = self.live.get_mut(seq) else { continue };
@@ -402,11 +407,11 @@ impl Inbox {
         self.offer(out);
     }
 
-    /// The intent is written down: the last look before the software is told to go.
+    /// The journal holds the intent: the last look before the node tells the software to go.
     fn go(&mut self, seq: DeliverySeq, bound: Option<LogInstant>, out: &mut Out) {
         let Some(live) = self.live.get_mut(&seq) else { return };
         let Some((stamp, left_ms)) = live.start.take() else {
-            // Whoever asked for it is gone, and was not told.
+            // The software that asked is gone, and got no word.
             if live.go.is_none() {
                 self.withdraw(seq, out);
             }
@@ -416,7 +421,7 @@ impl Inbox {
         if let Some(cause) = live.void.or(late.then_some(VoidCause::Expired)) {
             return self.void_here(seq, cause, out);
         }
-        // It may have been renewed meanwhile: what counts is that it runs from the stamp on.
+        // The orchestrator may have renewed the lease meanwhile. It has to run from the stamp on.
         let Some(word) = GoWord::of(self.taker.as_ref(), seq, stamp, left_ms) else {
             out.told.push((live.command(), CommandTold::Ignored));
             return self.withdraw(seq, out);
@@ -425,7 +430,7 @@ impl Inbox {
         out.told.push((live.command(), word.told()));
     }
 
-    /// Offers what has its turn: the first of each class.
+    /// Offers the first command of each class.
     fn offer(&mut self, out: &mut Out) {
         if !self.open {
             return;
@@ -453,18 +458,18 @@ impl Inbox {
         let Some(live) = self.live.get_mut(&seq) else { return };
         live.entry.steps.ended = live.stamp(bound);
         live.start = None;
-        // Not started this time is not the same as never.
+        // Not started this time is not the same as never started.
         let outcome = match outcome.may_have_acted() || !live.entry.begun_before {
             true => outcome,
             false => {
-                let why = format!("{} now, and an earlier run of its software had begun it", outcome.name());
+                let why = format!("{} now, and an earlier run of the software had begun it", outcome.name());
                 CommandOutcome::Indeterminate { reason: Reason::truncated(&why) }
             }
         };
         self.set_phase(seq, JournalPhase::Ended { outcome }, out);
     }
 
-    /// Of which ends the shard is to be told now, up to so many at a time.
+    /// The ends to report to the shard now, no more than may be under way at a time.
     pub(super) fn ended(&mut self, agent: &AgentId) -> Vec<EndedDelivery> {
         let under_way = self.live.values().filter(|live| live.ending).count();
         let room = limits::ENDS_IN_FLIGHT_MAX.saturating_sub(under_way);
@@ -479,7 +484,7 @@ impl Inbox {
             .collect()
     }
 
-    /// The shard knows how a command ended, or does not and is to be told again.
+    /// The shard knows how a command ended, or does not and has to be told again.
     pub(super) fn end_heard(&mut self, seq: DeliverySeq, known: bool, out: &mut Out) {
         if known {
             self.let_go(seq, out);

@@ -1,4 +1,4 @@
-//! Classes of commands: what is urgent waits for nothing that is routine.
+//! Classes of commands: an urgent command waits for no routine one.
 
 use super::*;
 
@@ -61,7 +61,7 @@ fn the_same_place_of_two_classes_is_that_of_two_commands() {
     answer(&mut node, vec![], vec![(CommandClass::Urgent, 1, VoidCause::Cancelled)], PerClass::default());
     assert_eq!(node.told(), [(2, "void"), (2, "cancelled")]);
     assert_eq!(node.reported(), [(2, "cancelled")]);
-    // After a crash each order goes on where it stood.
+    // After a crash each sequence goes on where it stood.
     node.crash();
     node.take(STREAM, 2);
     node.deliver(vec![delivery(1, urgent(2)), delivery(1, command(1)), delivery(2, urgent(3))]);

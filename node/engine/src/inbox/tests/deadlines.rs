@@ -1,4 +1,4 @@
-//! Deadlines, and what is said of commands that may have begun.
+//! Deadlines, and what the node says of commands that may have begun.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn nothing_is_started_after_its_deadline_however_long_the_node_slept() {
     let mut node = Node::open();
     node.deliver(vec![delivery(1, command(1)), delivery(2, command(2))]);
     node.told();
-    // The clock was at 10 s when the node asked; nothing was heard since.
+    // The clock was at 10 s when the node asked; the node has heard nothing since.
     node.now_ms += 10_000;
     node.start(1);
     node.sync();
@@ -32,10 +32,10 @@ fn nobody_is_told_how_long_it_is_until_an_era_that_the_clock_has_not_reached() {
 
 #[test]
 fn an_answer_that_was_long_under_way_makes_no_deadline_later() {
-    // Its first answer, which nothing that it knew before makes any better.
+    // The first answer of the shard, which no earlier knowledge makes any better.
     let mut node = Node { lease: Some(LEASE), ..Node::new() };
     node.take(STREAM, 1);
-    // Asked at 10 s of the shard's clock, and heard 11 s later.
+    // The node asked at 10 s of the shard's clock, and heard 11 s later.
     node.now_ms += 11_000;
     node.deliver(vec![delivery(1, command(1))]);
     assert_eq!(node.reported(), [(1, "expired")]);
@@ -76,14 +76,14 @@ fn a_node_that_dies_before_an_end_is_durable_leaves_no_command_open_for_ever() {
         } else {
             node.pulled(10_000, vec![], vec![(1, VoidCause::Cancelled)]);
         }
-        // The intent is on the disk, the end is not: it dies with the node.
+        // The intent is on the disk, and the end is not: it dies with the node.
         assert!(node.sync_one());
         let forgets = node.told().contains(&(1, "void"));
         node.crash();
         node.take(STREAM, 1);
         node.pulled(10_000, vec![], vec![]);
-        // Software that was told nothing asks again, and ends what it is told too late; what it was told to forget it does
-        // not speak of.
+        // Software that was told nothing asks again, and ends a command that it is told is too late. It does not speak
+        // of a command that it was told to forget.
         if !forgets {
             node.say(1, CommandSaid::Start { stamp: 77 });
             assert_eq!(node.told(), [(1, "go")]);
@@ -108,7 +108,7 @@ fn the_time_to_go_counts_from_the_softwares_own_stamp() {
         CommandTold::Go { stamp, within_ms, .. } => Some((*stamp, *within_ms)),
         _ => None,
     });
-    // Ten seconds from when the leader was asked, less four and a thousandth of them.
+    // Ten seconds from when the node asked the leader, less four seconds and a thousandth of them.
     assert_eq!(go, Some((77, 5_996)));
 }
 
@@ -123,14 +123,14 @@ fn a_question_that_crosses_its_answer_gets_the_same_answer_and_nothing_that_may_
     node.start(1);
     node.sync();
     let first = go(&node);
-    // Late, and called off: it may be under way.
+    // The command is late, and called off: it may be under way.
     node.now_ms += 20_000;
     node.pulled(30_000, vec![], vec![(1, VoidCause::Expired)]);
     node.say(1, CommandSaid::Start { stamp: 99 });
     node.sync();
     assert_eq!(go(&node), first);
     assert_eq!(node.reported(), []);
-    // After a crash of the node the word is lost: the software is told that there is no time left.
+    // After a crash of the node the word is lost: the node tells the software that no time is left.
     node.crash();
     node.take(STREAM, 1);
     node.pulled(30_000, vec![], vec![]);

@@ -1,10 +1,10 @@
-//! Whose lease is over starts nothing.
+//! Software whose lease is over starts nothing.
 
 use skep_protocol::offer::GoToken;
 
 use super::*;
 
-/// The word to go that was given last.
+/// The word to go that the node gave last.
 fn go(node: &Node) -> (u64, u64, GoToken) {
     match node.told.last() {
         Some((_, CommandTold::Go { stamp, within_ms, token })) => (*stamp, *within_ms, *token),
@@ -27,7 +27,7 @@ fn phase(node: &Node) -> (JournalPhase, Steps) {
 
 #[test]
 fn nothing_is_started_by_software_whose_lease_is_over_and_it_is_once_that_is_renewed() {
-    // Never renewed, and over when the software asks at 77 of its own clock.
+    // The lease was never renewed, or is over when the software asks at 77 of its own clock.
     for lease in [None, Some(Usable { stamp: 10, usable_ms: 67 })] {
         let mut node = Node::open_under(lease);
         node.deliver(vec![delivery(1, command(1))]);
@@ -72,7 +72,7 @@ fn a_lease_that_is_renewed_while_the_intent_is_written_counts() {
     node.deliver(vec![delivery(1, command(1))]);
     node.start(1);
     renew(&mut node, 70, 130);
-    // One that was longer under way cuts it not short.
+    // A renewal that was longer under way does not cut the lease short.
     renew(&mut node, 60, 130);
     node.sync();
     assert_eq!(go(&node), (77, 123, token(7)));
@@ -100,7 +100,7 @@ fn what_is_called_off_while_nobody_may_start_it_ends() {
     node.deliver(vec![delivery(1, command(1))]);
     node.start(1);
     node.pulled(10_000, vec![], vec![(1, VoidCause::Cancelled)]);
-    // Whoever asked is gone by the time that the intent is written down.
+    // The software that asked is gone by the time that the intent is written down.
     node.handle(InboxEvent::Gone { stream: STREAM });
     node.sync();
     assert_eq!(node.reported(), [(1, "cancelled")]);
@@ -121,7 +121,7 @@ fn software_that_asks_again_is_told_anew_once_the_first_word_is_over() {
     renew(&mut node, 110, 900);
     node.say(1, CommandSaid::Start { stamp: 200 });
     assert_eq!(go(&node), (200, 810, token(7)));
-    // Nobody who was not told before begins what was called off.
+    // Software that was not told before does not begin what was called off.
     node.pulled(10_000, vec![], vec![(1, VoidCause::Cancelled)]);
     renew(&mut node, 1_100, 900);
     node.say(1, CommandSaid::Start { stamp: 1_200 });

@@ -25,7 +25,7 @@ fn what_living_software_has_let_go_of_ends_and_its_class_goes_on() {
         node.start(1);
         node.sync();
         assert_eq!(node.told(), [(1, "offer"), (1, "go")]);
-        // The same run of it is attached anew, and knows nothing of what its node believes to be under way.
+        // The same run of the software is attached anew, and knows nothing of what its node believes to be under way.
         node.in_hand = BTreeSet::from([id(2)]);
         node.take(STREAM, 1);
         let told = node.told();

@@ -33,7 +33,7 @@ const CONFIG: EngineConfig = EngineConfig {
 const SHARD: ShardId = ShardId(1);
 const STREAM: StreamKey = StreamKey(1);
 const HOME: HomeEpoch = HomeEpoch(1);
-/// Longer than any test.
+/// A lease that is longer than any test.
 const LEASE: Usable = Usable { stamp: 0, usable_ms: 1_000_000 };
 
 fn agent() -> AgentId {
@@ -106,7 +106,7 @@ fn taker(stream: StreamKey, session: u8) -> Taker {
     }
 }
 
-/// What is known to be due is what is found by looking at every inbox.
+/// Checks that the known due times are those that a look at every inbox finds.
 fn check_dues(inboxes: &Inboxes, now_ms: u64) {
     let due = |(whose, inbox): (&Whose, &Inbox)| {
         let due = inbox.next_due();
@@ -120,7 +120,7 @@ fn check_dues(inboxes: &Inboxes, now_ms: u64) {
     assert_eq!(found.is_empty(), expected.is_none_or(|at_ms| at_ms > now_ms), "{found:?}");
 }
 
-/// A node with one agent, its journal, and what the shard was asked.
+/// A node with one agent, its journal, and what it asked the shard.
 struct Node {
     inboxes: Inboxes,
     now_ms: u64,
@@ -130,29 +130,29 @@ struct Node {
     stated: BTreeMap<OperatorKey, u64>,
     clock_floor: LogInstant,
     begun: BTreeMap<CommandId, LogInstant>,
-    /// What is on its way to the disk.
+    /// The writes that are on their way to the disk.
     writes: VecDeque<(u64, Vec<JournalWrite>)>,
     told: Vec<(CommandId, CommandTold)>,
     pull: Option<(InboxPurpose, Pull)>,
     requests: VecDeque<(InboxPurpose, Op)>,
-    /// How far commands have come, as the shard was told.
+    /// How far commands have come, as the node reported.
     stands: Vec<DeliveryReport>,
     /// Whether the shard waits for ends.
     open: bool,
     /// The shard's clock when it hears of what goes on.
     clock: LogInstant,
-    /// The lease and the attachment of whoever takes its commands next.
+    /// The lease of the software that takes the commands next.
     lease: Option<Usable>,
     attachment: AttachmentId,
-    /// What its software has in its hands when it takes commands.
+    /// The commands that the software has in its hands when it takes commands.
     in_hand: BTreeSet<CommandId>,
-    /// How often its journal was said to be of no use for now.
+    /// How often the engine released the journal.
     released: u32,
     /// What the leader says of where authority comes from.
     root: Option<Root>,
     /// What the leader says next of what operators were granted.
     news: AuthorityNews,
-    /// Behind which places the leader next has it go on.
+    /// The numbers behind which the leader next lets the inbox go on.
     back: PerClass<Option<u64>>,
 }
 
@@ -183,7 +183,7 @@ impl Node {
         }
     }
 
-    /// One whose agent takes commands, and whose clock stands at 10 s.
+    /// A node whose agent takes commands, with a clock at 10 s.
     fn open() -> Self {
         Self::open_under(Some(LEASE))
     }
@@ -241,7 +241,7 @@ impl Node {
         check_dues(&self.inboxes, self.now_ms);
     }
 
-    /// Its journal as the disk holds it.
+    /// The journal as the disk holds it.
     fn journal(&self) -> JournalState {
         let (mut stated, entries) = (Serials::default(), self.durable.values().cloned().collect());
         self.stated.iter().for_each(|(operator, serial)| stated.raise(&self.head, *operator, *serial));
@@ -272,7 +272,7 @@ impl Node {
                     self.begun.retain(|_, deadline| *deadline > floor);
                 }
                 JournalWrite::Stated { operator, serial } => drop(self.stated.insert(operator, serial)),
-                JournalWrite::Forget => panic!("a journal is forgotten by whoever keeps it"),
+                JournalWrite::Forget => panic!("only the keeper of the journals forgets one"),
             }
         }
         self.handle(InboxEvent::Journal(JournalReport::Written { key }));
@@ -283,7 +283,7 @@ impl Node {
         while self.sync_one() {}
     }
 
-    /// The leader answers, with its clock as it was when it was asked.
+    /// The leader answers, with its clock as it was when the node asked.
     fn pulled(&mut self, clock: u64, deliveries: Vec<Delivery>, voids: Vec<(u64, VoidCause)>) {
         let (key, _) = self.pull.take().expect("the shard is asked");
         let voids = voids.into_iter().map(|(n, cause)| (CommandClass::Routine, n, cause)).collect();
@@ -293,7 +293,7 @@ impl Node {
         self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), root, agents, authority })));
     }
 
-    /// What the shard is being asked for.
+    /// What the node asks the shard for.
     fn asked(&self) -> PullFor {
         let (_, pull) = self.pull.as_ref().expect("the shard is asked");
         pull.agents[0].clone()
@@ -326,7 +326,7 @@ impl Node {
         std::mem::take(&mut self.told).iter().map(|(id, told)| (id.as_bytes()[0], name(told))).collect()
     }
 
-    /// What the shard was told, and answers.
+    /// What the node reported to the shard, which answers.
     fn reported(&mut self) -> Vec<(u8, &'static str)> {
         let mut reported = Vec::new();
         while let Some((key, op)) = self.requests.pop_front() {
@@ -398,7 +398,7 @@ fn what_was_had_once_is_never_taken_again() {
 #[test]
 fn a_clock_that_is_known_better_puts_no_step_before_an_earlier_one() {
     let mut node = Node::open();
-    // This answer was long under way, so that the shard's clock may be far on; the next one tells that it is not.
+    // This answer was long under way, so the shard's clock may be far on. The next answer tells that it is not.
     node.now_ms += 5_000;
     node.deliver(vec![delivery(1, command(1))]);
     node.pulled(15_001, vec![], vec![]);
@@ -433,13 +433,13 @@ fn a_crash_before_the_intent_is_not_started_and_after_it_nobody_knows() {
     for (idempotent, expected) in [(false, "indeterminate"), (true, "offer")] {
         let mut node = Node::open();
         node.deliver(vec![delivery(1, Command { idempotent, ..command(1) })]);
-        // Before: it is offered again.
+        // A crash before: the node offers the command again.
         node.start(1);
         node.crash();
         node.take(STREAM, 2);
         assert_eq!(node.told(), [(1, "offer")]);
         node.pulled(10_000, vec![], vec![]);
-        // After: its software may have begun.
+        // A crash after: the software may have begun.
         node.start(1);
         node.sync();
         assert_eq!(node.told(), [(1, "go")]);
@@ -466,7 +466,7 @@ fn an_outcome_is_told_the_shard_until_it_knows() {
     node.inboxes.handle_timeout(node.now_ms);
     node.drain();
     assert_eq!(node.requests.len(), 1);
-    // A crash forgets that it was told, not that it is to be; nobody needs to be attached for it.
+    // A crash forgets that the node was told to cancel. The shard tells it again, and no software needs to be attached.
     node.crash();
     let journal = node.journal();
     node.handle(InboxEvent::Journal(JournalReport::Opened {
@@ -504,7 +504,7 @@ fn commands_of_a_class_go_one_after_another_and_an_urgent_one_beside_the_others(
     node.start(3);
     node.sync();
     assert_eq!(node.told(), [(1, "go"), (3, "go")]);
-    // Out of turn: they were not offered.
+    // Out of turn: the node has not offered them.
     node.start(2);
     node.start(4);
     assert_eq!(node.told(), [(2, "ignored"), (4, "ignored")]);
@@ -567,7 +567,7 @@ fn what_software_says_out_of_turn_is_ignored() {
     assert_eq!(node.told(), [(1, "go"), (1, "ignored")]);
     node.say(1, CommandSaid::Succeeded { result: vec![] });
     node.sync();
-    // Said again, it is told what is known.
+    // When the software says it again, the node tells what it knows.
     node.say(1, CommandSaid::Failed { reason: Reason::truncated("again") });
     assert_eq!(node.told(), [(1, "succeeded"), (1, "succeeded")]);
 }
@@ -577,7 +577,7 @@ fn what_is_said_while_the_journal_is_being_read_is_answered() {
     let mut node = Node::new();
     node.inboxes.handle(InboxEvent::Takes(taker(STREAM, 1)), node.now_ms);
     node.say(1, CommandSaid::Start { stamp: 1 });
-    assert_eq!(node.told(), [(1, "ignored")], "whoever said it says it again");
+    assert_eq!(node.told(), [(1, "ignored")], "the software says it again");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A journal whose disk is full: nothing more is taken or begun but what is urgent, and what is here ends.
+//! A journal whose disk is full: the node takes and begins nothing more but what is urgent, and ends what is here.
 
 use skep_protocol::pressure::DiskPressure;
 
@@ -13,7 +13,7 @@ fn only_urgent() -> PerClass<u32> {
     PerClass { routine: 0, urgent: limits::INBOX_URGENT_MAX as u32 }
 }
 
-/// Has urgent commands have had all that is set aside for them.
+/// Lets urgent commands use all that is set aside for them.
 fn use_up(node: &mut Node) {
     node.inboxes.room.take(limits::JOURNAL_URGENT_BYTES_MAX);
 }
@@ -24,7 +24,7 @@ fn a_node_whose_journals_are_nearly_full_takes_no_more_routine_commands_and_ends
     node.deliver(vec![delivery(1, command(1)), delivery(2, command(2))]);
     assert_eq!(node.told(), [(1, "offer")]);
     press(&mut node, DiskPressure::Low);
-    // What was asked for while there was room comes all the same.
+    // What the node asked for while there was room comes all the same.
     node.deliver(vec![delivery(3, command(3))]);
     assert_eq!(node.asked().room, only_urgent());
     node.start(1);
@@ -101,7 +101,7 @@ fn commands_that_are_on_their_way_when_the_last_room_goes_stay_with_the_shard() 
     node.deliver(vec![delivery(1, command(1)), void(2)]);
     assert_eq!((node.told(), node.reported()), (vec![], vec![]), "nor is what comes behind one had before it");
     assert_eq!(node.asked().after.routine, 0);
-    // What nobody may start any more is taken, and ends.
+    // A command that no software may start any more comes, and ends.
     node.deliver(vec![void(1)]);
     assert_eq!(node.told(), [(1, "cancelled")]);
     assert_eq!(node.reported(), [(1, "cancelled")]);
@@ -143,7 +143,7 @@ fn an_urgent_command_is_asked_for_begun_and_ended_however_full_the_disk_is() {
         let mut node = Node::open();
         node.deliver(vec![delivery(1, command(1))]);
         press(&mut node, pressure);
-        // The question that was under way asked for both classes.
+        // The pull that was under way asked for both classes.
         node.pulled(10_000, vec![], vec![]);
         assert_eq!(node.asked().room, only_urgent(), "{pressure:?}");
         node.deliver(vec![delivery(1, urgent(2))]);
@@ -178,7 +178,7 @@ fn an_urgent_command_for_which_no_room_is_set_aside_any_more_stays_with_the_shar
     press(&mut node, DiskPressure::Exhausted);
     use_up(&mut node);
     assert!(!node.inboxes.takes_urgent());
-    // One that was on its way, and one that is here.
+    // One command that was on its way, and one that is here.
     let (key, _) = node.pull.take().expect("the shard is asked");
     let more = PerClass { routine: false, urgent: true };
     let deliveries = vec![delivery(2, urgent(2))];

@@ -1,4 +1,4 @@
-//! What is proved by whom, and for whom it is meant.
+//! Which key proves what, and for which agent.
 
 use skep_protocol::operator::{Authority, FirstReplacement, PastGenesis};
 use skep_protocol::recovery::ShardRecovery;
@@ -51,7 +51,7 @@ fn what_an_admin_granted_is_proved_by_what_is_delivered_with_it() {
     let proof = |by: &OperatorSecret| Arc::new(vec![Arc::new(grant.clone().sign(by).unwrap())]);
     let mut node = Node::open();
     let proved = Delivery { seq: 1, command: Arc::clone(&signed), authority: proof(&operator()), void: None };
-    // A bad orchestrator's own operator is nobody's.
+    // An operator of a bad orchestrator's own has no grant.
     let forged = Delivery { seq: 2, authority: proof(&OperatorSecret::from_seed(&[6; 32])), ..proved.clone() };
     node.deliver(vec![proved, forged]);
     assert_eq!(node.told(), [(1, "offer"), (1, "rejected")]);
@@ -95,7 +95,7 @@ fn who_the_first_operator_is_is_told_once_and_changed_by_its_own_word_only() {
         let replacement = FirstReplacement { place: place(), old: by.key(), new: new.key(), name, serial: 1 };
         Arc::new(replacement.sign(by).unwrap())
     };
-    // Another one from the start, and one that nobody made way for.
+    // Another first operator from the start, and one to which the first one never gave its role.
     node.root = root().map(|root| Root { first: Some(thief.key()), ..root });
     node.deliver(vec![]);
     node.root = root().map(|root| Root { replaced: vec![to(&thief, &thief)], ..root });
@@ -112,7 +112,7 @@ fn clerk() -> OperatorSecret {
     OperatorSecret::from_seed(&[5; 32])
 }
 
-/// What somebody states about the clerk.
+/// A statement about the clerk.
 fn stated(serial: u64, revoked: bool, by: &OperatorSecret) -> Arc<Authority> {
     let whole = OperatorGrant::of_first(place(), clerk().key(), "clerk".parse().unwrap());
     let grant = OperatorGrant { serial, revoked, admin_depth: 0, ..whole };
@@ -142,7 +142,7 @@ fn a_shard_that_was_recovered_is_followed_by_the_word_of_its_first_operator_only
     node.deliver(vec![anew(2), delivery(3, command(3))]);
     assert_eq!(node.head.genesis, Some(genesis));
     assert_eq!(node.told(), [(2, "offer"), (3, "rejected")], "what was signed before is over");
-    // What is pinned outlives a crash.
+    // The pinned first operator outlives a crash.
     assert_eq!(node.reported(), [(1, "rejected"), (3, "rejected")]);
     node.crash();
     node.take(STREAM, 1);
@@ -155,7 +155,7 @@ fn a_shard_that_was_recovered_is_followed_by_the_word_of_its_first_operator_only
 fn an_older_statement_about_an_operator_is_believed_no_more_once_a_later_one_was_seen() {
     let thief = OperatorSecret::from_seed(&[6; 32]);
     let mut node = Node::open();
-    // Nobody who may.
+    // A statement of an operator who may not state it.
     node.news = AuthorityNews { chains: vec![stated(7, true, &thief)], up_to: 8 };
     node.deliver(vec![]);
     assert_eq!(node.stated, BTreeMap::new());
@@ -202,7 +202,7 @@ fn of_a_shard_that_was_recovered_all_is_asked_for_that_was_stated_since_and_noth
     let recovery = ShardRecovery { place: place(), by: operator().key(), genesis, last_index: 9 };
     let past = PastGenesis { replaced: Vec::new(), recovery: Arc::new(recovery.sign(&operator()).unwrap()) };
     node.root = root().map(|root| Root { genesis, past: vec![past], ..root });
-    // The replica that it goes on from had counted five, and more since.
+    // The replica from which the shard goes on had counted five statements, and more since.
     let nothing = || AuthorityNews { chains: vec![], up_to: 12 };
     node.news = nothing();
     node.deliver(vec![]);

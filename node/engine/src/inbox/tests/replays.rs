@@ -1,4 +1,4 @@
-//! A leader that lies: it delivers what is over again, and names clocks of its own.
+//! A leader that lies: it delivers again what is over, and names clocks of its own.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn a_command_that_was_begun_is_not_begun_again_whoever_delivers_it() {
         if restarts {
             node.crash();
             node.take(STREAM, 1);
-            // Earlier than it was when the command was signed.
+            // Earlier than the shard's clock was when the operator signed the command.
             node.pulled(5, vec![], vec![]);
         }
         node.pulled(10_000, vec![delivery(2, command(1))], vec![]);
@@ -32,7 +32,7 @@ fn a_command_that_was_begun_is_not_begun_again_whoever_delivers_it() {
         node.sync();
         let told = node.told();
         assert!(!told.iter().any(|(_, told)| matches!(*told, "offer" | "go")), "{restarts}: {told:?}");
-        assert_eq!(node.reported(), [(1, "indeterminate")], "{restarts}: nobody may call it not done");
+        assert_eq!(node.reported(), [(1, "indeterminate")], "{restarts}: the robot may have done it");
     }
 }
 
@@ -63,7 +63,7 @@ fn what_was_delivered_under_a_place_that_there_is_not_keeps_no_honest_delivery_a
     node.take(STREAM, 1);
     node.pulled(10_000, vec![], vec![]);
     assert_eq!(node.asked().after.routine, u64::MAX);
-    // Whoever leads by now has the second one for it.
+    // A later leader has the second command under that number.
     node.back = PerClass { routine: Some(1), urgent: None };
     node.deliver(vec![delivery(2, command(2))]);
     assert_eq!((node.told(), node.head.cursor.routine), (vec![(2, "offer")], 2));
@@ -79,7 +79,7 @@ fn an_answer_that_goes_back_brings_nothing_again_that_has_ended_meanwhile() {
     node.sync();
     assert_eq!(node.reported(), [(1, "rejected")]);
     node.told();
-    // The shard was asked before that.
+    // The node asked the shard before that.
     node.back = PerClass { routine: Some(0), urgent: None };
     node.deliver(vec![delivery(1, command(1))]);
     assert_eq!((node.told(), node.reported()), (vec![], vec![]));
@@ -126,7 +126,7 @@ fn what_the_journal_of_another_agent_has_of_the_clock_makes_what_came_before_it_
     assert_eq!(node.reported(), [(1, "expired")], "its deadline was at 20 s");
 }
 
-/// Time passes, and the shard is asked every ten seconds: its clock is ahead of the node's by so much.
+/// Time passes, and the node asks the shard every ten seconds. The shard's clock is `ahead_ms` ahead of the node's.
 fn wait(node: &mut Node, ms: u64, ahead_ms: u64) {
     for _ in 0..ms / 10_000 {
         node.now_ms += 10_000;
@@ -141,7 +141,7 @@ fn wait(node: &mut Node, ms: u64, ahead_ms: u64) {
 fn a_name_is_kept_until_the_clock_has_surely_passed_its_deadline_and_the_floor_outlives_a_restart() {
     let mut node = done();
     assert_eq!(node.begun.values().collect::<Vec<_>>(), [&at(20_000)]);
-    // The clock stood at 10 s when the node's own was at 1 s.
+    // The shard's clock stood at 10 s when the node's own was at 1 s.
     wait(&mut node, 150_000, 9_000);
     assert_eq!(node.begun.len(), 0);
     assert!(node.clock_floor >= at(60_000) && node.clock_floor <= at(node.now_ms + 9_000), "{}", node.clock_floor);
@@ -179,7 +179,7 @@ fn nothing_more_is_begun_while_no_name_can_be_kept_but_urgent_commands() {
     }
     node.sync();
     assert_eq!(node.told(), [(1, "ignored"), (2, "go")]);
-    // Two of them are over. The urgent one is under way, and will have a name to keep.
+    // Two of the commands are over. The urgent one is under way, and its id will need a place.
     node.crash();
     node.begun.pop_first();
     node.begun.pop_first();

@@ -1,4 +1,4 @@
-//! What the shard is told of commands that go on.
+//! What the node reports to the shard of commands that go on.
 
 use super::*;
 use crate::inbox::one::{LOST_AFTER_MS, LOST_PAST_DEADLINE_MS};
@@ -7,7 +7,7 @@ fn progress(permille: u16) -> CommandSaid {
     CommandSaid::Progress { permille, note: Reason::truncated("on the way") }
 }
 
-/// So far it had come by each report, in thousandths, and whether it was said to be started.
+/// How far the command had come by each report, in thousandths, and whether the report said that it was started.
 fn stands(node: &mut Node) -> Vec<(Option<u16>, bool)> {
     assert_eq!(node.reported(), []);
     let stand = |report: DeliveryReport| {
@@ -159,7 +159,7 @@ fn what_was_not_begun_is_let_go_of_too_by_a_node_that_does_not_know_the_time() {
     assert_eq!((node.durable.len(), node.released), (0, 1));
 }
 
-/// The node is started again, and its agent's software does not come back.
+/// The node starts again, and its agent's software does not come back.
 fn start_without_software(node: &mut Node) {
     node.crash();
     let journal = node.journal();
@@ -243,7 +243,7 @@ fn software_that_says_too_late_how_it_ended_is_told_that_nobody_hears_it() {
     wait(&mut node, 1_000);
     stands(&mut node);
     assert_eq!(node.durable.len(), 0);
-    // The same run of it is back.
+    // The same run of the software is back.
     node.take(STREAM, 1);
     node.say(1, CommandSaid::Start { stamp: 99 });
     assert_eq!(node.told(), [(1, "ignored")], "what was not begun may be delivered again");
@@ -270,7 +270,7 @@ fn software_that_comes_back_within_a_day_says_how_it_ended_though_the_shard_wait
     assert_eq!(node.reported(), [(1, "succeeded")]);
 }
 
-/// A node whose journals hold more than may be told of at a time, all of it received a while ago.
+/// A node whose journals hold more than the node may report at a time, all of it received a while ago.
 fn crowded() -> (Inboxes, usize) {
     let mut inboxes = Inboxes::new(site(), CONFIG);
     let agents = limits::REPORTS_IN_FLIGHT_MAX / limits::INBOX_MAX + 1;
