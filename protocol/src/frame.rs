@@ -110,6 +110,8 @@ frame_kinds! {
     Twin = 19, of Nodes, at most limits::WORD_BYTES_MAX;
     /// Which shards the sender has replicas of. Answered with those of the receiver: as in hellos, but as it is now.
     Lineages = 20, of Nodes, at most limits::WORD_BYTES_MAX;
+    /// Raft: that a quorum voted for the sender in a term. What it sends as the leader of that term is taken after this.
+    Proof = 21, of Voters, at most limits::WORD_BYTES_MAX;
     /// The answer to a call.
     Reply = 64, of Nodes, at most limits::FRAME_BYTES_MAX;
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -342,8 +344,8 @@ mod tests {
         let numbers = |is: fn(FrameKind) -> bool| -> Vec<u8> {
             (0..=u8::MAX).filter(|byte| FrameKind::from_byte(*byte).is_some_and(is)).collect()
         };
-        assert_eq!(numbers(|_| true), (1..=20).chain([64, 65]).collect::<Vec<u8>>());
-        assert_eq!(numbers(FrameKind::is_of_voters), [2, 3, 4, 5, 6, 7, 12, 16, 17, 18]);
+        assert_eq!(numbers(|_| true), (1..=21).chain([64, 65]).collect::<Vec<u8>>());
+        assert_eq!(numbers(FrameKind::is_of_voters), [2, 3, 4, 5, 6, 7, 12, 16, 17, 18, 21]);
         assert_eq!(numbers(|kind| !kind.is_of_shard()), [1, 19, 20, 64, 65]);
     }
 
