@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use skep_config::ControlConfig;
 use skep_protocol::attempt::{Outcome, Target, Work};
+use skep_protocol::ballot::BallotKey;
 use skep_protocol::entry::{Charter, Request};
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::Build;
@@ -177,7 +178,7 @@ async fn start(
         shards: Vec::new(),
     };
     let clocks = Clocks::default();
-    let node = identity.node();
+    let (node, key) = (identity.node(), Arc::new(BallotKey::from_seed(&identity.seed())));
     let setup = Setup {
         identity,
         hello,
@@ -188,11 +189,11 @@ async fn start(
         threads: threads.clone(),
         class_of: rpc::class_of,
     };
-    let peers = ControlPlane::peers(&setup);
-    let incarnation = store.incarnation();
+    let (peers, incarnation) = (ControlPlane::peers(&setup), store.incarnation());
     let site = Site {
         node,
         incarnation,
+        key,
         build,
         config: Arc::new(config),
         store,

@@ -17,7 +17,7 @@ use skep_protocol::time::LogInstant;
 use super::Line;
 
 /// Every kind of frame.
-pub const KINDS: [FrameKind; 22] = [
+pub const KINDS: [FrameKind; 23] = [
     FrameKind::Hello,
     FrameKind::Append,
     FrameKind::Vote,
@@ -38,12 +38,13 @@ pub const KINDS: [FrameKind; 22] = [
     FrameKind::SnapshotInstall,
     FrameKind::Twin,
     FrameKind::Lineages,
+    FrameKind::Proof,
     FrameKind::Reply,
     FrameKind::Refused,
 ];
 
 /// Those that are a group's own.
-pub const OF_VOTERS: [FrameKind; 10] = [
+pub const OF_VOTERS: [FrameKind; 11] = [
     FrameKind::Append,
     FrameKind::Vote,
     FrameKind::PreVote,
@@ -54,6 +55,7 @@ pub const OF_VOTERS: [FrameKind; 10] = [
     FrameKind::Clock,
     FrameKind::Beat,
     FrameKind::Forgot,
+    FrameKind::Proof,
 ];
 
 /// Attachments that it guesses: a young shard has given few.
@@ -148,7 +150,8 @@ impl Line {
             | FrameKind::TransferLeader
             | FrameKind::Clock
             | FrameKind::Beat
-            | FrameKind::Forgot => self.raft(kind, LOTS),
+            | FrameKind::Forgot
+            | FrameKind::Proof => self.raft(kind, LOTS),
             FrameKind::SnapshotHead | FrameKind::SnapshotChunk | FrameKind::SnapshotInstall => self.snapshot(),
             FrameKind::Propose | FrameKind::End => detach(agent),
             FrameKind::Query => Query::Changes { from: 0, skip: 0 }.encode().unwrap_or_default(),
