@@ -58,6 +58,11 @@ pub const OF_VOTERS: [FrameKind; 11] = [
     FrameKind::Proof,
 ];
 
+/// What is behind the vote of whoever asks for votes: it has no entries, and is not to be refused for a lease.
+const ASKED: [u8; 2] = [0, 1];
+/// Behind that, of which shard and by which voters it is to be elected: of none, and by some.
+const CANDIDACY: [u8; 33] = [0; 33];
+
 /// Attachments that it guesses: a young shard has given few.
 const GUESSED: u64 = 64;
 /// As much of anything as there can be.
@@ -126,9 +131,12 @@ impl Line {
         body.push(1);
         body.extend_from_slice(match kind {
             FrameKind::Append => &[0, 0, 0],
-            FrameKind::Vote | FrameKind::PreVote => &[0, 1],
+            FrameKind::Vote | FrameKind::PreVote => &ASKED,
             _ => &[],
         });
+        if kind == FrameKind::Vote {
+            body.extend_from_slice(&CANDIDACY);
+        }
         body
     }
 
