@@ -1,11 +1,12 @@
 //! Votes that are signed, and what a leader shows of them.
 //!
-//! A voter that votes for a candidate signs a [`Ballot`]: its node's key says that, under which incarnation, it voted for this
-//! candidate in this term of this shard. A leader has a quorum of them, or was not elected. Its [`LeaderProof`] is that quorum. Whoever
-//! knows who votes needs to believe nobody to see that it holds.
+//! A voter that votes for a candidate signs a [`Ballot`]: its node's key says that, under which incarnation, it voted
+//! for this candidate in this term of this shard. A leader has a quorum of them, or was not elected. Its
+//! [`LeaderProof`] is that quorum. Whoever knows who votes needs to believe nobody to see that it holds.
 //!
-//! A ballot names the voters by whose quorum the candidate is to be elected, as the candidate says: its log may be ahead of the
-//! voter's. So which voters these are is judged by whoever verifies the proof, by the [`Knowledge`] that it has.
+//! A ballot names the voters by whose quorum the candidate is to be elected, as the candidate says: its log may be
+//! ahead of the voter's. So which voters these are is judged by whoever verifies the proof, by the [`Knowledge`] that
+//! it has.
 
 use std::collections::BTreeSet;
 
@@ -117,7 +118,8 @@ impl From<VoterSet> for Vec<Vec<Voter>> {
 pub struct Election {
     /// The shard.
     pub shard: ShardId,
-    /// Its genesis; none if the candidate has not applied the shard's first entry, and nobody who made the shard is a member.
+    /// Its genesis; none if the candidate has not applied the shard's first entry, and nobody who made the shard is a
+    /// member.
     pub genesis: Option<Genesis>,
     /// The term.
     pub term: u64,
@@ -223,7 +225,8 @@ pub struct Knowledge {
     pub shard: ShardId,
     /// How it came about, if that is known.
     pub lineage: Option<Lineage>,
-    /// Who votes by the memberships that are known: the last one, and the last one that is committed. None before the first.
+    /// Who votes by the memberships that are known: the last one, and the last one that is committed. None before the
+    /// first.
     pub sets: Vec<VoterSet>,
     /// Nodes that are believed to vote beside those.
     pub believed: BTreeSet<NodeId>,
@@ -262,9 +265,9 @@ pub enum Unproven {
     },
     /// Voters that nobody knows elect nobody.
     #[error(
-        "the proof of leadership is by voters that this node does not know, and has votes of {found} known nodes, where {needed} \
-         are needed; set voter = true in the [[peers]] of those who vote, or move the data directory of this node away, start it, \
-         and run 'skep shard add-voter' with its id"
+        "the proof of leadership is by voters that this node does not know, and has votes of {found} known nodes, where \
+         {needed} are needed; set voter = true in the [[peers]] of those who vote, or move the data directory of this \
+         node away, start it, and run 'skep shard add-voter' with its id"
     )]
     UnknownVoters {
         /// Nodes that voted and are known to vote, or to have voted.
@@ -310,8 +313,8 @@ impl LeaderProof {
         self.0.ballots.iter().filter_map(|ballot| self.0.voters.voter(ballot.voter)).map(|voter| voter.node).collect()
     }
 
-    /// Whether it shows that its candidate was elected, for whoever has this knowledge. Signatures are verified last, so that nobody
-    /// has more of them verified than a quorum can have.
+    /// Whether it shows that its candidate was elected, for whoever has this knowledge. Signatures are verified last,
+    /// so that nobody has more of them verified than a quorum can have.
     ///
     /// # Errors
     /// [`Unproven`].
@@ -357,8 +360,9 @@ impl LeaderProof {
         Ok(())
     }
 
-    /// Whether those are the voters. A node that was away may have missed a change of them: then two nodes that it knows have to have
-    /// voted, so that none of them says alone who votes. A node that knows no voters yet takes those of the first leader.
+    /// Whether those are the voters. A node that was away may have missed a change of them: then two nodes that it
+    /// knows have to have voted, so that none of them says alone who votes. A node that knows no voters yet takes those
+    /// of the first leader.
     fn check_voters(&self, known: &Knowledge) -> Result<(), Unproven> {
         let is_known = |group: &Vec<Voter>| known.sets.iter().any(|set| set.0.contains(group));
         if known.sets.is_empty() || self.0.voters.0.iter().all(is_known) {

@@ -1,9 +1,9 @@
-//! Elections of one group, as they are shown: the signed votes that this node gives, those that it collects as a candidate, and who
-//! has shown to it that a quorum elected it.
+//! Elections of one group, as they are shown: the signed votes that this node gives, those that it collects as a
+//! candidate, and who has shown to it that a quorum elected it.
 //!
-//! A voter that answers with a vote signs it. A candidate takes a vote for granted only with the signature: so whoever openraft says
-//! was elected can prove it. A node follows nobody whose proof it has not seen. What it has followed it knows by its own vote, which
-//! is written down as that of a leader only then: also after a restart.
+//! A voter that answers with a vote signs it. A candidate takes a vote for granted only with the signature: so whoever
+//! openraft says was elected can prove it. A node follows nobody whose proof it has not seen. What it has followed it
+//! knows by its own vote, which is written down as that of a leader only then: also after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -125,8 +125,8 @@ impl Elections {
         Some(Campaign { election, voters, ballots: [(local, key.vote(&election, local))].into() })
     }
 
-    /// What a candidate says with this vote of its own, once it is known by which voters it is to be elected: openraft tells of its
-    /// vote only when that is written. None if the group has ended.
+    /// What a candidate says with this vote of its own, once it is known by which voters it is to be elected: openraft
+    /// tells of its vote only when that is written. None if the group has ended.
     pub(super) async fn stand(&self, vote: &Vote) -> Option<Candidacy> {
         let sources = self.0.sources.get()?;
         let (term, _) = leader_of(vote);
@@ -162,8 +162,8 @@ impl Elections {
         true
     }
 
-    /// The proof that this node leads by this vote, for a member to which this run of its process was not shown it yet. It counts as
-    /// shown from now on.
+    /// The proof that this node leads by this vote, for a member to which this run of its process was not shown it yet.
+    /// It counts as shown from now on.
     pub(super) fn to_show(&self, vote: &Vote, target: RaftId, process: u64) -> Option<Vec<u8>> {
         let (term, leader) = leader_of(vote);
         if leader != self.0.local || !vote.committed {
@@ -191,8 +191,9 @@ impl Elections {
         self.own().shown.remove(&target);
     }
 
-    /// Signs that this node has voted for a candidate. What the candidate says of the shard and its voters is not judged here: its log
-    /// may be ahead. The ballot is good for this member, this candidate, and a shard of this number.
+    /// Signs that this node has voted for a candidate. What the candidate says of the shard and its voters is not
+    /// judged here: its log may be ahead. The ballot is good for this member, this candidate, and a shard of this
+    /// number.
     pub(crate) fn grant(&self, vote: &Vote, candidacy: Candidacy) -> Ballot {
         let (term, candidate) = leader_of(vote);
         let Candidacy { genesis, voters } = candidacy;

@@ -80,8 +80,8 @@ impl Network {
         Connection { network, class, target, node: member.node, sends_again: false, pauses, named: None }
     }
 
-    /// Shows a member that this node was elected, if it was not shown to it yet. It is not waited for: the member lets what comes with
-    /// it wait.
+    /// Shows a member that this node was elected, if it was not shown to it yet. The answer is not waited for: the
+    /// member lets what comes with the proof wait.
     fn show(&self, node: NodeId, target: RaftId, vote: &Vote) {
         let Some(peer) = self.peers.connected(node) else { return };
         let Some(proof) = self.elections.to_show(vote, target, peer.hello.process) else { return };
@@ -101,7 +101,8 @@ impl Network {
     }
 }
 
-/// What another one's vote says at the most. That somebody was elected is taken from nobody but the leader, who shows it.
+/// What another node's vote says at the most. That somebody was elected is taken from nobody but the leader, who shows
+/// it.
 fn as_said(own: &Vote, answered: Vote) -> Vote {
     if answered == *own { answered } else { Vote { committed: false, ..answered } }
 }

@@ -78,8 +78,8 @@ impl Shard {
         Err(format!("term {term} cannot have come about after {seen}"))
     }
 
-    /// Whether a vote is a candidate's own. openraft takes the vote of a request over as it is: one that says that it is a leader's would
-    /// make a leader of whoever asks.
+    /// Whether a vote is a candidate's own. openraft takes the vote of a request over as it is: one that says that it is a
+    /// leader's would make a leader of the candidate.
     pub(super) fn check_candidate(&self, who: Who, vote: &Vote) -> Result<(), String> {
         if vote.committed {
             return Err("nobody asks for votes by which it was elected already".to_owned());

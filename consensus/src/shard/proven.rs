@@ -1,8 +1,9 @@
 //! Who was elected: what a leader sends is taken once it has shown that a quorum voted for it.
 //!
-//! A voter whose key was stolen can say that it leads in any term. So its word is not taken for it: not by who follows, whose vote
-//! would be written down, and not by who hands a lead over. What was taken once is in this node's own vote, as that of a leader:
-//! openraft writes that down for nothing else that others say (see `raft/network.rs` of answers, and [`Shard::vote`] of candidates).
+//! A voter whose key was stolen can say that it leads in any term. So its word is not taken for it: not by who follows,
+//! whose vote would be written down, and not by who hands a lead over. What was taken once is in this node's own vote,
+//! as that of a leader: openraft writes that down for nothing else that others say (see `raft/network.rs` of answers,
+//! and [`Shard::vote`] of candidates).
 
 use std::collections::BTreeSet;
 
@@ -27,7 +28,8 @@ impl Shard {
         vote.committed && (own == *vote || self.promised() == Some(*vote))
     }
 
-    /// Takes note of the proof that its sender was elected. `believes`: whether a node is known to vote, by others than this replica.
+    /// Takes note of the proof that its sender was elected. `believes`: whether a node is known to vote, by others than
+    /// this replica.
     ///
     /// # Errors
     /// Why it is no proof, as text.
@@ -66,7 +68,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether whoever says that it leads by this vote has shown that it was elected, or leads no more: that one is told so.
+    /// Whether whoever says that it leads by this vote has shown that it was elected, or leads no more: that one is
+    /// told so.
     ///
     /// # Errors
     /// That it has not, as text.

@@ -180,7 +180,8 @@ async fn show(from: &Process, to: &Process, proof: &LeaderProof) -> Result<(), S
     say_bytes(from, to, FrameKind::Proof, SHARD, &addressed(from, to, &proof.encode().unwrap())).await
 }
 
-/// A voter whose key was stolen, and for which all have voted: what cannot have come about is not written down, also if it says so.
+/// A voter whose key was stolen, and for which all have voted: what cannot have come about is not written down, also if
+/// it says so.
 async fn speak_as_a_voter(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
     let (mut nodes, ids) = three_marked(3, &watch).await;
