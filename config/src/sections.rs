@@ -338,12 +338,7 @@ fn control(raw: &RawConfig, peers: Vec<PeerConfig>, node: NodeConfig) -> Result<
             .map_err(|e| invalid("control.policy", e))?,
         peers,
         node,
-        store: StoreConfig {
-            low_water_bytes: required("store.low_water_bytes", raw.store.low_water_bytes.as_ref())?,
-            segment_bytes: required("store.segment_bytes", raw.store.segment_bytes.as_ref())?,
-            history_days: required("store.history_days", raw.store.history_days.as_ref())?,
-            history_bytes: required("store.history_bytes", raw.store.history_bytes.as_ref())?,
-        },
+        store: store(raw)?,
     };
     let in_order = [
         ("silence_ms_min", config.heartbeat_ms.saturating_mul(FRAMES_PER_SILENCE), config.silence_ms_min),
@@ -357,18 +352,28 @@ fn control(raw: &RawConfig, peers: Vec<PeerConfig>, node: NodeConfig) -> Result<
             ));
         }
     }
-    if config.store.low_water_bytes == 0 {
+    Ok(config)
+}
+
+fn store(raw: &RawConfig) -> Result<StoreConfig, Invalid> {
+    let config = StoreConfig {
+        low_water_bytes: required("store.low_water_bytes", raw.store.low_water_bytes.as_ref())?,
+        segment_bytes: required("store.segment_bytes", raw.store.segment_bytes.as_ref())?,
+        history_days: required("store.history_days", raw.store.history_days.as_ref())?,
+        history_bytes: required("store.history_bytes", raw.store.history_bytes.as_ref())?,
+    };
+    if config.low_water_bytes == 0 {
         let why = "it is zero; give the free space, in bytes, below which new work is refused: without any, work is taken \
                    until the disk is full";
         return Err(invalid("store.low_water_bytes", why));
     }
-    if !(4 * 1024 * 1024..=1024 * 1024 * 1024).contains(&config.store.segment_bytes) {
+    if !(4 * 1024 * 1024..=1024 * 1024 * 1024).contains(&config.segment_bytes) {
         return Err(invalid("store.segment_bytes", "give 4 MiB to 1 GiB"));
     }
-    if !(1..=limits::HISTORY_DAYS_MAX).contains(&config.store.history_days) {
+    if !(1..=limits::HISTORY_DAYS_MAX).contains(&config.history_days) {
         return Err(invalid("store.history_days", format!("give 1 to {} days", limits::HISTORY_DAYS_MAX)));
     }
-    if config.store.history_bytes < limits::HISTORY_BYTES_MIN {
+    if config.history_bytes < limits::HISTORY_BYTES_MIN {
         return Err(invalid("store.history_bytes", format!("give {} bytes or more", limits::HISTORY_BYTES_MIN)));
     }
     Ok(config)

@@ -20,7 +20,7 @@ struct Waiting {
 }
 
 /// Somebody that waits for a command, until it is dropped.
-pub(crate) struct Waiter {
+pub(crate) struct EndWaiter {
     ends: Ends,
     command: CommandId,
     notify: Arc<Notify>,
@@ -32,14 +32,14 @@ impl Ends {
     }
 
     /// One more waits for a command; none if too many wait.
-    pub(crate) fn wait_for(&self, command: CommandId) -> Option<Waiter> {
+    pub(crate) fn wait_for(&self, command: CommandId) -> Option<EndWaiter> {
         let mut waiting = self.lock();
         if waiting.values().map(|known| known.waiters).sum::<usize>() >= limits::COMMAND_WAITS_MAX {
             return None;
         }
         let known = waiting.entry(command).or_default();
         known.waiters += 1;
-        Some(Waiter { ends: self.clone(), command, notify: Arc::clone(&known.notify) })
+        Some(EndWaiter { ends: self.clone(), command, notify: Arc::clone(&known.notify) })
     }
 
     /// Those commands that somebody waits for and of which the last delivery ended with these changes.
@@ -64,14 +64,14 @@ impl Ends {
     }
 }
 
-impl Waiter {
+impl EndWaiter {
     /// The next time that the command ends. Begun before the state is looked at, nothing is missed.
     pub(crate) fn next(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }
 }
 
-impl Drop for Waiter {
+impl Drop for EndWaiter {
     fn drop(&mut self) {
         let mut waiting = self.ends.lock();
         let Some(known) = waiting.get_mut(&self.command) else { return };
@@ -110,7 +110,7 @@ mod tests {
     fn an_end_wakes_those_who_wait_for_it_and_nobody_else() {
         let (ends, state) = (Ends::default(), FleetState::new(FleetLimits::default()));
         let waiters = [1, 1, 2].map(|n| ends.wait_for(id(n)).unwrap());
-        let next = waiters.each_ref().map(Waiter::next);
+        let next = waiters.each_ref().map(EndWaiter::next);
         let ended = ends.of(&[end(1), end(3)], &state);
         assert_eq!(ended, [id(1)].into(), "nobody waits for the other");
         ends.tell(&ended);
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn one_more_than_may_wait_is_answered_at_once_until_another_leaves() {
         let ends = Ends::default();
-        let mut waiters: Vec<Waiter> =
+        let mut waiters: Vec<EndWaiter> =
             (0..limits::COMMAND_WAITS_MAX).map(|n| ends.wait_for(id((n % 7) as u8)).unwrap()).collect();
         assert!(ends.wait_for(id(1)).is_none());
         waiters.pop();

@@ -28,7 +28,7 @@ const ANSWERS_PER_WINDOW: u32 = 4;
 /// with as long a rest after each as it took. Whatever was fetched stays, so that it goes on where it was cut off. What no
 /// voter has is lost. The shards of a node take `turns`.
 pub(crate) async fn fill_history(shard: Shard, turns: Arc<Semaphore>) {
-    let history = shard.site().store.history().clone();
+    let history = shard.parts().store.history().clone();
     let mut progress = history.progress(shard.id());
     let mut window = WINDOW_FIRST;
     loop {
@@ -48,13 +48,13 @@ pub(crate) async fn fill_history(shard: Shard, turns: Arc<Semaphore>) {
     }
 }
 
-/// A place in the history: an index, and how many changes of that entry are before it.
-type Place = (u64, u32);
+/// A point of the history: an index, and how many changes of that entry are before it.
+type HistoryPoint = (u64, u32);
 
 /// What the voters have of a gap.
 enum Found {
-    /// Changes from a place on, and what is not covered by them.
-    Changes(Vec<ChangeSet>, Place),
+    /// Changes from a point on, and what is not covered by them.
+    Changes(Vec<ChangeSet>, HistoryPoint),
     /// No voter has these entries.
     Nobody(Range<u64>),
     /// Not all voters say.
@@ -63,8 +63,8 @@ enum Found {
 
 /// Fills the end of a gap; false if it is of no use to go on at once.
 async fn fill_latest(shard: &Shard, gap: &Range<u64>, window: &mut u64) -> bool {
-    let (site, id) = (shard.site(), shard.id());
-    let history = site.store.history();
+    let (parts, id) = (shard.parts(), shard.id());
+    let history = parts.store.history();
     if history.is_failing() {
         return false;
     }
@@ -76,7 +76,7 @@ async fn fill_latest(shard: &Shard, gap: &Range<u64>, window: &mut u64) -> bool 
     if own == OwnLog::Filled {
         return true;
     }
-    let mut at: Place = (gap.end.saturating_sub(*window).max(gap.start), 0);
+    let mut at: HistoryPoint = (gap.end.saturating_sub(*window).max(gap.start), 0);
     let mut answers = 0;
     while at.0 < gap.end {
         let begun = Instant::now();
@@ -88,7 +88,7 @@ async fn fill_latest(shard: &Shard, gap: &Range<u64>, window: &mut u64) -> bool 
                 let filling = history.clone();
                 let fill = move || filling.fill(id, at.1, &sets, covers);
                 // Its disk may be full: not again at once.
-                if !site.threads.offload(Errand::Files, fill).await.unwrap_or(false) {
+                if !parts.threads.offload(Errand::Files, fill).await.unwrap_or(false) {
                     return false;
                 }
                 tokio::time::sleep(rest(begun.elapsed(), bytes)).await;
@@ -134,15 +134,15 @@ enum OwnLog {
 
 /// Works out from the log what entries of a gap did that can be applied again: nobody has to be asked for those.
 async fn from_own_log(shard: &Shard, gap: &Range<u64>) -> OwnLog {
-    let (site, id) = (shard.site(), shard.id());
-    let Some(held) = held(gap, site.store.history().base(id)) else { return OwnLog::Older };
+    let (parts, id) = (shard.parts(), shard.id());
+    let Some(held) = held(gap, parts.store.history().base(id)) else { return OwnLog::Older };
     let from = OwnLog::From(held.start);
     if shard.unfit().is_some() {
         return from;
     }
-    let (store, build) = (site.store.clone(), site.build);
+    let (store, build) = (parts.store.clone(), parts.build);
     let fill = move || fill_from_log(&store, id, &build, held);
-    match site.threads.offload(Errand::Snapshots, fill).await {
+    match parts.threads.offload(Errand::Snapshots, fill).await {
         Ok(Ok(true)) => OwnLog::Filled,
         Ok(Ok(false)) => OwnLog::Older,
         Ok(Err(error)) | Err(error) => {
@@ -167,19 +167,19 @@ fn lost(nobody: &Range<u64>, own: OwnLog) -> Range<u64> {
 
 /// Changes from a place in a gap on; the leader is asked first, and then every other voter, since one may lack what another
 /// has.
-async fn ask_voters(shard: &Shard, at: Place, gap: &Range<u64>) -> Found {
-    let site = shard.site();
+async fn ask_voters(shard: &Shard, at: HistoryPoint, gap: &Range<u64>) -> Found {
+    let parts = shard.parts();
     let leader = shard.view().borrow().leader;
     let mut voters: Vec<NodeId> = shard.voters().into_values().map(|member| member.node).collect();
     // Who does not vote does not know who might have it.
-    let mut everybody_says = voters.contains(&site.node);
-    voters.retain(|node| *node != site.node);
+    let mut everybody_says = voters.contains(&parts.node);
+    voters.retain(|node| *node != parts.node);
     voters.sort_by_key(|node| Some(*node) != leader);
     let mut lacking = gap.clone();
     for voter in voters {
         let query = Query::Changes { from: at.0, skip: at.1 };
-        let reply = match site.peers.connected(voter) {
-            Some(_) => site.query(voter, shard.id(), &query).await,
+        let reply = match parts.peers.connected(voter) {
+            Some(_) => parts.query(voter, shard.id(), &query).await,
             None => Err(QueryFailure::NoQuorum),
         };
         let Ok(QueryReply { answer: Answer::Changes { sets, next, skip, edge }, .. }) = reply else {

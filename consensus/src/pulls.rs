@@ -26,7 +26,7 @@ struct Waiting {
 }
 
 /// A pull that waits, until it is dropped.
-pub(crate) struct Waiter<'a> {
+pub(crate) struct PullWaiter<'a> {
     pulls: Pulls,
     key: u64,
     asked: &'a [PullFor],
@@ -43,7 +43,7 @@ impl Pulls {
     }
 
     /// One more waits; none if it would be too many.
-    pub(crate) fn wait_for<'a>(&self, pull: &'a Pull) -> Option<Waiter<'a>> {
+    pub(crate) fn wait_for<'a>(&self, pull: &'a Pull) -> Option<PullWaiter<'a>> {
         let asked = pull.agents.as_slice();
         let mut waiting = self.lock();
         let too_many = waiting.agents + weight(asked) > limits::PULLED_AGENTS_MAX;
@@ -57,7 +57,7 @@ impl Pulls {
         for asked in asked {
             waiting.by_agent.entry(asked.agent.clone()).or_default().insert(key);
         }
-        Some(Waiter { pulls: self.clone(), key, asked, notify })
+        Some(PullWaiter { pulls: self.clone(), key, asked, notify })
     }
 
     /// Wakes those that ask for an agent of whom an entry after this one changed something. To be called once the state can
@@ -84,14 +84,14 @@ impl Pulls {
     }
 }
 
-impl Waiter<'_> {
+impl PullWaiter<'_> {
     /// The next time that there may be something. Begun before the state is looked at, nothing is missed.
     pub(crate) fn next(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }
 }
 
-impl Drop for Waiter<'_> {
+impl Drop for PullWaiter<'_> {
     fn drop(&mut self) {
         let mut waiting = self.pulls.lock();
         waiting.pulls.remove(&self.key);
@@ -182,8 +182,8 @@ mod tests {
     }
 
     /// Which of those that wait something wakes.
-    fn woken(shard: &mut Shard, waiters: &[Waiter<'_>; 2], change: impl FnOnce(&mut Shard)) -> [bool; 2] {
-        let next = waiters.each_ref().map(Waiter::next);
+    fn woken(shard: &mut Shard, waiters: &[PullWaiter<'_>; 2], change: impl FnOnce(&mut Shard)) -> [bool; 2] {
+        let next = waiters.each_ref().map(PullWaiter::next);
         change(shard);
         next.map(|next| next.now_or_never().is_some())
     }
@@ -217,7 +217,7 @@ mod tests {
         let names: Vec<String> = (0..limits::AGENTS_PER_NODE_MAX).map(|n| format!("r{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let (full, one) = (pull(&names), pull(&["r1"]));
-        let mut waiters: Vec<Waiter<'_>> = std::iter::from_fn(|| pulls.wait_for(&full)).collect();
+        let mut waiters: Vec<PullWaiter<'_>> = std::iter::from_fn(|| pulls.wait_for(&full)).collect();
         assert_eq!(waiters.len(), limits::PULLED_AGENTS_MAX / limits::AGENTS_PER_NODE_MAX);
         waiters.extend(std::iter::from_fn(|| pulls.wait_for(&one)));
         assert!(pulls.wait_for(&one).is_none());

@@ -42,7 +42,7 @@ pub(crate) struct Memory {
 impl Memory {
     /// What the process before this one left.
     pub(crate) fn of(shards: &Shards, kept: &KnownVoters) -> Self {
-        let local = shards.site.node;
+        let local = shards.parts.node;
         let marked = shards.belief.marked.iter().copied();
         Self::with(local, marked.filter(|id| *id != local).collect(), kept)
     }
@@ -105,7 +105,7 @@ fn voters(shards: &Shards) -> BTreeSet<NodeId> {
 
 /// Looks once; whether anybody is thought to vote, beside those who are only marked.
 pub(crate) fn look(shards: &Shards, memory: &mut Memory) -> bool {
-    let peers = &shards.site.peers;
+    let peers = &shards.parts.peers;
     if memory.voted.iter().any(|id| peers.connected(*id).is_some()) {
         memory.met_at = Instant::now();
     }
@@ -121,12 +121,12 @@ pub(crate) fn look(shards: &Shards, memory: &mut Memory) -> bool {
 pub(crate) async fn follow(shards: Arc<Shards>, mut memory: Memory) {
     let mut taught = shards.taught.subscribe();
     let mut turned = Instant::now();
-    let patience = Duration::from_millis(shards.site.config.rpc_timeout_ms);
+    let patience = Duration::from_millis(shards.parts.config.rpc_timeout_ms);
     loop {
         // Peers that did not know either, when they connected, may have come to know something else.
-        if shards.site.peers.have(shards.lineages()) {
-            let peers = shards.site.peers.clone();
-            shards.site.threads.work().spawn(async move { peers.ask_all(patience).await });
+        if shards.parts.peers.have(shards.lineages()) {
+            let peers = shards.parts.peers.clone();
+            shards.parts.threads.work().spawn(async move { peers.ask_all(patience).await });
         }
         if turned.elapsed() >= TURN {
             (memory.turn, turned) = (memory.turn.wrapping_add(1), Instant::now());
@@ -165,8 +165,8 @@ pub(crate) async fn remember(shards: Arc<Shards>, mut kept: KnownVoters) {
             }
             continue;
         };
-        let (list, writing) = (shards.site.store.voter_list().clone(), next.clone());
-        let saved = shards.site.threads.offload(Errand::Files, move || list.save(&writing)).await;
+        let (list, writing) = (shards.parts.store.voter_list().clone(), next.clone());
+        let saved = shards.parts.threads.offload(Errand::Files, move || list.save(&writing)).await;
         match saved.flatten() {
             Ok(()) => (kept, told) = (next, false),
             Err(error) if !told => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_config::ControlConfig;
-use skep_protocol::attempt::{Outcome, Target, Work};
+use skep_protocol::attempt::{AttemptTarget, Outcome, Work};
 use skep_protocol::ballot::BallotKey;
 use skep_protocol::entry::{Charter, Request};
 use skep_protocol::fault::FaultReport;
@@ -31,7 +31,7 @@ use crate::net::{ControlPlane, PeerView, Setup};
 use crate::random::Chance;
 use crate::recover::clear_leftovers;
 use crate::settings::store_options;
-use crate::shard::{FromLeader, MembershipError, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site};
+use crate::shard::{FromLeader, MembershipError, NodeParts, STOP_PATIENCE, Shard, ShardStatus, ShardView};
 use crate::shards::Shards;
 use crate::threads::{Threads, control_runtime, work_runtime};
 use crate::{roles, rpc};
@@ -190,7 +190,7 @@ async fn start(
         class_of: rpc::class_of,
     };
     let (peers, incarnation) = (ControlPlane::peers(&setup), store.incarnation());
-    let site = Site {
+    let parts = NodeParts {
         node,
         incarnation,
         key,
@@ -203,18 +203,18 @@ async fn start(
         chance: Chance::default(),
         updates,
     };
-    let shards = Shards::new(site);
+    let shards = Shards::new(parts);
     warn_if_nobody_is_marked(&shards);
-    for shard in shards.site.store.shards() {
+    for shard in shards.parts.store.shards() {
         // Nothing listens yet, and no other shard waits for it.
-        let snapshots = shards.site.store.snapshots();
+        let snapshots = shards.parts.store.snapshots();
         once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
         shards.open(shard).await.map_err(StartError::Shard)?;
     }
-    let kept = shards.site.store.voter_list().load();
+    let kept = shards.parts.store.voter_list().load();
     let mut memory = roles::Memory::of(&shards, &kept);
     roles::look(&shards, &mut memory);
-    shards.site.peers.have(shards.lineages());
+    shards.parts.peers.have(shards.lineages());
     let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&shards))).map_err(StartError::Listen)?;
     threads.work().spawn(roles::follow(Arc::clone(&shards), memory));
     threads.work().spawn(roles::remember(Arc::clone(&shards), kept));
@@ -222,7 +222,9 @@ async fn start(
 }
 
 fn warn_if_nobody_is_marked(shards: &Shards) {
-    if shards.belief.marked.is_empty() && !shards.site.config.peers.is_empty() && shards.site.store.shards().is_empty()
+    if shards.belief.marked.is_empty()
+        && !shards.parts.config.peers.is_empty()
+        && shards.parts.store.shards().is_empty()
     {
         let advice = "set voter = true in the [[peers]] of those who vote, or are to";
         tracing::warn!(
@@ -235,17 +237,17 @@ fn warn_if_nobody_is_marked(shards: &Shards) {
 impl ConsensusHandle {
     /// Runs on the control plane's threads beside Raft's, and waits for the result, whoever stops waiting for it.
     async fn beside<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        self.shards.site.threads.work().spawn(work).await.ok()
+        self.shards.parts.threads.work().spawn(work).await.ok()
     }
 
     /// This node.
     pub fn node(&self) -> NodeId {
-        self.shards.site.node
+        self.shards.parts.node
     }
 
     /// The incarnation of its data directory.
     pub fn incarnation(&self) -> Incarnation {
-        self.shards.site.incarnation
+        self.shards.parts.incarnation
     }
 
     /// Where the control plane listens.
@@ -286,17 +288,17 @@ impl ConsensusHandle {
 
     /// Follows connects and disconnects of peers.
     pub fn peer_changes(&self) -> watch::Receiver<u64> {
-        self.shards.site.peers.changes()
+        self.shards.parts.peers.changes()
     }
 
     /// All peers as they are now.
     pub fn peers(&self) -> Vec<PeerView> {
-        self.shards.site.peers.views()
+        self.shards.parts.peers.views()
     }
 
     /// Speaks with none of these nodes from now on, and with all others again: for testnets.
     pub fn cut_off(&self, nodes: BTreeSet<NodeId>) {
-        self.shards.site.peers.cut_off(nodes);
+        self.shards.parts.peers.cut_off(nodes);
     }
 
     /// The log clock of a shard as this node knows it.
@@ -305,12 +307,12 @@ impl ConsensusHandle {
     }
 
     /// Tries a piece of work that is for the leader of a shard: at this node, or at another one that is thought to lead.
-    pub async fn attempt(&self, shard: ShardId, target: Target, work: Work) -> Outcome {
+    pub async fn attempt(&self, shard: ShardId, target: AttemptTarget, work: Work) -> Outcome {
         rpc::attempt(&self.shards, shard, target, work).await
     }
 
     /// Tries requests that travel together; what became of each, in their order.
-    pub async fn propose(&self, shard: ShardId, target: Target, requests: Vec<Request>) -> Vec<ProposeOutcome> {
+    pub async fn propose(&self, shard: ShardId, target: AttemptTarget, requests: Vec<Request>) -> Vec<ProposeOutcome> {
         rpc::propose(&self.shards, shard, target, requests).await
     }
 
@@ -325,7 +327,7 @@ impl ConsensusHandle {
 
     /// Follows the first index whose changes cannot be read here yet.
     pub fn history_progress(&self, shard: ShardId) -> watch::Receiver<u64> {
-        self.shards.site.store.history().progress(shard)
+        self.shards.parts.store.history().progress(shard)
     }
 
     /// A shard as this node sees it.
@@ -337,7 +339,7 @@ impl ConsensusHandle {
 
     /// What is wrong with this node or its peers, whatever the shard.
     pub fn faults(&self) -> Vec<FaultReport> {
-        let peers = &self.shards.site.peers;
+        let peers = &self.shards.parts.peers;
         peers.shared_identities().into_iter().chain(peers.strays()).collect()
     }
 
@@ -353,11 +355,11 @@ impl ConsensusHandle {
         first: Option<SignedFirst>,
     ) -> Result<(), MembershipError> {
         let shards = Arc::clone(&self.shards);
-        let place = Place { site: shards.site.config.node.site.clone(), shard, genesis };
+        let place = Place { site: shards.parts.config.node.site.clone(), shard, genesis };
         let charter = Charter { place, first };
         let init = async move {
             shards.check_unheard(shard)?;
-            shards.site.peers.reach(&voters).await;
+            shards.parts.peers.reach(&voters).await;
             let shard = shards.open(shard).await.map_err(MembershipError::Raft)?;
             shard.initialize(&voters, charter).await
         };
@@ -380,7 +382,7 @@ impl ConsensusHandle {
     pub async fn add_voter(&self, shard: ShardId, node: NodeId) -> Result<(), MembershipError> {
         let (shards, shard) = (Arc::clone(&self.shards), self.member_of(shard)?);
         let add = async move {
-            shards.site.peers.reach(&[node]).await;
+            shards.parts.peers.reach(&[node]).await;
             shard.add_voter(node).await
         };
         self.beside(add).await.unwrap_or_else(stopped)

@@ -11,11 +11,11 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::belief::Belief;
 use crate::history_fill::fill_history;
-use crate::shard::{MembershipError, Shard, Site};
+use crate::shard::{MembershipError, NodeParts, Shard};
 
 /// Everything of a node's control plane but its endpoint.
 pub(crate) struct Shards {
-    pub(crate) site: Site,
+    pub(crate) parts: NodeParts,
     open: Mutex<BTreeMap<ShardId, Shard>>,
     /// Counts shards that were opened, for those who follow them.
     pub(crate) opened: watch::Sender<usize>,
@@ -40,10 +40,10 @@ pub(crate) struct Learned {
 }
 
 impl Shards {
-    pub(crate) fn new(site: Site) -> Arc<Self> {
-        let belief = Belief::new(site.config.marked_voters());
+    pub(crate) fn new(parts: NodeParts) -> Arc<Self> {
+        let belief = Belief::new(parts.config.marked_voters());
         Arc::new(Self {
-            site,
+            parts,
             belief,
             open: Mutex::default(),
             opened: watch::channel(0).0,
@@ -101,12 +101,12 @@ impl Shards {
 
     /// What this node has learned of a shard of which it has no replica.
     pub(crate) fn hearsay(&self, id: ShardId) -> LeaderHint {
-        self.learned_of(id).map(|known| known.hint).unwrap_or_default().elsewhere(self.site.node)
+        self.learned_of(id).map(|known| known.hint).unwrap_or_default().elsewhere(self.parts.node)
     }
 
     /// Refuses to make a shard of which this node has heard that it has voters elsewhere: there would be two under one number.
     pub(crate) fn check_unheard(&self, id: ShardId) -> Result<(), MembershipError> {
-        let local = self.site.node;
+        let local = self.parts.node;
         if self.shard(id).is_some_and(|shard| shard.is_member(local)) {
             return Ok(());
         }
@@ -134,11 +134,11 @@ impl Shards {
             return Err(format!("this node takes part in {count} shards already"));
         }
         // What openraft spawns stays on the thread of whoever opens the group.
-        let opening = Box::pin(Shard::open(id, self.site.clone()));
-        let shard = self.site.threads.on_control(opening).await.map_err(|e| e.to_string())??;
+        let opening = Box::pin(Shard::open(id, self.parts.clone()));
+        let shard = self.parts.threads.on_control(opening).await.map_err(|e| e.to_string())??;
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, shard.clone());
         self.opened.send_modify(|opened| *opened += 1);
-        self.site.threads.work().spawn(fill_history(shard.clone(), Arc::clone(&self.filling)));
+        self.parts.threads.work().spawn(fill_history(shard.clone(), Arc::clone(&self.filling)));
         Ok(shard)
     }
 

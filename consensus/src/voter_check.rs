@@ -78,14 +78,14 @@ impl Shards {
         }
         self.belief.asks(id);
         let shards = Arc::clone(self);
-        self.site.threads.work().spawn(async move {
-            let present: Vec<NodeId> = shards.site.peers.present().into_iter().map(|(node, _)| node).collect();
+        self.parts.threads.work().spawn(async move {
+            let present: Vec<NodeId> = shards.parts.peers.present().into_iter().map(|(node, _)| node).collect();
             let believed = present.into_iter().filter(|node| *node != doubted && shards.believes(*node, id));
             // Those who were only named themselves come last.
             let mut asked: Vec<NodeId> = believed.collect();
             asked.sort_by_key(|node| !shards.knows_voter(*node, id));
             for node in asked {
-                let answer = shards.site.query(node, id, &Query::Counts).await;
+                let answer = shards.parts.query(node, id, &Query::Counts).await;
                 // One that leads does not say who votes: what it sends as a leader does.
                 if let Err(QueryFailure::NotLeader(hint) | QueryFailure::NoReplica(hint)) = answer
                     && shards.belief.note(id, doubted, hint)

@@ -2,7 +2,8 @@
 //!
 //! [`main`] is the whole program; the binary calls nothing else, and tests call [`main_of`]. `run` runs a node
 //! until it is told to stop, `node` binds, spawns and drains its parts, `driver` is the one place where consensus,
-//! engine, mesh and API meet, and `cli` has one file or folder per noun.
+//! engine, mesh and API meet once they run, and `cli` has one file or folder per noun. `checks` has those who check a run
+//! see what consensus and mesh do.
 
 mod checks;
 mod cli;
@@ -12,6 +13,5 @@ mod node;
 mod private;
 mod run;
 mod token;
-mod views;
 
 pub use cli::{main, main_of};

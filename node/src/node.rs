@@ -8,7 +8,7 @@ use skep_consensus::{Consensus, FromLeader, Identity, IdentityError, StartError}
 use skep_mesh::{Mesh, MeshError};
 use skep_protocol::fleet::Build;
 use skep_protocol::journal::JournalReport;
-use skep_protocol::places::Places;
+use skep_protocol::node_dir::NodeDir;
 use skep_store::{JournalError, Journals, StoreOptions};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -48,16 +48,16 @@ pub(crate) enum NodeError {
     Driver(#[from] JoinError),
 }
 
-/// A node that has its directory and its control plane to itself, and that no caller reaches yet.
+/// A node that holds its directory and control port; mesh, API and driver do not run yet.
 pub(crate) struct Node {
     identity: Identity,
     config: Config,
-    places: Places,
+    node_dir: NodeDir,
     /// Files and sockets that the process may have open.
     descriptors: u64,
     journals: (Journals, mpsc::Receiver<JournalReport>),
     consensus: Consensus,
-    said: mpsc::Receiver<FromLeader>,
+    from_leaders: mpsc::Receiver<FromLeader>,
 }
 
 /// A node that serves.
@@ -84,14 +84,15 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError`] says what is in the way.
-    pub(crate) fn bind(config: Config, places: &Places, build: Build) -> Result<Self, NodeError> {
+    pub(crate) fn bind(config: Config, node_dir: &NodeDir, build: Build) -> Result<Self, NodeError> {
         let descriptors = descriptors::raise();
-        let identity = Identity::load(&places.key())?;
+        let identity = Identity::load(&node_dir.key())?;
         tracing::info!(node = %identity.node(), name = %config.node.name, site = %config.node.site, "starting");
         // What may keep the node from starting comes before anybody hears of it.
-        let journals = Journals::open(&places.journals(), rand::random(), StoreOptions::default().on_fatal)?;
-        let (consensus, said) = Consensus::start(identity.clone(), config.control.clone(), &places.data(), build)?;
-        Ok(Self { identity, config, places: places.clone(), descriptors, journals, consensus, said })
+        let journals = Journals::open(&node_dir.journals(), rand::random(), StoreOptions::default().on_fatal)?;
+        let (consensus, from_leaders) =
+            Consensus::start(identity.clone(), config.control.clone(), &node_dir.data(), build)?;
+        Ok(Self { identity, config, node_dir: node_dir.clone(), descriptors, journals, consensus, from_leaders })
     }
 
     /// Starts the mesh, the API and the driver on a runtime.
@@ -99,9 +100,9 @@ impl Node {
     /// # Errors
     /// [`NodeError`] says what is in the way; what was started has ended then.
     pub(crate) fn spawn(self, runtime: Runtime) -> Result<Running, NodeError> {
-        let Self { identity, config, places, descriptors, journals, consensus, said } = self;
-        let control = (&consensus, said);
-        match runtime.block_on(start((&identity, config, &places, descriptors), control, journals)) {
+        let Self { identity, config, node_dir, descriptors, journals, consensus, from_leaders } = self;
+        let control = (&consensus, from_leaders);
+        match runtime.block_on(start((&identity, config, &node_dir, descriptors), control, journals)) {
             Ok(parts) => Ok(Running { runtime, consensus, parts }),
             Err(error) => {
                 end(runtime, consensus);
@@ -128,7 +129,7 @@ impl Running {
         });
     }
 
-    /// Refuses new calls, answers those under way, and then stops the parts below them.
+    /// Refuses new calls, answers those under way, and then stops the driver, the mesh and the control plane.
     ///
     /// # Errors
     /// [`NodeError::Driver`] if the driver had failed. Everything has ended all the same.
@@ -149,21 +150,21 @@ impl Running {
 }
 
 async fn start(
-    (identity, config, places, descriptors): (&Identity, Config, &Places, u64),
-    (consensus, said): (&Consensus, mpsc::Receiver<FromLeader>),
+    (identity, config, node_dir, descriptors): (&Identity, Config, &NodeDir, u64),
+    (consensus, from_leaders): (&Consensus, mpsc::Receiver<FromLeader>),
     journals: (Journals, mpsc::Receiver<JournalReport>),
 ) -> Result<Parts, NodeError> {
-    let (mesh, received) = Mesh::start(*identity.seed(), &config.mesh, Some(&places.mesh()))?;
+    let (mesh, received) = Mesh::start(*identity.seed(), &config.mesh, Some(&node_dir.mesh()))?;
     let (calls, calls_in) = Calls::channel();
-    let token = config.api.listen.map(|_| token(&places.token())).transpose()?;
-    let (socket, connections) = (places.socket(), descriptors::for_callers(descriptors));
+    let token = config.api.listen.map(|_| token(&node_dir.token())).transpose()?;
+    let (socket, connections) = (node_dir.socket(), descriptors::for_callers(descriptors));
     let api = Api::start(&config.api, &socket, token, calls.clone(), connections).await?;
     let control = consensus.handle().address().map(|address| address.to_string()).unwrap_or_default();
     let tcp = api.address().map_or("off".to_owned(), |address| address.to_string());
     tracing::info!(socket = %socket.display(), %tcp, %control, "serving");
-    checks::start(&config.checks, &places.dir, &consensus.handle(), &mesh.handle());
+    checks::start(&config.checks, &node_dir.dir, &consensus.handle(), &mesh.handle());
     let (driver, ready) =
-        Driver::new(config, (consensus.handle(), said), (mesh.handle(), received), (calls, calls_in), journals);
+        Driver::new(config, (consensus.handle(), from_leaders), (mesh.handle(), received), (calls, calls_in), journals);
     let (stop, stopped) = oneshot::channel();
     let driving = tokio::spawn(driver.run(stopped));
     Ok(Parts { api, mesh, driving, stop, ready })

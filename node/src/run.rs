@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use skep_config::Config;
 use skep_protocol::fleet::Build;
-use skep_protocol::places::Places;
+use skep_protocol::node_dir::NodeDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -34,12 +34,12 @@ pub(crate) enum RunError {
 ///
 /// # Errors
 /// [`RunError`] says why it did not start, or what failed.
-pub(crate) fn run(config: Config, places: &Places, while_stdin: bool, build: Build) -> Result<(), RunError> {
+pub(crate) fn run(config: Config, node_dir: &NodeDir, while_stdin: bool, build: Build) -> Result<(), RunError> {
     if std::env::var_os("SSLKEYLOGFILE").is_some() {
         return Err(RunError::WritesKeys);
     }
     look_at_wall_clock();
-    let node = Node::bind(config, places, build)?;
+    let node = Node::bind(config, node_dir, build)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     // Before callers reach the node, so that no signal ends it in the middle of a call.
     let signals = {

@@ -24,7 +24,7 @@ pub enum Work {
 
 /// Where an attempt goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
+pub enum AttemptTarget {
     /// To this node itself.
     Local,
     /// To a peer.

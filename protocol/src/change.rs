@@ -8,7 +8,7 @@ use crate::fleet::Rules;
 use crate::ids::{CommandId, Genesis, RequestId, TaskId};
 use crate::operator::OperatorChange;
 use crate::signing::{OperatorKey, Place};
-use crate::task::{TaskChange, Topic};
+use crate::task::{Feed, TaskChange};
 use crate::text::AgentId;
 use crate::time::LogInstant;
 
@@ -149,10 +149,10 @@ impl ChangeKind {
         }
     }
 
-    /// The topic on which watchers are told, if there is one.
-    pub fn topic(&self) -> Option<Topic> {
+    /// The feed in which watchers are told, if there is one.
+    pub fn feed(&self) -> Option<Feed> {
         match self {
-            Self::Task { change, .. } => Some(change.topic()),
+            Self::Task { change, .. } => Some(change.feed()),
             Self::Agent { .. } | Self::Operator(_) | Self::Command { .. } | Self::Shard(_) => None,
         }
     }

@@ -143,7 +143,8 @@ macro_rules! catalogue {
     };
 }
 
-// What any node or client can say.
+// The first two digits say who says it, or of what: 00 any node, 01 a shard of requests, tasks and agents, 02 the way to a
+// shard, 03 a client, 04 a shard of what operators sign. 0404 is retired: no number is used again.
 catalogue! {
     /// A field of the request is out of bounds; the message names it.
     InvalidField "SKEP-0001" InvalidArgument NotDone Usage No

@@ -264,7 +264,7 @@ pub enum Decision {
         /// The attachment that the orchestrator saw.
         attachment: AttachmentId,
     },
-    /// The next wave of a command is let out.
+    /// The next wave of a command is released.
     ReleaseWave {
         /// The command.
         command: CommandId,
@@ -293,7 +293,7 @@ pub enum Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{CommandOrder, OrderKind};
+    use crate::command::{CommandControl, ControlKind};
     use crate::ids::{Genesis, ShardId};
     use crate::signing::{OperatorSecret, Signed};
     use crate::text::Reason;
@@ -302,18 +302,18 @@ mod tests {
     fn an_operation_that_was_not_signed_by_whom_it_names_is_forged() {
         let (by, other) = (OperatorSecret::from_seed(&[1; 32]), OperatorSecret::from_seed(&[2; 32]));
         let genesis = Genesis::from_bytes([6; 16]);
-        let order = CommandOrder {
+        let control = CommandControl {
             place: Place { site: "hall".parse().unwrap(), shard: ShardId(1), genesis },
             command: CommandId::from_bytes([1; 16]),
-            what: OrderKind::Cancel,
+            what: ControlKind::Cancel,
             reason: Reason::truncated(""),
             operator: by.key(),
         };
-        let signed = order.clone().sign(&by).unwrap();
-        assert_eq!(Op::from(CommandOp::Control { order: Box::new(signed.clone()) }).forged(), None);
-        let order = CommandOrder { operator: other.key(), ..order };
-        let forged = Signed::under(&order, *signed.signature()).unwrap();
-        let forged = Op::from(CommandOp::Control { order: Box::new(forged) });
+        let signed = control.clone().sign(&by).unwrap();
+        assert_eq!(Op::from(CommandOp::Control { control: Box::new(signed.clone()) }).forged(), None);
+        let control = CommandControl { operator: other.key(), ..control };
+        let forged = Signed::under(&control, *signed.signature()).unwrap();
+        let forged = Op::from(CommandOp::Control { control: Box::new(forged) });
         assert!(forged.is_signed_by_operator());
         assert_eq!(forged.forged(), Some(other.key()));
     }

@@ -46,6 +46,9 @@ macro_rules! frame_kinds {
         }
 
         impl FrameKind {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
+
             /// Largest body, in bytes. One that is announced larger is no frame.
             pub const fn body_bytes_max(self) -> usize {
                 match self {

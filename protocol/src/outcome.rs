@@ -54,7 +54,7 @@ pub enum Receipt {
         /// The statement that holds.
         serial: u64,
     },
-    /// A command was accepted, or an order about it was.
+    /// A command was accepted, or what an operator wants of it was.
     Command {
         /// Which.
         command: CommandId,
@@ -89,7 +89,7 @@ pub enum Receipt {
 pub enum ProposeOutcome {
     /// It was committed and applied at this index.
     Applied {
-        /// Its place in the log.
+        /// Its index in the log.
         index: u64,
         /// The shard's clock then.
         stamp: LogInstant,

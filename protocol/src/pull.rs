@@ -83,7 +83,7 @@ pub struct PulledFor {
     pub seen: u64,
     /// Whether there is more of a class for which there was no room. Asked for again with nothing seen.
     pub more: PerClass<bool>,
-    /// The place behind which the node goes on, of a class in which it is ahead of all that was let out: somebody had delivered what
+    /// The place behind which the node goes on, of a class in which it is ahead of all that was released: somebody had delivered what
     /// there is not. A leader asks a quorum before it says so, for it may be behind itself.
     pub back: PerClass<Option<u64>>,
 }

@@ -11,7 +11,7 @@ use crate::time::LogInstant;
 pub enum Settled {
     /// The request was done.
     Done {
-        /// Its place in the log.
+        /// Its index in the log.
         index: u64,
         /// The shard's clock then.
         stamp: LogInstant,

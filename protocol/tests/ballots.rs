@@ -61,11 +61,11 @@ const GOLDEN_DIGEST: &str = "4ce317e4fdbfe0e51c45a80d66daa8a28cb4b1227b40eba59de
 const GOLDEN_SIGNATURE: &str = "4ef81f338fba6bdcffd7f87bd71090eb47d4069e1a7c0b2093fc6a822d894c84\
                                 db39db208b689075a5b8e5e166821f7ba3182c2661ada140ce47f3928774f007";
 /// One voter, who voted for itself.
-const GOLDEN_PROOF: &str = "0101060606060606060606060606060606060607aeab95d6b0ebd7c2e4b0fbb3b0a28ed3a7bd0101\
-                            018a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c01010101010101\
-                            01010101010101010101aeab95d6b0ebd7c2e4b0fbb3b0a28ed3a7bd017e3f7ae940980241ff572f\
-                            ba045b5b0ba33d1f2da67001c95ef4909bdd8ff62a4ea3a18aa296775590c1bdb5b403ac6dad30a3\
-                            3d397a9fc69a90d292993f080c";
+const GOLDEN_PROOF: &str = "01010606060606060606060606060606060607aeab95d6b0ebd7c2e4b0fbb3b0a28ed3a7bd010101\
+                            8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c0101010101010101\
+                            010101010101010101aeab95d6b0ebd7c2e4b0fbb3b0a28ed3a7bd017e3f7ae940980241ff572fba\
+                            045b5b0ba33d1f2da67001c95ef4909bdd8ff62a4ea3a18aa296775590c1bdb5b403ac6dad30a33d\
+                            397a9fc69a90d292993f080c";
 
 /// A change of any of these bytes needs another domain, or another version.
 #[test]

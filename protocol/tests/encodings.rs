@@ -6,7 +6,7 @@ use skep_protocol::agent::{AgentOp, Role};
 use skep_protocol::change::{Change, ChangeKind, ChangeSet};
 use skep_protocol::codec::{CodecError, Encoded};
 use skep_protocol::command::{
-    Command, CommandClass, CommandOp, CommandOrder, CommandOutcome, DeliverySeq, EndedDelivery, OrderKind, Steps,
+    Command, CommandClass, CommandControl, CommandOp, CommandOutcome, ControlKind, DeliverySeq, EndedDelivery, Steps,
     Target,
 };
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
@@ -268,11 +268,11 @@ fn of_operators() -> [Op; 3] {
     let traced = Command { trace, ..command.clone() }.sign(&by).unwrap();
     let typed = Command { content_type: PLACE.parse().unwrap(), ..command }.sign(&by).unwrap();
     let (id, reason) = (CommandId::from_bytes([7; 16]), PLACE.parse().unwrap());
-    let order = CommandOrder { place, command: id, what: OrderKind::Cancel, reason, operator: by.key() };
+    let control = CommandControl { place, command: id, what: ControlKind::Cancel, reason, operator: by.key() };
     [
         Op::Command(CommandOp::Send { command: Box::new(traced) }),
         Op::Command(CommandOp::Send { command: Box::new(typed) }),
-        Op::Command(CommandOp::Control { order: Box::new(order.sign(&by).unwrap()) }),
+        Op::Command(CommandOp::Control { control: Box::new(control.sign(&by).unwrap()) }),
     ]
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use skep_protocol::ballot::LeaderProof;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
-use skep_protocol::command::{Command, CommandOrder};
+use skep_protocol::command::{Command, CommandControl};
 use skep_protocol::entry::Entry;
 use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Lineages, Proposal, ProposalReply, RaftAddress, SnapshotId};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer};
@@ -117,7 +117,7 @@ targets! {
     fuzz_envelope: round_trips::<Envelope>,
     fuzz_signed_envelope: round_trips::<SignedEnvelope>,
     fuzz_command: statement::<Command>,
-    fuzz_command_order: statement::<CommandOrder>,
+    fuzz_command_control: statement::<CommandControl>,
     fuzz_operator_grant: statement::<OperatorGrant>,
     fuzz_first_operator: statement::<FirstOperator>,
     fuzz_first_replacement: statement::<FirstReplacement>,

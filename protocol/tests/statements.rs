@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use skep_protocol::command::{Command, CommandClass, CommandOrder, OrderKind};
+use skep_protocol::command::{Command, CommandClass, CommandControl, ControlKind};
 use skep_protocol::operator::{Allowed, FirstOperator, FirstReplacement, OperatorGrant};
 use skep_protocol::recovery::ShardRecovery;
 use skep_protocol::signing::{Signature, Signed, Statement};
@@ -40,15 +40,15 @@ impl Says for Command {
     }
 }
 
-impl Says for CommandOrder {
+impl Says for CommandControl {
     fn says(&self) -> Value {
         let what = match &self.what {
-            OrderKind::Cancel => "cancel".to_owned(),
-            OrderKind::Abort => "abort".to_owned(),
-            OrderKind::Resolve { agent, done } => {
+            ControlKind::Cancel => "cancel".to_owned(),
+            ControlKind::Abort => "abort".to_owned(),
+            ControlKind::Resolve { agent, done } => {
                 format!("resolve {agent} {}", if *done { "done" } else { "not done" })
             }
-            OrderKind::Discard => "discard".to_owned(),
+            ControlKind::Discard => "discard".to_owned(),
         };
         json!({ "command_id": hex(self.command.as_bytes()), "what": what, "reason": self.reason.as_str() })
     }
@@ -117,7 +117,7 @@ fn what_another_implementation_signed_is_understood_and_verified_the_same() {
     for vector in &vectors {
         match vector["kind"].as_str().unwrap() {
             "command" => check::<Command>(vector),
-            "control" => check::<CommandOrder>(vector),
+            "control" => check::<CommandControl>(vector),
             "grant" => check::<OperatorGrant>(vector),
             "first" => check::<FirstOperator>(vector),
             "replace-first" => check::<FirstReplacement>(vector),
@@ -136,8 +136,8 @@ fn a_statement_is_encoded_as_others_encode_it() {
     let body = |name: &str| Bytes::from(bytes(&vector(name)["body"]));
     let command = body("an urgent command for a group, in waves, in the place of another one");
     assert_eq!(Command::from_body(&command).unwrap().0.to_body(), command);
-    let order = body("resolve");
-    assert_eq!(CommandOrder::from_body(&order).unwrap().0.to_body(), order);
+    let control = body("resolve");
+    assert_eq!(CommandControl::from_body(&control).unwrap().0.to_body(), control);
     let replacement = body("a replacement of the first operator");
     assert_eq!(FirstReplacement::from_body(&replacement).unwrap().0.to_body(), replacement);
     let recovery = body("a recovery");

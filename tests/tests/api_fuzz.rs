@@ -7,17 +7,17 @@ use skep_protocol::text::SiteName;
 
 fn decode(bytes: &[u8]) {
     let site = SiteName::new("s").unwrap();
-    if let Ok(message) = v1::TaskCommand::decode(bytes)
-        && let Some(command) = message.command
+    if let Ok(message) = v1::TaskRequest::decode(bytes)
+        && let Some(op) = message.op
     {
-        let _ = convert::task_command(command);
+        let _ = convert::task_request(op);
     }
     let _ = v1::AttachAgent::decode(bytes).map(convert::attach);
     let _ = v1::ReplaceFirstRequest::decode(bytes).map(convert::replace_first);
     let _ = v1::InitShardRequest::decode(bytes).map(|request| convert::first_operator(request.operator));
     let _ = v1::GrantOperatorRequest::decode(bytes).map(convert::grant_operator);
     let _ = v1::SendCommandRequest::decode(bytes).map(convert::send_command);
-    let _ = v1::OrderCommandRequest::decode(bytes).map(convert::order_command);
+    let _ = v1::ControlCommandRequest::decode(bytes).map(convert::control_command);
     let _ = v1::TakeCommands::decode(bytes).map(|take| convert::take_commands(&take));
     let _ = v1::CommandStep::decode(bytes).map(convert::command_step);
     let _ = v1::RegisterAgentRequest::decode(bytes).map(convert::register_agent);

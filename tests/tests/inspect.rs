@@ -1,4 +1,4 @@
-//! One order to all robots of a site, whatever happens meanwhile: more of it with `skep testnet run inspect`.
+//! One command to all robots of a site, whatever happens meanwhile: more of it with `skep testnet run inspect`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::process::Command;

@@ -300,10 +300,10 @@ async fn a_watcher_sees_every_transition_from_any_point_on() {
     let mut seen = Vec::new();
     while seen.len() < 3 {
         let event = watch.message().await.unwrap().unwrap();
-        seen.push((event.topic, event.kind));
+        seen.push((event.feed, event.kind));
     }
     let expected = [("new-orders", "created"), ("assigned-tasks", "claimed"), ("task-completions", "completed")];
-    assert_eq!(seen, expected.map(|(topic, kind)| (topic.to_owned(), kind.to_owned())));
+    assert_eq!(seen, expected.map(|(feed, kind)| (feed.to_owned(), kind.to_owned())));
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ async fn a_watch_survives_its_node_from_the_first_moment_on() {
     seen.extend((0..3).map(|_| told(&mut watch)));
     assert_eq!(seen, created, "each once, in order");
     // What waiting cannot help ends it, with a word.
-    let refused = site.skep(0, &["task", "watch", "--topic", "rubbish"]);
+    let refused = site.skep(0, &["task", "watch", "--feed", "rubbish"]);
     assert_eq!(refused.code(), Some(2), "{}", refused.error());
     let nowhere = site.net.nodes[0].dir.join("nowhere");
     let nobody = Ran::of(Command::new(NODE).args(["task", "watch", "--dir"]).arg(nowhere).env_clear());

@@ -96,7 +96,7 @@ fn what_nobody_can_have_had_ends_at_once_and_what_somebody_may_have_waits_for_it
     for (n, robot) in [(1, "r1"), (2, "r2")] {
         let command = hall.command(n, to(robot));
         hall.send(command);
-        hall.order(n, OrderKind::Cancel);
+        hall.control(n, ControlKind::Cancel);
     }
     assert_eq!(hall.waiting("r1"), [(1, id(1), Some(VoidCause::Cancelled))]);
     let up_to = PerClass { routine: 1, urgent: 0 };
@@ -136,14 +136,14 @@ fn an_operator_resolves_what_nobody_knows_and_nothing_else() {
     let mut hall = Hall::with(&["r1"]);
     let command = hall.command(1, to("r1"));
     hall.send(command);
-    let resolve = || OrderKind::Resolve { agent: agent("r1"), done: true };
+    let resolve = || ControlKind::Resolve { agent: agent("r1"), done: true };
     assert_eq!(
-        hall.refused(order(1, resolve())),
+        hall.refused(control(1, resolve())),
         Refusal::Command(CommandRefusal::NotIndeterminate { command: id(1), agent: agent("r1") })
     );
     let doubt = hall.ended("r1", 1, (1, 1), CommandOutcome::Indeterminate { reason: reason("crashed") });
     hall.ok(doubt);
-    let (_, changes) = hall.told(order(1, resolve()));
+    let (_, changes) = hall.told(control(1, resolve()));
     assert!(matches!(&changes[0], ChangeKind::Command { change: CommandChange::Controlled { .. }, .. }));
     assert_eq!(outcomes(&changes), [("r1".to_owned(), "succeeded")]);
     // The operator's word is the last.
@@ -160,20 +160,20 @@ fn what_failed_is_counted_until_it_is_resolved_and_can_be_discarded_once_nothing
     hall.ok(doubt);
     let view = |hall: &Hall| hall.state.command(&id(1)).map(|view| (view.open, view.failed, view.discarded)).unwrap();
     assert_eq!(view(&hall), (1, 1, false));
-    assert_eq!(hall.refused(order(1, OrderKind::Discard)), Refusal::Command(CommandRefusal::Open(id(1))));
+    assert_eq!(hall.refused(control(1, ControlKind::Discard)), Refusal::Command(CommandRefusal::Open(id(1))));
     let failed = hall.ended("r2", 1, (1, 1), CommandOutcome::Failed { reason: reason("no") });
     hall.ok(failed);
     assert_eq!(view(&hall), (0, 2, false));
-    hall.order(1, OrderKind::Resolve { agent: agent("r1"), done: true });
+    hall.control(1, ControlKind::Resolve { agent: agent("r1"), done: true });
     assert_eq!(view(&hall), (0, 1, false), "it is known to be done now");
-    hall.order(1, OrderKind::Discard);
+    hall.control(1, ControlKind::Discard);
     assert_eq!(view(&hall), (0, 1, true));
     let command = hall.command(2, to("r1"));
     hall.send(command);
     let done = hall.ended("r1", 2, (1, 2), succeeded());
     hall.ok(done);
     assert_eq!(
-        hall.refused(order(2, OrderKind::Discard)),
+        hall.refused(control(2, ControlKind::Discard)),
         Refusal::Command(CommandRefusal::NotDead(id(2))),
         "it was done"
     );
@@ -231,11 +231,11 @@ fn waves_are_let_out_by_entries_so_that_an_abort_is_exact_about_who_had_it() {
     let command = Command { waves, ..hall.command(1, Target::Group("aisle".parse().unwrap())) };
     assert_eq!(hall.send(command), Receipt::Command { command: id(1), agents: 5, open: 5 });
     let had = |hall: &Hall| robots.iter().filter(|robot| !hall.waiting(robot).is_empty()).count();
-    assert_eq!((had(&hall), hall.settle().len()), (0, 0), "announced, and let out to nobody yet");
+    assert_eq!((had(&hall), hall.settle().len()), (0, 0), "announced, and released to nobody yet");
     hall.now = hall.now.plus_ms(1_000);
     hall.settle();
     assert_eq!(had(&hall), 2);
-    // A wave that was let out already is not let out again, nor is one out of turn.
+    // A wave that was released already is not released again, nor is one out of turn.
     for wave in [0, 2] {
         let applied = hall.apply(EntryBody::Decisions(vec![Decision::ReleaseWave { command: id(1), wave }]));
         assert_eq!(applied.changes, []);
@@ -243,7 +243,7 @@ fn waves_are_let_out_by_entries_so_that_an_abort_is_exact_about_who_had_it() {
     hall.now = hall.now.plus_ms(1_000);
     hall.settle();
     assert_eq!(had(&hall), 4);
-    let (_, changes) = hall.told(order(1, OrderKind::Abort));
+    let (_, changes) = hall.told(control(1, ControlKind::Abort));
     assert_eq!(outcomes(&changes), [("r5".to_owned(), "cancelled")]);
     hall.now = hall.now.plus_ms(1_000);
     assert_eq!((hall.settle().len(), had(&hall)), (0, 4));
@@ -332,7 +332,7 @@ fn a_snapshot_goes_on_where_the_state_stood() {
     hall.settle();
     let command = hall.command(2, to("r1"));
     hall.send(command);
-    hall.order(2, OrderKind::Cancel);
+    hall.control(2, ControlKind::Cancel);
     let ended = hall.ended("r2", 1, (1, 1), succeeded());
     hall.ok(ended);
     let bytes = hall.state.to_snapshot().unwrap();

@@ -108,5 +108,5 @@ fn what_was_sent_again_is_no_dead_letter_any_more_and_is_not_sent_twice_however_
     hall.send(command);
     assert_eq!(hall.state.command(&id(1)).map(|view| view.failed), Some(0));
     // An operator who has sent all of it again discards the letter.
-    hall.order(1, OrderKind::Discard);
+    hall.control(1, ControlKind::Discard);
 }

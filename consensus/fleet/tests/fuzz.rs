@@ -5,7 +5,7 @@ mod support;
 
 use skep_fleet::FleetState;
 use skep_protocol::command::{
-    Command, CommandClass, CommandOp, CommandProgress, DeliveryReport, OrderKind, Steps, Target, Waves,
+    Command, CommandClass, CommandOp, CommandProgress, ControlKind, DeliveryReport, Steps, Target, Waves,
 };
 use skep_protocol::task::TaskOp;
 use skep_protocol::text::Reason;
@@ -31,10 +31,10 @@ fn snapshot() -> Vec<u8> {
     let waves = Some(Waves { agents: 1, every_ms: 1_000 });
     let urgent = Command { class: CommandClass::Urgent, ..shard.command(5, to("r2")) };
     shard.send(urgent);
-    shard.order(5, OrderKind::Cancel);
+    shard.control(5, ControlKind::Cancel);
     let waved = Command { waves, ..shard.command(4, Target::Group("aisle".parse().unwrap())) };
     shard.send(waved);
-    shard.order(2, OrderKind::Cancel);
+    shard.control(2, ControlKind::Cancel);
     let (at, note) = (Some(shard.now), Reason::truncated("on the way"));
     let report = DeliveryReport {
         agent: agent("r2"),

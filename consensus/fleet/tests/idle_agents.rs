@@ -123,7 +123,7 @@ fn an_agent_with_work_is_not_forgotten() {
     let again = lead.orchestrator.poll_timeout(&hall.state, hall.now);
     assert_eq!(again, Some(hall.now.plus_ms(KNOWN_MS)), "they are looked at again after as long");
     hall.ok(complete(1, "r1", 1));
-    hall.order(1, skep_protocol::command::OrderKind::Cancel);
+    hall.control(1, skep_protocol::command::ControlKind::Cancel);
     hall.pass(KNOWN_MS);
     assert_eq!(forgotten(&mut hall), ["r1", "r2"]);
     assert_eq!(hall.state.counts().agents, 0);

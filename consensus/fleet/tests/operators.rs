@@ -266,7 +266,7 @@ fn a_revocation_voids_what_has_not_begun_and_stops_waves_in_one_change() {
     assert_eq!(outcomes(&changes), [("r3".to_owned(), "cancelled")], "nobody can have had it");
     assert_eq!(hall.waiting("r1"), [(1, id(1), Some(VoidCause::Revoked)), (2, id(2), None)]);
     hall.now = hall.now.plus_ms(100);
-    assert_eq!(outcomes(&hall.settle()), [], "no wave is let out");
+    assert_eq!(outcomes(&hall.settle()), [], "no wave is released");
 }
 
 #[test]
@@ -343,14 +343,14 @@ fn what_its_operator_has_not_signed_is_refused_where_it_is_applied() {
     let command = Signed::under(&hall.command(1, to("r1")), signature).unwrap();
     let stated = OperatorGrant { by: first().key(), ..grant(2, 1) };
     let stated = Signed::under(&stated, signature).unwrap();
-    let order = CommandOrder {
+    let control = CommandControl {
         place: place(),
         command: id(1),
-        what: OrderKind::Cancel,
+        what: ControlKind::Cancel,
         reason: reason("because"),
         operator: first().key(),
     };
-    let order = Signed::under(&order, signature).unwrap();
+    let control = Signed::under(&control, signature).unwrap();
     let replacement = FirstReplacement {
         place: place(),
         old: first().key(),
@@ -362,7 +362,7 @@ fn what_its_operator_has_not_signed_is_refused_where_it_is_applied() {
     let forged = [
         Op::Command(CommandOp::Send { command: Box::new(command) }),
         Op::Operator(OperatorOp::Grant { grant: Box::new(stated) }),
-        Op::Command(CommandOp::Control { order: Box::new(order) }),
+        Op::Command(CommandOp::Control { control: Box::new(control) }),
         Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(replacement) }),
     ];
     for op in forged {

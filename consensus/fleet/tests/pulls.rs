@@ -108,7 +108,7 @@ impl Nodes {
             }
             Event::Cancel { command } => {
                 if let Some(command) = self.sent.get(*command) {
-                    self.hall.told(order(command.as_bytes()[0], OrderKind::Cancel));
+                    self.hall.told(control(command.as_bytes()[0], ControlKind::Cancel));
                 }
             }
             Event::End { robot } => {

@@ -111,7 +111,7 @@ pub(crate) enum Waits {
 #[derive(Clone, Debug)]
 struct Answers {
     pages: Share,
-    /// They take nothing while they wait: see [`Room`].
+    /// They take nothing while they wait: see [`AnswerRoom`].
     pulls: Share,
     command_ends: Share,
 }
@@ -229,7 +229,7 @@ impl Budget {
 /// Room for the answer to one call that may wait until there is something to tell. Such a call takes nothing while it waits, so that a
 /// node whose agents are in many shards has one at each of them. Without a budget there is always room. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Room(Option<Arc<Taken>>);
+pub(crate) struct AnswerRoom(Option<Arc<Taken>>);
 
 /// What such a call has taken.
 #[derive(Debug)]
@@ -244,7 +244,7 @@ impl Taken {
     }
 }
 
-impl Room {
+impl AnswerRoom {
     pub(super) fn within(budget: &Budget) -> Self {
         Self(Some(Arc::new(Taken { budget: budget.clone(), held: Mutex::default() })))
     }
@@ -334,10 +334,11 @@ mod tests {
         assert_eq!(held.len(), limits::LARGE_ANSWER_BYTES_UNDER_WAY_MAX / limits::CALL_BYTES_MAX);
         let last = &peers[99];
         assert!(last.answer(limits::COMMAND_END_ANSWER_BYTES_MAX, Waits::ForEnd).now_or_never().is_some());
-        assert!(Room::within(last).take(limits::PULL_BYTES_SOFT_MAX).now_or_never().is_some());
+        assert!(AnswerRoom::within(last).take(limits::PULL_BYTES_SOFT_MAX).now_or_never().is_some());
         held.pop();
         assert_eq!(pages(last).len(), 1, "what was read makes room");
-        let rooms: Vec<Room> = peers.iter().flat_map(|peer| (0..16).map(move |_| Room::within(peer))).collect();
+        let rooms: Vec<AnswerRoom> =
+            peers.iter().flat_map(|peer| (0..16).map(move |_| AnswerRoom::within(peer))).collect();
         let told = rooms.iter().filter(|room| room.take(limits::PULL_BYTES_SOFT_MAX).now_or_never().is_some());
         assert_eq!(told.count(), limits::WAITING_ANSWER_BYTES_UNDER_WAY_MAX / limits::PULL_BYTES_SOFT_MAX);
     }
@@ -363,21 +364,24 @@ mod tests {
     #[test]
     fn pulls_take_nothing_while_they_wait_and_so_much_and_no_more_once_there_is_something_to_tell() {
         let budget = Budget::new(NodeBudget::default());
-        let rooms: Vec<Room> = (0..limits::CALLS_IN_FLIGHT_MAX).map(|_| Room::within(&budget)).collect();
+        let rooms: Vec<AnswerRoom> = (0..limits::CALLS_IN_FLIGHT_MAX).map(|_| AnswerRoom::within(&budget)).collect();
         // Each looks, finds nothing, and waits.
         for room in &rooms {
             assert!(room.take(limits::PULL_BYTES_SOFT_MAX).now_or_never().is_some());
             room.give_back();
         }
-        let tells = |room: &&Room| room.take(limits::PULL_BYTES_SOFT_MAX).now_or_never().is_some();
+        let tells = |room: &&AnswerRoom| room.take(limits::PULL_BYTES_SOFT_MAX).now_or_never().is_some();
         assert_eq!(rooms.iter().filter(tells).count(), 16);
         let page = budget.answer(limits::CALL_BYTES_MAX, Waits::No).now_or_never();
         assert!(page.is_some(), "pages do not wait for them");
         drop(rooms);
-        let room = Room::within(&budget);
+        let room = AnswerRoom::within(&budget);
         assert!(room.take(usize::MAX).now_or_never().is_some(), "what was written makes room, and for anything");
-        assert!(Room::within(&budget).take(1).now_or_never().is_none());
-        assert!(Room::default().take(usize::MAX).now_or_never().is_some(), "a node's own agents are told from memory");
+        assert!(AnswerRoom::within(&budget).take(1).now_or_never().is_none());
+        assert!(
+            AnswerRoom::default().take(usize::MAX).now_or_never().is_some(),
+            "a node's own agents are told from memory"
+        );
     }
 
     #[test]

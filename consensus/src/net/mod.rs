@@ -26,7 +26,7 @@ mod strays;
 mod tls;
 mod twins;
 
-pub(crate) use budget::{Room, Waits};
+pub(crate) use budget::{AnswerRoom, Waits};
 pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
 pub(crate) use lineages::in_words;
@@ -39,7 +39,7 @@ pub(crate) use peers::Peer;
 pub use peers::PeerView;
 pub(crate) use peers::{Entries, Peers};
 pub(crate) use roles::{Roles, sought_in};
-pub(crate) use serve::{Admission, Answer, Dispatch, Who};
+pub(crate) use serve::{Answer, Dispatch, Judgement, Who};
 pub(crate) use snapshots::{Offer, Sending, SnapshotSender};
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use skep_protocol::limits;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::budget::{Budget, Held, Room, Waits};
+use super::budget::{AnswerRoom, Budget, Held, Waits};
 use super::calls::{Begun, Class, begin_frame, frame};
 use super::peers::{Peer, Peers};
 use crate::threads::Threads;
@@ -44,7 +44,7 @@ pub(crate) struct Who {
 /// The answer to a call, or the reason why there is none.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>>;
 /// Whether a call is read, or the reason why it is not.
-pub(crate) type Admission = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+pub(crate) type Judgement = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// The class of the streams on which calls of a kind go.
 pub(crate) type ClassOf = fn(FrameKind) -> Class;
@@ -52,7 +52,7 @@ pub(crate) type ClassOf = fn(FrameKind) -> Class;
 /// Answers calls. Implemented by the service that owns the shards.
 pub(crate) trait Dispatch: Send + Sync + 'static {
     /// Judges a call by its header, before anything of it is kept.
-    fn admit(&self, _who: Who, _header: Header) -> Admission {
+    fn admit(&self, _who: Who, _header: Header) -> Judgement {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -63,7 +63,7 @@ pub(crate) trait Dispatch: Send + Sync + 'static {
     }
 
     /// Answers a call. One that waits until there is something to tell takes room then.
-    fn call(&self, who: Who, header: Header, body: Bytes, room: Room) -> Answer;
+    fn call(&self, who: Who, header: Header, body: Bytes, room: AnswerRoom) -> Answer;
 }
 
 /// Accepts the streams of a connection until it ends; the reason why it did. To be called on the control thread: Raft's
@@ -188,7 +188,7 @@ type Written = (Vec<u8>, Holds);
 struct Holds {
     _place: Option<OwnedSemaphorePermit>,
     _large: Option<Held>,
-    _room: Room,
+    _room: AnswerRoom,
 }
 
 /// Writes answers until there are no more. `patience`: for so many bytes.
@@ -312,7 +312,7 @@ async fn serve_stream(served: Served, first: Came, send: quinn::SendStream, mut 
 
 /// Answers one call. What it waits for keeps no other call of its stream waiting.
 async fn answer(served: Arc<Served>, came: Came, frames: mpsc::Sender<Written>, place: OwnedSemaphorePermit) {
-    let (header, room) = (came.header, Room::within(&served.budget));
+    let (header, room) = (came.header, AnswerRoom::within(&served.budget));
     let mut holds = Holds { _place: Some(place), _large: None, _room: room.clone() };
     let (kind, answer) = match came.body {
         Ok((body, held)) => {

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::calls::frame;
 use super::serve::Answer;
-use super::{Admission, CallError, Class, ControlPlane, Dispatch, Peers, Room, Setup, Waits, Who};
+use super::{AnswerRoom, CallError, Class, ControlPlane, Dispatch, Judgement, Peers, Setup, Waits, Who};
 use crate::clock::Clocks;
 use crate::identity::Identity;
 use crate::threads::{Threads, control_runtime, work_runtime};
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Whereabouts;
 
 impl Dispatch for Whereabouts {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: AnswerRoom) -> Answer {
         Box::pin(async { Ok(Handle::current().id().to_string().into_bytes()) })
     }
 }
@@ -41,7 +41,7 @@ impl Dispatch for Whereabouts {
 struct Busy;
 
 impl Dispatch for Busy {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: AnswerRoom) -> Answer {
         Box::pin(std::future::pending())
     }
 }
@@ -51,7 +51,7 @@ impl Dispatch for Busy {
 struct TooMuch(AtomicBool);
 
 impl Dispatch for TooMuch {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: AnswerRoom) -> Answer {
         let bytes = if self.0.swap(true, Ordering::Relaxed) { 1 } else { limits::FRAME_BYTES_MAX + 1 };
         Box::pin(async move { Ok(vec![0; bytes]) })
     }
@@ -61,12 +61,12 @@ impl Dispatch for TooMuch {
 struct Picky;
 
 impl Dispatch for Picky {
-    fn admit(&self, _who: Who, header: Header) -> Admission {
+    fn admit(&self, _who: Who, header: Header) -> Judgement {
         let admits = header.kind != FrameKind::Append;
         Box::pin(std::future::ready(if admits { Ok(()) } else { Err("not from you".to_owned()) }))
     }
 
-    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: AnswerRoom) -> Answer {
         assert_ne!(header.kind, FrameKind::Append, "what is not admitted is not dispatched");
         Box::pin(async { Ok(vec![1]) })
     }
@@ -80,7 +80,7 @@ impl Dispatch for Sleepy {
         (header.kind == FrameKind::Pull).then_some((limits::PULL_BYTES_SOFT_MAX, Waits::ForEnd))
     }
 
-    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: AnswerRoom) -> Answer {
         match header.kind {
             FrameKind::Pull => Box::pin(std::future::pending()),
             _ => Box::pin(async { Ok(vec![1]) }),
@@ -92,14 +92,14 @@ impl Dispatch for Sleepy {
 struct Deaf;
 
 impl Dispatch for Deaf {
-    fn admit(&self, _who: Who, header: Header) -> Admission {
+    fn admit(&self, _who: Who, header: Header) -> Judgement {
         match header.kind {
             FrameKind::Query => Box::pin(std::future::pending()),
             _ => Box::pin(std::future::ready(Ok(()))),
         }
     }
 
-    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: AnswerRoom) -> Answer {
         Box::pin(async { Ok(vec![1]) })
     }
 }
@@ -108,7 +108,7 @@ impl Dispatch for Deaf {
 struct Says(Vec<Lineage>);
 
 impl Dispatch for Says {
-    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: AnswerRoom) -> Answer {
         let said = match header.kind {
             FrameKind::Lineages => Lineages { shards: self.0.clone() }.encode().unwrap(),
             _ => vec![1],

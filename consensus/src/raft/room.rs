@@ -38,9 +38,9 @@ impl Refused {
 /// Whether a snapshot is worth trying to write: each try costs the making of it, and the writing of what does fit. Cheap to
 /// clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Room(Arc<Mutex<Option<Refused>>>);
+pub(super) struct SnapshotRoom(Arc<Mutex<Option<Refused>>>);
 
-impl Room {
+impl SnapshotRoom {
     fn refused(&self) -> MutexGuard<'_, Option<Refused>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -72,7 +72,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_did_not_fit_is_tried_again_once_there_is_more_room_or_less_of_it_or_after_a_pause() {
-        let room = Room::default();
+        let room = SnapshotRoom::default();
         assert!(room.may_fit(BYTES, FREE) && !room.may_fit(FREE + 1, FREE), "it cannot be larger than what is free");
         assert!(room.was_lacking(BYTES, FREE));
         assert!(!room.may_fit(BYTES, FREE + 10) && !room.may_fit(BYTES - 9, FREE), "that comes and goes");
@@ -84,7 +84,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_pause_grows_up_to_a_bound_and_begins_anew_once_there_was_room() {
-        let room = Room::default();
+        let room = SnapshotRoom::default();
         for n in 0..20 {
             assert_eq!(room.was_lacking(BYTES, u64::MAX), n == 0, "it is said once");
             assert!(!room.may_fit(BYTES, u64::MAX), "what nobody knows has not grown");

@@ -3,8 +3,9 @@
 //! # Room
 //!
 //! One that finds no room on the disk, or no descriptor, ends nothing. A snapshot that was to let go of some of the log is given
-//! up: the log goes on, and another is made once it [may fit](Room). One of the leader is waited with, since openraft knows no
-//! other answer. Whoever waits does so on the shard's own task, and has no helper meanwhile: those are for all shards.
+//! up: the log goes on, and another is made once it [may fit](SnapshotRoom). One of the leader is waited with, since
+//! openraft knows no other answer. Whoever waits does so on the shard's own task, and has no helper meanwhile: those are
+//! for all shards.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use skep_store::{Snapshots, Store, StoreError};
 
 use super::checked::Checked;
 use super::kept::{Replay, until_kept};
-use super::room::Room;
+use super::room::SnapshotRoom;
 use super::saved::{Saved, SnapshotData};
 use super::types::{SnapshotMeta, encode};
 use crate::net::Sending;
@@ -37,7 +38,7 @@ pub(super) struct OwnSnapshot {
     pub(super) sending: Sending,
     /// One of the leader that was decoded before it is installed.
     pub(super) checked: Checked,
-    room: Room,
+    room: SnapshotRoom,
 }
 
 impl OwnSnapshot {
@@ -49,7 +50,7 @@ impl OwnSnapshot {
             replay: Replay::default(),
             sending: Sending::default(),
             checked: Checked::default(),
-            room: Room::default(),
+            room: SnapshotRoom::default(),
         }
     }
 

@@ -11,13 +11,13 @@ use skep_protocol::mutant::{Mutant, is_on};
 use super::{Asked, Call};
 use crate::net::Class;
 use crate::raft::types::{Vote, encode};
-use crate::shard::Site;
+use crate::shard::NodeParts;
 use crate::shards::Shards;
 
 pub(super) const BEAT: Call =
     Call::new(FrameKind::Beat, Class::Urgent, |shards, asked| Box::pin(answer(shards, asked)));
 
-impl Site {
+impl NodeParts {
     /// Tells a member that this node leads, by the vote of its term; what the member answers, if it does.
     pub(crate) async fn tell_beat(&self, (node, to): (NodeId, RaftId), shard: ShardId, vote: &Vote) -> Option<Bytes> {
         let encoded = encode(vote).ok()?;

@@ -9,7 +9,7 @@ use skep_protocol::ids::{NodeId, ShardId};
 
 use super::{Asked, Call};
 use crate::net::Class;
-use crate::shard::Site;
+use crate::shard::NodeParts;
 use crate::shards::Shards;
 
 pub(super) const CLAIMS: Call = Call {
@@ -17,7 +17,7 @@ pub(super) const CLAIMS: Call = Call {
     ..Call::new(FrameKind::Claims, Class::Agents, |shards, asked| Box::pin(answer(shards, asked)))
 };
 
-impl Site {
+impl NodeParts {
     /// Whether a node took note of what its agents hold: another one, or this one.
     pub(crate) async fn tell_claims(&self, node: NodeId, shard: ShardId, update: ClaimsUpdate) -> bool {
         if node == self.node {
@@ -42,6 +42,6 @@ fn of_leader(shards: &Shards, node: NodeId, shard: ShardId) -> Result<(), String
 }
 
 async fn answer(shards: Arc<Shards>, asked: Asked) -> Result<Vec<u8>, String> {
-    let noted = shards.site.note(asked.header.shard, asked.read()?).await;
+    let noted = shards.parts.note(asked.header.shard, asked.read()?).await;
     if noted { Ok(Vec::new()) } else { Err("not every agent could be told; tell it again".to_owned()) }
 }

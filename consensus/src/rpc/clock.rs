@@ -10,13 +10,13 @@ use skep_protocol::time::LogInstant;
 
 use super::{Asked, Call};
 use crate::net::{CallError, Class};
-use crate::shard::{ClockSaid, Site};
+use crate::shard::{ClockSaid, NodeParts};
 use crate::shards::Shards;
 
 pub(super) const CLOCK: Call =
     Call::new(FrameKind::Clock, Class::Urgent, |shards, asked| Box::pin(answer(shards, asked)));
 
-impl Site {
+impl NodeParts {
     /// Asks a voter for its clock of a shard. Later than a round may take, its answer would be of no use.
     pub(crate) async fn ask_clock(&self, node: NodeId, shard: ShardId) -> ClockSaid {
         match self.call(CLOCK, node, shard, &[], Duration::from_millis(CLOCK_ROUND_MS_MAX)).await {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use skep_protocol::attempt::Target;
+use skep_protocol::attempt::AttemptTarget;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::frame::FrameKind;
 use skep_protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatFailure, HeartbeatReply};
@@ -24,12 +24,12 @@ fn nobody() -> HeartbeatFailure {
 pub(super) async fn attempt(
     shards: &Shards,
     shard: ShardId,
-    target: Target,
+    target: AttemptTarget,
     heartbeat: Heartbeat,
 ) -> Result<HeartbeatReply, HeartbeatFailure> {
     match target {
-        Target::Local => shards.shard(shard).ok_or_else(nobody)?.heartbeat(shards.site.node, heartbeat).await,
-        Target::Node(node) => ask(shards, node, shard, &heartbeat).await,
+        AttemptTarget::Local => shards.shard(shard).ok_or_else(nobody)?.heartbeat(shards.parts.node, heartbeat).await,
+        AttemptTarget::Node(node) => ask(shards, node, shard, &heartbeat).await,
     }
 }
 
@@ -40,7 +40,7 @@ async fn ask(
     heartbeat: &Heartbeat,
 ) -> Result<HeartbeatReply, HeartbeatFailure> {
     let body = heartbeat.encode().map_err(|_| HeartbeatFailure::Overloaded)?;
-    let answer = shards.site.call(HEARTBEAT, node, shard, &body, shards.site.round_patience()).await;
+    let answer = shards.parts.call(HEARTBEAT, node, shard, &body, shards.parts.round_patience()).await;
     let result = HeartbeatAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result;
     if result.is_ok() && shards.believes(node, shard) {
         shards.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, node);

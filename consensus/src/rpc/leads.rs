@@ -9,13 +9,13 @@ use skep_protocol::leader::LeaderHint;
 
 use super::{Asked, Call};
 use crate::net::Class;
-use crate::shard::{FromLeader, Site};
+use crate::shard::{FromLeader, NodeParts};
 use crate::shards::Shards;
 
 pub(super) const LEADS: Call =
     Call::new(FrameKind::Leads, Class::Agents, |shards, asked| Box::pin(answer(shards, asked)));
 
-impl Site {
+impl NodeParts {
     /// Tells a peer that this node leads; whether the peer heard.
     pub(crate) async fn tell_lead(&self, node: NodeId, shard: ShardId, hint: &LeaderHint) -> bool {
         let Ok(body) = hint.encode() else { return false };
@@ -31,6 +31,6 @@ async fn answer(shards: Arc<Shards>, asked: Asked) -> Result<Vec<u8>, String> {
     if !shards.believes(by, shard) {
         return Err("this node does not know that the sender votes; tell it again later".to_owned());
     }
-    let taken = shards.site.updates.try_send(FromLeader::Leads { shard, by, hint });
+    let taken = shards.parts.updates.try_send(FromLeader::Leads { shard, by, hint });
     taken.map(|()| Vec::new()).map_err(|_| "this node is busy; tell it again".to_owned())
 }

@@ -18,7 +18,7 @@ pub(super) const LINEAGES: Call =
 async fn answer(shards: Arc<Shards>, asked: Asked) -> Result<Vec<u8>, String> {
     // Who says nothing of itself is answered, too.
     if let Ok(said) = asked.read::<Lineages>() {
-        shards.site.peers.note_shards(asked.who.node, &said.shards);
+        shards.parts.peers.note_shards(asked.who.node, &said.shards);
     }
     let shards = shards.all();
     let shards = shards.iter().filter_map(Shard::lineage_in_log).take(limits::HELLO_SHARDS_MAX).collect();

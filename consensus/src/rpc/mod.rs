@@ -6,7 +6,7 @@
 //! line of [`call_of`]. What is decided for a call is decided by the shard.
 //!
 //! **Who asks.** What a node wants of the leader of a shard, wherever that is, is an [`attempt`]. What a replica asks
-//! of another node is a method of [`Site`], in the file of its call: shards are below this room and name nothing in it.
+//! of another node is a method of [`NodeParts`], in the file of its call: shards are below this room and name nothing in it.
 //! openraft asks by itself (`raft/network.rs`, `net/snapshots.rs`), and so does a connection that says and hears who is
 //! there (`net/strays.rs`, `net/twins.rs`): of these calls the answering side is here.
 
@@ -28,14 +28,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use skep_protocol::attempt::{Outcome, Target, Work};
+use skep_protocol::attempt::{AttemptTarget, Outcome, Work};
 use skep_protocol::codec::{CodecError, Encoded};
 use skep_protocol::frame::{FrameKind, Header};
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::outcome::ProposeOutcome;
 
-use crate::net::{Admission, Answer, CallError, Class, Dispatch, Room, Waits, Who};
-use crate::shard::Site;
+use crate::net::{Answer, AnswerRoom, CallError, Class, Dispatch, Judgement, Waits, Who};
+use crate::shard::NodeParts;
 use crate::shards::Shards;
 
 pub(crate) use propose::attempt as propose;
@@ -108,7 +108,7 @@ pub(crate) fn class_of(kind: FrameKind) -> Class {
 }
 
 /// Tries a piece of work that is for the leader of a shard: at this node, or at another one that is thought to lead.
-pub(crate) async fn attempt(shards: &Shards, shard: ShardId, target: Target, work: Work) -> Outcome {
+pub(crate) async fn attempt(shards: &Shards, shard: ShardId, target: AttemptTarget, work: Work) -> Outcome {
     match work {
         Work::Request(request) => {
             let outcome = propose::attempt(shards, shard, target, vec![request]).await.pop();
@@ -120,7 +120,7 @@ pub(crate) async fn attempt(shards: &Shards, shard: ShardId, target: Target, wor
     }
 }
 
-impl Site {
+impl NodeParts {
     /// Calls another node on behalf of this one, on the caller's thread: a task of its own elsewhere would cost each
     /// call two more turns of threads. Its answer is waited for so long at least.
     async fn call(
@@ -146,7 +146,7 @@ struct Asked {
     header: Header,
     body: Bytes,
     /// For an answer that waits until there is something to tell.
-    room: Room,
+    room: AnswerRoom,
 }
 
 fn as_text(error: CodecError) -> String {
@@ -169,7 +169,7 @@ fn written<T: Encoded>(answer: &T) -> Result<Vec<u8>, String> {
 /// frames are voters', and the call itself says whom else it takes nothing from.
 async fn judge(shards: &Arc<Shards>, who: Who, header: Header) -> Result<(), String> {
     if header.kind.is_of_shard() {
-        shards.site.peers.check_shard(who.node, header.shard)?;
+        shards.parts.peers.check_shard(who.node, header.shard)?;
     }
     if header.kind.is_of_voters() {
         shards.check_voter(who.node, header.kind, header.shard).await?;
@@ -178,7 +178,7 @@ async fn judge(shards: &Arc<Shards>, who: Who, header: Header) -> Result<(), Str
 }
 
 impl Dispatch for Arc<Shards> {
-    fn admit(&self, who: Who, header: Header) -> Admission {
+    fn admit(&self, who: Who, header: Header) -> Judgement {
         let shards = Self::clone(self);
         Box::pin(async move { judge(&shards, who, header).await })
     }
@@ -187,7 +187,7 @@ impl Dispatch for Arc<Shards> {
         (call_of(header.kind).large_answer)(body)
     }
 
-    fn call(&self, who: Who, header: Header, body: Bytes, room: Room) -> Answer {
+    fn call(&self, who: Who, header: Header, body: Bytes, room: AnswerRoom) -> Answer {
         (call_of(header.kind).answer)(Self::clone(self), Asked { who, header, body, room })
     }
 }

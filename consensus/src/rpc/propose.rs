@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use skep_protocol::agent::AgentOp;
-use skep_protocol::attempt::Target;
+use skep_protocol::attempt::AttemptTarget;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::command::CommandOp;
 use skep_protocol::entry::{Op, Request};
@@ -12,11 +12,13 @@ use skep_protocol::frame::{FrameKind, Proposal, ProposalReply};
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
+use skep_protocol::operator::OperatorOp;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::task::TaskOp;
 
 use super::{Asked, Call, written};
 use crate::net::{CallError, Class};
-use crate::shard::{ENTRY_PATIENCE, Shard, Site};
+use crate::shard::{ENTRY_PATIENCE, NodeParts, Shard};
 use crate::shards::Shards;
 
 pub(super) const PROPOSE: Call =
@@ -28,26 +30,26 @@ pub(super) const END: Call = Call::new(FrameKind::End, Class::End, |shards, aske
 pub(crate) async fn attempt(
     shards: &Shards,
     shard: ShardId,
-    target: Target,
+    target: AttemptTarget,
     requests: Vec<Request>,
 ) -> Vec<ProposeOutcome> {
     match target {
-        Target::Node(node) => ask(&shards.site, node, shard, requests).await,
-        Target::Local => match shards.shard(shard) {
+        AttemptTarget::Node(node) => ask(&shards.parts, node, shard, requests).await,
+        AttemptTarget::Local => match shards.shard(shard) {
             Some(shard) => shard.propose(requests).await,
             None => vec![ProposeOutcome::NoSuchShard; requests.len()],
         },
     }
 }
 
-async fn ask(site: &Site, node: NodeId, shard: ShardId, requests: Vec<Request>) -> Vec<ProposeOutcome> {
+async fn ask(parts: &NodeParts, node: NodeId, shard: ShardId, requests: Vec<Request>) -> Vec<ProposeOutcome> {
     let count = requests.len();
     let call = if Proposal::is_reserved_for(&requests) { END } else { PROPOSE };
     let body = match (Proposal { requests }).encode() {
         Ok(body) => body,
         Err(_) => return vec![ProposeOutcome::Overloaded { retry_after_ms: 20 }; count],
     };
-    match site.call(call, node, shard, &body, site.round_patience() + ENTRY_PATIENCE).await {
+    match parts.call(call, node, shard, &body, parts.round_patience() + ENTRY_PATIENCE).await {
         Ok(answer) => match ProposalReply::decode(&answer) {
             Ok(reply) if reply.outcomes.len() == count => reply.outcomes,
             Ok(_) | Err(_) => vec![ProposeOutcome::Unknown; count],
@@ -108,7 +110,9 @@ fn say_voters_once(outcomes: Vec<ProposeOutcome>) -> Vec<ProposeOutcome> {
     outcomes.into_iter().map(once).collect()
 }
 
-/// A node attaches and detaches agents of its own only, opens inboxes for them, and says what became of what it had.
+/// A node attaches and detaches agents of its own only, opens inboxes for them, and says what became of what it had. Any
+/// node may pass on the rest: a robot's software finishes a task through whichever node it reaches, and operators sign what
+/// they ask.
 fn may_say(node: NodeId, op: &Op, shard: &Shard) -> bool {
     match op {
         Op::Agent(AgentOp::Attach { node: of, .. }) => *of == node,
@@ -116,6 +120,19 @@ fn may_say(node: NodeId, op: &Op, shard: &Shard) -> bool {
         Op::Command(CommandOp::End { ended }) => shard.may_report(ended.command, &ended.agent, node),
         Op::Command(CommandOp::Report { report }) => shard.may_report(report.command, &report.agent, node),
         Op::Command(CommandOp::OpenInbox { agent, .. }) => shard.serves(agent) == Some(node),
-        _ => true,
+        Op::Agent(AgentOp::Register { .. } | AgentOp::Remove { .. })
+        | Op::Command(CommandOp::Send { .. } | CommandOp::Control { .. })
+        | Op::Operator(OperatorOp::Grant { .. } | OperatorOp::ReplaceFirst { .. })
+        | Op::Task(
+            TaskOp::Create { .. }
+            | TaskOp::Claim { .. }
+            | TaskOp::Report { .. }
+            | TaskOp::Complete { .. }
+            | TaskOp::Fail { .. }
+            | TaskOp::Cancel { .. }
+            | TaskOp::Requeue { .. }
+            | TaskOp::Settle { .. }
+            | TaskOp::Release { .. },
+        ) => true,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_protocol::attempt::Target;
+use skep_protocol::attempt::AttemptTarget;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::{NodeId, ShardId};
@@ -11,8 +11,8 @@ use skep_protocol::leader::LeaderHint;
 use skep_protocol::pull::{Pull, PullAnswer, PullFailure, Pulled};
 
 use super::{Asked, Call, written};
-use crate::net::{Class, Room};
-use crate::shard::Site;
+use crate::net::{AnswerRoom, Class};
+use crate::shard::NodeParts;
 use crate::shards::Shards;
 
 /// Its answer takes room by itself, once there is something to tell.
@@ -27,21 +27,23 @@ fn nobody() -> PullFailure {
 pub(super) async fn attempt(
     shards: &Shards,
     shard: ShardId,
-    target: Target,
+    target: AttemptTarget,
     pull: Pull,
 ) -> Result<Pulled, PullFailure> {
-    let site = &shards.site;
+    let parts = &shards.parts;
     match target {
-        Target::Local => shards.shard(shard).ok_or_else(nobody)?.pull(site.node, &pull, &Room::default()).await,
-        Target::Node(node) => ask(site, node, shard, &pull).await,
+        AttemptTarget::Local => {
+            shards.shard(shard).ok_or_else(nobody)?.pull(parts.node, &pull, &AnswerRoom::default()).await
+        }
+        AttemptTarget::Node(node) => ask(parts, node, shard, &pull).await,
     }
 }
 
-async fn ask(site: &Site, node: NodeId, shard: ShardId, pull: &Pull) -> Result<Pulled, PullFailure> {
+async fn ask(parts: &NodeParts, node: NodeId, shard: ShardId, pull: &Pull) -> Result<Pulled, PullFailure> {
     let body = pull.encode().map_err(|_| nobody())?;
     // So long the other side may have nothing to tell.
     let waits = Duration::from_millis(pull.wait_ms.into());
-    let answer = site.call(PULL, node, shard, &body, site.round_patience() + waits).await;
+    let answer = parts.call(PULL, node, shard, &body, parts.round_patience() + waits).await;
     PullAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result
 }
 

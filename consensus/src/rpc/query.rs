@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skep_protocol::attempt::Target;
+use skep_protocol::attempt::AttemptTarget;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::{NodeId, ShardId};
@@ -12,7 +12,7 @@ use skep_protocol::query::{Query, QueryAnswer, QueryFailure, QueryReply};
 
 use super::{Asked, Call, written};
 use crate::net::{CallError, Class, Waits};
-use crate::shard::{MembershipError, Site};
+use crate::shard::{MembershipError, NodeParts};
 use crate::shards::Shards;
 
 /// The largest answer to a query for a page, and to one for changes, in bytes.
@@ -27,17 +27,17 @@ pub(super) const QUERY: Call =
 pub(super) async fn attempt(
     shards: &Shards,
     shard: ShardId,
-    target: Target,
+    target: AttemptTarget,
     query: Query,
 ) -> Result<QueryReply, QueryFailure> {
     let no_replica = || QueryFailure::NoReplica(LeaderHint::default());
     match target {
-        Target::Local => shards.shard(shard).ok_or_else(no_replica)?.query_linearizable(query).await,
-        Target::Node(node) => shards.site.query(node, shard, &query).await,
+        AttemptTarget::Local => shards.shard(shard).ok_or_else(no_replica)?.query_linearizable(query).await,
+        AttemptTarget::Node(node) => shards.parts.query(node, shard, &query).await,
     }
 }
 
-impl Site {
+impl NodeParts {
     /// Asks a node, which is thought to lead the shard or to have what is asked for.
     ///
     /// # Errors

@@ -15,6 +15,6 @@ pub(super) const TWIN: Call =
 
 async fn answer(shards: Arc<Shards>, asked: Asked) -> Result<Vec<u8>, String> {
     let at = std::str::from_utf8(&asked.body).ok().and_then(|at| at.parse::<SocketAddr>().ok());
-    shards.site.peers.note_own_twin(at.ok_or("it does not say where the other process is")?);
+    shards.parts.peers.note_own_twin(at.ok_or("it does not say where the other process is")?);
     Ok(Vec::new())
 }

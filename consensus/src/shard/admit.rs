@@ -176,11 +176,11 @@ impl Shard {
 
     /// Whether another voter's clock has come as far, or none says that it has not.
     async fn is_borne_out(&self, leader: NodeId, claimed: LogInstant) -> bool {
-        let local = self.inner.site.node;
+        let local = self.inner.parts.node;
         let voters: Vec<NodeId> = self.voters().into_values().map(|member| member.node).collect();
         let mut contradicted = false;
         for voter in voters.into_iter().filter(|node| *node != leader && *node != local) {
-            match self.inner.site.ask_clock(voter, self.id()).await {
+            match self.inner.parts.ask_clock(voter, self.id()).await {
                 ClockSaid::Clock(clock) if claimed.since_ms(clock) <= limits::CLOCK_LEAD_MS_MAX => return true,
                 ClockSaid::Clock(_) => contradicted = true,
                 ClockSaid::None | ClockSaid::Nothing => {}

@@ -28,12 +28,12 @@ impl Shard {
 
     /// The same, from a node that does not lead.
     pub(super) fn elsewhere(&self) -> LeaderHint {
-        self.hint().elsewhere(self.inner.site.node)
+        self.hint().elsewhere(self.inner.parts.node)
     }
 
     /// Tells a peer that this node leads; whether it heard.
     async fn announce(self, node: NodeId, hint: LeaderHint) -> (NodeId, bool) {
-        (node, self.inner.site.tell_lead(node, self.id(), &hint).await)
+        (node, self.inner.parts.tell_lead(node, self.id(), &hint).await)
     }
 }
 
@@ -42,7 +42,7 @@ type Told = BTreeMap<NodeId, (u64, Voters)>;
 
 /// Tells every peer that this node leads, for as long as the term lasts.
 pub(super) async fn run(shard: Shard, term: u64) {
-    let mut peers = shard.inner.site.peers.changes();
+    let mut peers = shard.inner.parts.peers.changes();
     let mut view = shard.view();
     let mut told = Told::new();
     let mut telling = Told::new();
@@ -57,8 +57,8 @@ pub(super) async fn run(shard: Shard, term: u64) {
         }
         // The view may still be of the term before.
         if known.ready && known.term == term {
-            let hint = LeaderHint { leader: Some(shard.inner.site.node), term, ..shard.hint() };
-            for (node, process) in shard.inner.site.peers.present() {
+            let hint = LeaderHint { leader: Some(shard.inner.parts.node), term, ..shard.hint() };
+            for (node, process) in shard.inner.parts.peers.present() {
                 let what = (process, hint.voters.clone());
                 let is_told = told.get(&node) == Some(&what) || telling.contains_key(&node) || later.contains(&node);
                 if !is_told {

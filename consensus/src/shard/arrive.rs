@@ -48,7 +48,7 @@ impl Shard {
     fn offered(&self, who: Who, body: &[u8]) -> Result<Offered, String> {
         let (id, rest) = SnapshotId::split(body).map_err(|e| e.to_string())?;
         let (address, head) = RaftAddress::split(rest).map_err(|e| e.to_string())?;
-        if address.from != who.raft_id || address.to != self.inner.site.raft_id() {
+        if address.from != who.raft_id || address.to != self.inner.parts.raft_id() {
             return Err("the snapshot is not from its sender to this incarnation".to_owned());
         }
         if self.has_forgotten() {
@@ -74,7 +74,7 @@ impl Shard {
         if offered.vote < self.metrics().vote {
             return Err("the snapshot is of an earlier leader".to_owned());
         }
-        let (arrival, store) = (&self.inner.arrival, &self.inner.site.store);
+        let (arrival, store) = (&self.inner.arrival, &self.inner.parts.store);
         let _turn = arrival.turn.lock().await;
         // What is applied of one that is being installed is not on the disk yet.
         let _not_meanwhile = arrival.installs()?;
@@ -98,7 +98,7 @@ impl Shard {
 
     /// Has a snapshot arrive; how much of it has come before.
     async fn open_part(&self, head: PartHead) -> Result<u64, String> {
-        let (store, shard) = (self.inner.site.store.clone(), self.id());
+        let (store, shard) = (self.inner.parts.store.clone(), self.id());
         let since = self.inner.arrival.set_aside();
         let open = move || {
             if is_on(Mutant::SnapshotStartsOver) {
@@ -106,7 +106,7 @@ impl Shard {
             }
             store.snapshots().begin_part(shard, head, |bytes| store.has_room_for(bytes))
         };
-        match self.inner.site.threads.offload(Errand::Snapshots, open).await.map_err(|e| e.to_string())? {
+        match self.inner.parts.threads.offload(Errand::Snapshots, open).await.map_err(|e| e.to_string())? {
             Ok(Some((file, there))) => {
                 self.inner.arrival.begin(file, there, since);
                 Ok(there)
@@ -127,7 +127,7 @@ impl Shard {
         arrival.take((who.raft_id, id), u64::from_be_bytes(*at), chunk)?;
         while let Some((file, part, at)) = arrival.next_chunk() {
             let bytes = part.len() as u64;
-            let written = self.inner.site.threads.offload(Errand::Files, move || file.write(&part, at)).await;
+            let written = self.inner.parts.threads.offload(Errand::Files, move || file.write(&part, at)).await;
             match written.flatten() {
                 Ok(()) => _ = arrival.grow(bytes),
                 // Room may be there in a moment. If it is not, what came is let go of as of any other that does not go on.
@@ -174,7 +174,7 @@ impl Shard {
         let Offered { from, vote, meta, .. } = offered;
         // A snapshot that does not decode, or is not what its head says, would stop the group: it is refused before. Its bytes are in
         // memory only for that.
-        let (came, speaks) = (Arc::clone(&file), self.inner.site.build.versions);
+        let (came, speaks) = (Arc::clone(&file), self.inner.parts.build.versions);
         let decode = move || {
             let data = match came.load() {
                 Ok(Some(data)) => data,
@@ -186,7 +186,7 @@ impl Shard {
                 read => Ok(read.map_err(|e| e.to_string())),
             }
         };
-        let read = self.inner.site.threads.offload(Errand::Snapshots, decode).await.map_err(|e| e.to_string())?;
+        let read = self.inner.parts.threads.offload(Errand::Snapshots, decode).await.map_err(|e| e.to_string())?;
         let state = match read {
             Ok(state) => state?,
             Err(unfit) => {
@@ -204,7 +204,7 @@ impl Shard {
         }
         self.check_stamp(from, state.clock())?;
         self.inner.checked.put(Arc::clone(&file), state);
-        let arrived = Arrived::new(self.inner.site.threads.clone(), file);
+        let arrived = Arrived::new(self.inner.parts.threads.clone(), file);
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Arrived(arrived) };
         let response = self.raft().install_full_snapshot(vote, snapshot).await;
         self.inner.checked.clear();
@@ -217,9 +217,9 @@ impl Shard {
 
     /// Lets go of the file of what came of a snapshot, if there is one.
     async fn drop_part(&self) {
-        let (store, shard) = (self.inner.site.store.clone(), self.id());
+        let (store, shard) = (self.inner.parts.store.clone(), self.id());
         let drop_it = move || store.snapshots().drop_part(shard).map_err(io::Error::other);
-        if let Err(error) = self.inner.site.threads.offload(Errand::Files, drop_it).await.flatten() {
+        if let Err(error) = self.inner.parts.threads.offload(Errand::Files, drop_it).await.flatten() {
             tracing::warn!(%shard, %error, "what came of a snapshot could not be removed");
         }
     }
@@ -230,7 +230,7 @@ impl Shard {
         // Whoever has it in hand is not done with it: it is looked again.
         let (Ok(_turn), Ok(_not_meanwhile)) = (arrival.turn.try_lock(), arrival.installs()) else { return };
         let applied = self.inner.state.read().applied().map(|applied| applied.index);
-        if arrival.look(applied, self.inner.site.store.is_low()) {
+        if arrival.look(applied, self.inner.parts.store.is_low()) {
             tracing::debug!(shard = %self.id(), "what came of a snapshot, if anything did, is let go of");
             self.drop_part().await;
         }

@@ -51,7 +51,7 @@ impl Answer {
 
 /// What is known of one member.
 #[derive(Clone, Copy, Debug, Default)]
-struct Member {
+struct MemberBeat {
     /// When the last heartbeat was sent, and the last one that was acknowledged.
     sent_ms: Option<u64>,
     acked_ms: Option<u64>,
@@ -65,7 +65,7 @@ struct Member {
 #[derive(Debug, Default)]
 struct State {
     term: u64,
-    members: BTreeMap<RaftId, Member>,
+    members: BTreeMap<RaftId, MemberBeat>,
     openraft_ms: u64,
     /// The term whose lead this node hands over.
     handed_over: Option<u64>,
@@ -192,21 +192,21 @@ impl Beats {
 impl Shard {
     /// Tells all members that this node leads.
     pub(super) async fn beat(&self, metrics: &RaftMetrics<TypeConfig>, now_ms: u64) -> Option<()> {
-        let (site, term) = (&self.inner.site, metrics.current_term);
+        let (parts, term) = (&self.inner.parts, metrics.current_term);
         if self.inner.beats.is_handed_over(term) {
             return Some(());
         }
         let membership = metrics.membership_config.membership();
         let apart = |node: NodeId| {
-            let trip = site.peers.round_trip(&[node], 1) / PER_ROUND_TRIP;
-            site.config.heartbeat_ms.saturating_sub(1).max(u64::try_from(trip.as_millis()).unwrap_or(u64::MAX))
+            let trip = parts.peers.round_trip(&[node], 1) / PER_ROUND_TRIP;
+            parts.config.heartbeat_ms.saturating_sub(1).max(u64::try_from(trip.as_millis()).unwrap_or(u64::MAX))
         };
         let others = membership.nodes().filter(|(id, _)| **id != metrics.id);
         let others: Vec<_> = others.map(|(id, member)| (*id, member.node, apart(member.node))).collect();
         for (id, node) in self.inner.beats.due(term, &others, now_ms) {
             let (shard, vote) = (self.clone(), metrics.vote);
             tokio::spawn(async move {
-                let answer = shard.inner.site.tell_beat((node, id), shard.id(), &vote).await;
+                let answer = shard.inner.parts.tell_beat((node, id), shard.id(), &vote).await;
                 let answer = answer.and_then(|answer| Answer::from_bytes(&answer));
                 if let Some(Answer { pressure, .. }) = answer {
                     shard.inner.beats.note_pressure(term, id, pressure);
@@ -235,7 +235,7 @@ impl Shard {
     /// The latest vote that this node may have told anybody of. openraft says of one only once it is written; it was given to
     /// the store before.
     pub(super) fn promised(&self) -> Option<Vote> {
-        let vote = self.inner.site.store.vote(self.id())?;
+        let vote = self.inner.parts.store.vote(self.id())?;
         decode("vote", &vote).ok()
     }
 
@@ -246,7 +246,7 @@ impl Shard {
         }
         self.check_fit()?;
         let (address, vote) = RaftAddress::split(body).map_err(|e| e.to_string())?;
-        if address.from != who.raft_id || address.to != self.inner.site.raft_id() {
+        if address.from != who.raft_id || address.to != self.inner.parts.raft_id() {
             return Err("the heartbeat is not from its sender to this incarnation".to_owned());
         }
         let vote: Vote = decode("heartbeat", vote).map_err(|e| e.to_string())?;
@@ -255,7 +255,7 @@ impl Shard {
         if follows {
             self.hear(who, header);
         }
-        Ok(vec![Answer { follows, pressure: self.inner.site.store.pressure() }.to_byte()])
+        Ok(vec![Answer { follows, pressure: self.inner.parts.store.pressure() }.to_byte()])
     }
 }
 

@@ -20,7 +20,7 @@ const LOOKS_PER_RETAIN: u32 = 30;
 
 /// Keeps the log and what came of snapshots within their bounds until the group ends.
 pub(super) async fn run(shard: Shard) {
-    let store = shard.inner.site.store.clone();
+    let store = shard.inner.parts.store.clone();
     let mut looks = 0_u32;
     while shard.metrics().running_state.is_ok() {
         if store.is_low() || store.is_log_too_large() {
@@ -39,7 +39,7 @@ pub(super) async fn run(shard: Shard) {
                 }
             };
             // It is looked again later.
-            let _ = shard.inner.site.threads.offload(Errand::Files, retain).await;
+            let _ = shard.inner.parts.threads.offload(Errand::Files, retain).await;
         }
         looks = looks.wrapping_add(1);
         shard.let_go_of_snapshot().await;
@@ -62,7 +62,7 @@ async fn compact(shard: &Shard) {
     let covered = next(metrics.snapshot.map(|id| id.index));
     let purged = next(metrics.purged.map(|id| id.index));
     // Followers that lag a little are spared a snapshot, unless every byte counts.
-    let kept = if shard.inner.site.store.is_low() { 0 } else { KEPT };
+    let kept = if shard.inner.parts.store.is_low() { 0 } else { KEPT };
     let asked = if covered > purged + kept {
         shard.raft().trigger().purge_log(covered - kept - 1).await
     } else if applied >= covered + ENTRIES_MIN {

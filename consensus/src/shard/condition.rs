@@ -170,7 +170,7 @@ impl Shard {
 
     /// The silence that is no fault yet, in milliseconds: what a slow link explains is none.
     pub(super) fn borne_ms(&self) -> u64 {
-        self.inner.site.config.silence_ms_max.max(self.detector().borne_ms())
+        self.inner.parts.config.silence_ms_max.max(self.detector().borne_ms())
     }
 
     /// Whether this node, which leads, has led for no longer than its patience: who has not answered it yet may be about to.
@@ -199,7 +199,7 @@ impl Shard {
             return Vec::new();
         }
         if membership.get_node(&metrics.id).is_none() {
-            let earlier = membership.nodes().any(|(_, member)| member.node == self.inner.site.node);
+            let earlier = membership.nodes().any(|(_, member)| member.node == self.inner.parts.node);
             let what = if earlier { "an earlier incarnation of this node is" } else { "it is not" };
             return vec![own(ShardFault::NotMember, format!("{what} one, as far as {} knows", metrics.id))];
         }
@@ -227,7 +227,7 @@ impl Shard {
     }
 
     fn faults_of_history(&self) -> Vec<FaultReport> {
-        let history = self.inner.site.store.history();
+        let history = self.inner.parts.store.history();
         let standing = history.standing(self.inner.id);
         let own = |fault, detail: String| FaultReport { fault, node: None, detail };
         let behind = standing.error.or_else(|| {
@@ -275,8 +275,8 @@ impl Shard {
         };
         let mut faults: Vec<FaultReport> = others.filter_map(of).collect();
         let voters: Vec<NodeId> = membership.nodes().map(|(_, member)| member.node).collect();
-        let budget = self.inner.site.config.silence_ms_min / 2;
-        for peer in self.inner.site.peers.views().into_iter().filter(|peer| voters.contains(&peer.node)) {
+        let budget = self.inner.parts.config.silence_ms_min / 2;
+        for peer in self.inner.parts.peers.views().into_iter().filter(|peer| voters.contains(&peer.node)) {
             if let Some(ms) = peer.rtt_ms.filter(|ms| peer.up && *ms > budget) {
                 let detail = format!("a round trip takes {ms} ms, and {budget} ms are reckoned with");
                 faults.push(FaultReport { fault: ShardFault::SlowLink, node: Some(peer.node), detail });
@@ -288,7 +288,7 @@ impl Shard {
     /// The first thing that is wrong with a voter: what is silent need not be called late as well.
     fn fault_of_voter(&self, metrics: &Metrics, id: RaftId, member: &Member) -> Option<(ShardFault, String)> {
         let patience = self.borne_ms();
-        let peers = &self.inner.site.peers;
+        let peers = &self.inner.parts.peers;
         let connected = peers.connected(member.node);
         if connected.as_ref().is_some_and(|peer| peer.raft_id() != id) {
             return Some((ShardFault::VoterReplaced, format!("{} is another member than {id} now", name(member))));

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use openraft::LinearizerOption;
 
-use super::{Shard, Site};
+use super::{NodeParts, Shard};
 use crate::raft::types::Vote;
 
 /// How many times the patience with one call whoever asks the leader waits for what the leader asks a quorum for: on a slow
 /// link that takes several times as long as it should. A leader that loses its quorum meanwhile says so at once.
 const ROUND_PATIENCE: u32 = 6;
 
-impl Site {
+impl NodeParts {
     /// How long a quorum is waited for: by the leader that asks it, and by whoever asks the leader.
     pub(crate) fn round_patience(&self) -> Duration {
         Duration::from_millis(self.config.rpc_timeout_ms) * ROUND_PATIENCE
@@ -39,7 +39,7 @@ impl Shard {
 
     /// The same as [`confirm_quorum`](Self::confirm_quorum), for as long as a quorum is waited for.
     pub(super) async fn confirm_in_time(&self, term: u64) -> bool {
-        self.while_leading(self.inner.site.round_patience(), self.confirm_quorum(term)).await.unwrap_or(false)
+        self.while_leading(self.inner.parts.round_patience(), self.confirm_quorum(term)).await.unwrap_or(false)
     }
 
     /// Whether a quorum confirms that this node, which was ready to lead in a term, led after this was asked: then everything
@@ -48,7 +48,7 @@ impl Shard {
         let asked_ms = self.inner.clock.boot_ms();
         // As long as it is waited for here: openraft keeps who asks for so long.
         let fresh =
-            LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(self.inner.site.round_patience());
+            LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(self.inner.parts.round_patience());
         tokio::select! {
             biased;
             confirmed = self.raft().ensure_linearizable(fresh) => confirmed.is_ok(),

@@ -26,7 +26,7 @@ pub(crate) enum ClockSaid {
 impl Shard {
     /// Takes up the clock that the process before this one left, if it was in the same boot of the machine.
     pub(super) fn resume_clock(&self) {
-        let (clock, marks) = (&self.inner.clock, self.inner.site.store.clock_marks());
+        let (clock, marks) = (&self.inner.clock, self.inner.parts.store.clock_marks());
         let mark = clock.boot().and_then(|boot| marks.load(self.id(), boot));
         if mark.is_some_and(|mark| clock.resume(&mark)) {
             tracing::info!(shard = %self.id(), "the machine was not booted since: the log clock goes on");
@@ -36,24 +36,25 @@ impl Shard {
     /// Leaves the clock for the next process. The reason if it could not be written.
     pub(super) async fn keep_clock(&self, boot: u128) -> Result<(), std::io::Error> {
         let Some(mark) = self.inner.clock.to_keep(boot) else { return Ok(()) };
-        let (marks, shard) = (self.inner.site.store.clock_marks().clone(), self.id());
+        let (marks, shard) = (self.inner.parts.store.clock_marks().clone(), self.id());
         // A disk that is being synced can hold up a write, though it is not waited for.
-        self.inner.site.threads.offload(Errand::Files, move || marks.save(shard, &mark)).await?
+        self.inner.parts.threads.offload(Errand::Files, move || marks.save(shard, &mark)).await?
     }
 
     /// Asks the other voters for their clocks, as a new leader that has none: the shard keeps its era if anybody knows how
     /// long it lasts. Waits for all, but after a while only until a quorum has said that it knows none. False if nobody
     /// knows yet whether there is a clock.
     pub(super) async fn learn_from_voters(&self) -> bool {
-        let site = &self.inner.site;
+        let parts = &self.inner.parts;
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<_> = membership.voter_ids().collect();
         let nodes = voters.iter().filter_map(|id| membership.get_node(id)).map(|member| member.node);
-        let others: BTreeSet<NodeId> = nodes.filter(|node| *node != site.node).collect();
+        let others: BTreeSet<NodeId> = nodes.filter(|node| *node != parts.node).collect();
         let asked_at = self.inner.clock.boot_ms();
-        let mut answers: FuturesUnordered<_> = others.into_iter().map(|node| site.ask_clock(node, self.id())).collect();
-        let patience = tokio::time::sleep(Duration::from_millis(site.config.rpc_timeout_ms));
+        let mut answers: FuturesUnordered<_> =
+            others.into_iter().map(|node| parts.ask_clock(node, self.id())).collect();
+        let patience = tokio::time::sleep(Duration::from_millis(parts.config.rpc_timeout_ms));
         tokio::pin!(patience);
         let mut without = 1;
         loop {

@@ -26,12 +26,12 @@ impl Shard {
         if address.from != who.raft_id {
             return Err(format!("the frame says it is from {}, and its sender is {}", address.from, who.raft_id));
         }
-        let local = self.inner.site.raft_id();
+        let local = self.inner.parts.raft_id();
         if address.to != local {
             return Err(format!(
                 "the frame is for {}, an earlier incarnation of this node, which is {local} now; run 'skep shard \
                  add-voter {}' on the leader",
-                address.to, self.inner.site.node
+                address.to, self.inner.parts.node
             ));
         }
         let may_vote = is_on(Mutant::RevertedVoterVotes) && matches!(header.kind, FrameKind::Vote | FrameKind::PreVote);
@@ -75,7 +75,7 @@ impl Shard {
         // What this node has already is not written again: a leader that does not know yet how far it is sends some.
         let held = self.raft().metrics().borrow_watched().last_log_index;
         let mut news = request.entries.iter().filter(|entry| Some(entry.log_id.index) > held);
-        if self.inner.site.store.is_exhausted() && !news.all(makes_a_leader) {
+        if self.inner.parts.store.is_exhausted() && !news.all(makes_a_leader) {
             return Err("the disk of this node is nearly full; free some space".to_owned());
         }
         let committed = request.leader_commit.map(|id| id.index);
@@ -123,9 +123,9 @@ impl Shard {
         tracing::error!(shard = %self.id(), acknowledged = held, "{FORGOT}");
         // The rest of the node looks for the leader elsewhere.
         self.inner.view.send_modify(|view| *view = ShardView { term: view.term, ..ShardView::default() });
-        let (store, shard) = (self.inner.site.store.clone(), self.id());
+        let (store, shard) = (self.inner.parts.store.clone(), self.id());
         let note = move || store.marks().note_forgotten(shard).map_err(std::io::Error::other);
-        let noted = self.inner.site.threads.offload(Errand::Files, note).await;
+        let noted = self.inner.parts.threads.offload(Errand::Files, note).await;
         if let Err(error) = noted.flatten() {
             // A leader to which it acknowledged that tells it again after a restart.
             tracing::error!(%shard, %error, "that this node forgot something could not be written down");
@@ -137,7 +137,7 @@ impl Shard {
         let Some(asked_at) = self.inner.clock.ask() else { return };
         let shard = self.clone();
         tokio::spawn(async move {
-            let clock = match shard.inner.site.ask_clock(leader, shard.id()).await {
+            let clock = match shard.inner.parts.ask_clock(leader, shard.id()).await {
                 ClockSaid::Clock(clock) => Some(clock),
                 ClockSaid::None | ClockSaid::Nothing => None,
             };

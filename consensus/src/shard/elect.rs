@@ -26,7 +26,7 @@ pub(super) async fn run(shard: Shard) {
         let next = if leads { beat(&shard, &metrics).await } else { stand(&shard, &metrics, &mut without_clock).await };
         let Some(next) = next else { return };
         // The detector may be armed anew, nearer than it was: so often it is looked at anyhow.
-        let look = shard.inner.site.config.silence_ms_min / 4;
+        let look = shard.inner.parts.config.silence_ms_min / 4;
         let wait = Duration::from_millis(next.saturating_sub(now).clamp(1, look.max(1)));
         tokio::select! {
             biased;
@@ -41,7 +41,7 @@ pub(super) async fn run(shard: Shard) {
 async fn beat(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> Option<u64> {
     lead::has_quorum(shard, metrics);
     let now = shard.inner.clock.boot_ms();
-    shard.detector().leads(now, shard.inner.site.chance.next());
+    shard.detector().leads(now, shard.inner.parts.chance.next());
     let (due, next) = {
         let mut pulse = shard.pulse();
         (pulse.poll(now), pulse.poll_timeout())
@@ -59,7 +59,7 @@ async fn stand(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>, witho
     let (due, next) = {
         let mut detector = shard.detector();
         detector.measured_round(round_ms);
-        (detector.poll(now, shard.inner.site.chance.next()), detector.poll_timeout())
+        (detector.poll(now, shard.inner.parts.chance.next()), detector.poll_timeout())
     };
     let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
     if due && votes && !shard.stands_aside() {
@@ -80,7 +80,7 @@ fn round_ms(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> u64 {
     let membership = metrics.membership_config.membership();
     let others = membership.voter_ids().filter(|id| *id != metrics.id);
     let others: Vec<NodeId> = others.filter_map(|id| membership.get_node(&id)).map(|member| member.node).collect();
-    let round = shard.inner.site.peers.round_trip(&others, others.len().div_ceil(2));
+    let round = shard.inner.parts.peers.round_trip(&others, others.len().div_ceil(2));
     u64::try_from(round.as_millis()).unwrap_or(u64::MAX).saturating_add(shard.inner.flush_time.ms() / 2)
 }
 
@@ -145,7 +145,7 @@ impl Shard {
         let asked = request.vote;
         let response = self.raft().vote(request).await.map_err(|e| e.to_string())?;
         if response.vote_granted {
-            self.detector().voted(self.inner.clock.boot_ms(), self.inner.site.chance.next());
+            self.detector().voted(self.inner.clock.boot_ms(), self.inner.parts.chance.next());
         }
         // It is written down by now.
         let is_granted = response.vote_granted && response.vote == asked;

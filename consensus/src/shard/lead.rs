@@ -54,7 +54,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
             drive(&shard, term);
         }
         // A lost quorum changes nothing in the metrics, nor does a leader that is not heard: they are looked for.
-        let config = &shard.inner.site.config;
+        let config = &shard.inner.parts.config;
         let wait_ms = if leads { config.silence_ms_min / 2 } else { config.silence_ms_min };
         let taken = tokio::select! {
             biased;
@@ -97,7 +97,7 @@ fn show(shard: &Shard, view: ShardView) {
 
 /// Starts what a leader does for as long as its term lasts.
 fn drive(shard: &Shard, term: u64) {
-    let work = shard.inner.site.threads.work();
+    let work = shard.inner.parts.threads.work();
     work.spawn(orchestrate::run(shard.clone(), term));
     work.spawn(settle::run(shard.clone(), term));
     work.spawn(versions::run(shard.clone(), term));

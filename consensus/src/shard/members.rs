@@ -20,13 +20,13 @@ use crate::raft::types::Member;
 impl Shard {
     /// The member that a node is at present.
     fn present(&self, node: NodeId) -> Result<Member, MembershipError> {
-        let site = &self.inner.site;
-        if node == site.node {
-            let name = Some(site.config.node.name.clone());
-            return Ok(Member { node, incarnation: site.incarnation, name, charter: None });
+        let parts = &self.inner.parts;
+        if node == parts.node {
+            let name = Some(parts.config.node.name.clone());
+            return Ok(Member { node, incarnation: parts.incarnation, name, charter: None });
         }
-        let peer = site.peers.connected(node).ok_or(MembershipError::Unreachable { node })?;
-        let name = site.peers.name(node);
+        let peer = parts.peers.connected(node).ok_or(MembershipError::Unreachable { node })?;
+        let name = parts.peers.name(node);
         Ok(Member { node, incarnation: peer.hello.incarnation, name, charter: None })
     }
 
@@ -68,7 +68,7 @@ impl Shard {
 
     /// Whether a place is this shard's, whatever its genesis.
     pub(super) fn is_here(&self, place: &Place) -> bool {
-        place.site == self.inner.site.config.node.site && place.shard == self.inner.id
+        place.site == self.inner.parts.config.node.site && place.shard == self.inner.id
     }
 
     /// Refuses a charter of another shard, or with a first operator that has not shown that it has its key.
@@ -89,7 +89,7 @@ impl Shard {
         if voters.is_empty() || voters.len() > limits::VOTERS_MAX {
             return Err(MembershipError::Voters(format!("{} voters; give 1 to {}", voters.len(), limits::VOTERS_MAX)));
         }
-        if !voters.contains(&self.inner.site.node) {
+        if !voters.contains(&self.inner.parts.node) {
             return Err(MembershipError::Voters("this node must be among the voters; ask one that is".to_owned()));
         }
         if self.raft().is_initialized().await.map_err(raft_error)? {
@@ -101,11 +101,11 @@ impl Shard {
         if members.len() != voters.len() {
             return Err(MembershipError::Voters("a voter is named twice".to_owned()));
         }
-        if let Some(own) = members.get_mut(&self.inner.site.raft_id()) {
+        if let Some(own) = members.get_mut(&self.inner.parts.raft_id()) {
             own.charter = Some(Box::new(charter));
         }
         self.check_common_version(voters)?;
-        for voter in voters.iter().filter(|voter| **voter != self.inner.site.node) {
+        for voter in voters.iter().filter(|voter| **voter != self.inner.parts.node) {
             self.check_holds_nothing(*voter).await?;
         }
         self.raft().initialize(members).await.map_err(raft_error)?;
@@ -117,8 +117,8 @@ impl Shard {
 
     /// Nodes take Raft from those alone who are marked: a shard of others would never have a leader.
     fn check_marked(&self, voters: &[NodeId]) -> Result<(), MembershipError> {
-        let marked = self.inner.site.config.marked_voters();
-        let missing = voters.iter().find(|node| **node != self.inner.site.node && !marked.contains(node));
+        let marked = self.inner.parts.config.marked_voters();
+        let missing = voters.iter().find(|node| **node != self.inner.parts.node && !marked.contains(node));
         missing.map_or(Ok(()), |node| {
             Err(MembershipError::Voters(format!(
                 "{node} is not marked as a voter; set voter = true in its [[peers]] in the configuration of every node, start \
@@ -130,7 +130,7 @@ impl Shard {
     /// A group that is made anew over a replica of an earlier one would have two histories under one name: the last good
     /// copy would follow those that forgot.
     async fn check_holds_nothing(&self, node: NodeId) -> Result<(), MembershipError> {
-        let holds = self.inner.site.ask_for_replica(node, self.id()).await?;
+        let holds = self.inner.parts.ask_for_replica(node, self.id()).await?;
         if holds { Err(MembershipError::HeldBy { node }) } else { Ok(()) }
     }
 
@@ -173,16 +173,18 @@ impl Shard {
     /// Refuses a node that has a replica of another shard under this one's number. It is asked, since it may not have known when it
     /// connected; one that does not answer is taken at what it said last, and has to be reached before it can catch up.
     async fn check_lineage(&self, node: NodeId) -> Result<(), MembershipError> {
-        let site = &self.inner.site;
-        if node == site.node {
+        let parts = &self.inner.parts;
+        if node == parts.node {
             return Ok(());
         }
-        let asked = site.peers.ask_shards(node, Duration::from_millis(site.config.rpc_timeout_ms)).await;
-        let theirs = asked.unwrap_or_else(|| site.peers.shards_of(node));
+        let asked = parts.peers.ask_shards(node, Duration::from_millis(parts.config.rpc_timeout_ms)).await;
+        let theirs = asked.unwrap_or_else(|| parts.peers.shards_of(node));
         let Some(own) = self.lineage() else { return Ok(()) };
         match theirs.iter().find(|their| their.shard == own.shard && !their.belongs_with(&own)) {
             None => Ok(()),
-            Some(their) => Err(MembershipError::AnotherShard { node, why: in_words((site.node, &own), (node, their)) }),
+            Some(their) => {
+                Err(MembershipError::AnotherShard { node, why: in_words((parts.node, &own), (node, their)) })
+            }
         }
     }
 
@@ -214,7 +216,7 @@ impl Shard {
         if voters.is_empty() {
             return Err(MembershipError::Voters("it is the last voter".to_owned()));
         }
-        if node == self.inner.site.node {
+        if node == self.inner.parts.node {
             // A leader that is no voter any more goes on leading for a while, and openraft does not expect more changes.
             let leader = self.transfer_leader(None).await?;
             return Err(MembershipError::HandedOver { leader });
@@ -294,7 +296,7 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
     let metrics = shard.metrics();
     let voters = shard.voters();
     let target = match to {
-        Some(node) if node == shard.inner.site.node => return Ok(node),
+        Some(node) if node == shard.inner.parts.node => return Ok(node),
         Some(node) => {
             // An earlier incarnation may be on its way out beside the present one.
             let of_node = || voters.iter().filter(move |(_, member)| member.node == node);
@@ -348,7 +350,7 @@ impl Shard {
     /// Whether a voter could lead, however much of the log it holds.
     fn check_can_lead(&self, id: RaftId, member: &Member) -> Result<(), MembershipError> {
         let node = member.node;
-        let peer = self.inner.site.peers.connected(node).ok_or(MembershipError::Unreachable { node })?;
+        let peer = self.inner.parts.peers.connected(node).ok_or(MembershipError::Unreachable { node })?;
         if peer.raft_id() != id {
             return Err(MembershipError::OtherIncarnation { node });
         }

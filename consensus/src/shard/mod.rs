@@ -71,7 +71,7 @@ pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
 
 /// What all shards of a node share.
 #[derive(Clone)]
-pub(crate) struct Site {
+pub(crate) struct NodeParts {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
     /// The node's key, for its votes.
@@ -88,7 +88,7 @@ pub(crate) struct Site {
     pub(crate) updates: mpsc::Sender<FromLeader>,
 }
 
-impl Site {
+impl NodeParts {
     pub(crate) fn raft_id(&self) -> RaftId {
         RaftId::derive(self.node, self.incarnation)
     }
@@ -134,7 +134,7 @@ struct Refused {
 
 struct Inner {
     id: ShardId,
-    site: Site,
+    parts: NodeParts,
     raft: Raft,
     state: SharedState,
     applied: watch::Receiver<u64>,
@@ -150,7 +150,7 @@ struct Inner {
     /// Held from when an entry is stamped until the core has it: whoever asks the core for the last entry then knows that
     /// none with an earlier stamp follows.
     stamping: tokio::sync::Mutex<()>,
-    desk: orchestrate::Desk,
+    desk: orchestrate::HeartbeatDesk,
     stale_queries: tokio::sync::Semaphore,
     ends: Ends,
     pulls: Pulls,
@@ -185,25 +185,25 @@ impl Shard {
     ///
     /// # Errors
     /// The reason as text if the log or snapshot is damaged.
-    pub(crate) async fn open(id: ShardId, site: Site) -> Result<Self, String> {
-        let config = raft_config(&site.config).validate().map_err(|e| e.to_string())?;
-        agree(id, &site).await?;
-        let clock = site.clocks.of(id);
-        let machine = Machine::new(site.store.clone(), id, clock.clone(), site.threads.clone(), site.build);
+    pub(crate) async fn open(id: ShardId, parts: NodeParts) -> Result<Self, String> {
+        let config = raft_config(&parts.config).validate().map_err(|e| e.to_string())?;
+        agree(id, &parts).await?;
+        let clock = parts.clocks.of(id);
+        let machine = Machine::new(parts.store.clone(), id, clock.clone(), parts.threads.clone(), parts.build);
         let (state, applied) = (machine.state(), machine.progress());
         let (ends, pulls, sending, verdicts) = (machine.ends(), machine.pulls(), machine.sending(), machine.verdicts());
         let (replay, checked, fitness) = (machine.replay(), machine.checked(), machine.fitness());
-        let (acked, elections) = (Acked::default(), Elections::new(id, site.raft_id(), Arc::clone(&site.key)));
-        let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
-        let network = network(id, &site, sending, (acked.clone(), elections.clone()));
-        let log = LogStore::new(site.store.clone(), id, site.threads.clone());
+        let (acked, elections) = (Acked::default(), Elections::new(id, parts.raft_id(), Arc::clone(&parts.key)));
+        let forgot = AtomicBool::new(parts.store.marks().has_forgotten(id));
+        let network = network(id, &parts, sending, (acked.clone(), elections.clone()));
+        let log = LogStore::new(parts.store.clone(), id, parts.threads.clone());
         let flush_time = log.flush_time();
-        let opening = Raft::new(site.raft_id(), Arc::new(config), network, log, machine);
+        let opening = Raft::new(parts.raft_id(), Arc::new(config), network, log, machine);
         #[cfg(test)]
-        let opening = crate::raft::types::Runtime::scope(site.chance.next(), opening);
+        let opening = crate::raft::types::Runtime::scope(parts.chance.next(), opening);
         let raft = opening.await.map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
         elections.follow(state.clone(), raft.metrics());
-        let detector = ElectionDetector::new(detector_config(&site.config), clock.boot_ms(), site.chance.next());
+        let detector = ElectionDetector::new(detector_config(&parts.config), clock.boot_ms(), parts.chance.next());
         let (submissions, queue) = mpsc::channel(limits::PROPOSALS_QUEUED_MAX);
         let shard = Self {
             inner: Arc::new(Inner {
@@ -212,7 +212,7 @@ impl Shard {
                 state,
                 applied,
                 detector: Mutex::new(detector),
-                pulse: Mutex::new(LeaderPulse::new(pulse_config(&site.config))),
+                pulse: Mutex::new(LeaderPulse::new(pulse_config(&parts.config))),
                 beats: beat::Beats::default(),
                 acknowledged: tokio::sync::Notify::new(),
                 condition: condition::Condition::new(clock.boot_ms()),
@@ -221,7 +221,7 @@ impl Shard {
                 submissions,
                 queued: Arc::default(),
                 stamping: tokio::sync::Mutex::default(),
-                desk: orchestrate::Desk::default(),
+                desk: orchestrate::HeartbeatDesk::default(),
                 stale_queries: tokio::sync::Semaphore::new(limits::STALE_QUERIES_MAX),
                 ends,
                 pulls,
@@ -238,7 +238,7 @@ impl Shard {
                 noise: Refused::default(),
                 contradicted_ms: AtomicU64::new(0),
                 verdicts,
-                site,
+                parts,
             }),
         };
         shard.resume_clock();
@@ -248,7 +248,7 @@ impl Shard {
 
     /// Starts what runs beside the group.
     fn start(&self, queue: mpsc::Receiver<Submission>) {
-        let (control, work) = (self.inner.site.threads.control(), self.inner.site.threads.work());
+        let (control, work) = (self.inner.parts.threads.control(), self.inner.parts.threads.work());
         work.spawn(propose::run(self.clone(), queue));
         control.spawn(lead::follow_leadership(self.clone()));
         control.spawn(elect::run(self.clone()));
@@ -262,8 +262,8 @@ impl Shard {
         self.inner.id
     }
 
-    pub(crate) fn site(&self) -> &Site {
-        &self.inner.site
+    pub(crate) fn parts(&self) -> &NodeParts {
+        &self.inner.parts
     }
 
     pub(crate) fn view(&self) -> watch::Receiver<ShardView> {
@@ -331,7 +331,7 @@ impl Shard {
     fn heard_leader(&self) {
         self.inner.clock.heard_leader();
         let mut detector = self.detector();
-        detector.heard_leader(self.inner.clock.boot_ms(), self.inner.site.chance.next());
+        detector.heard_leader(self.inner.clock.boot_ms(), self.inner.parts.chance.next());
     }
 
     /// The answer when nothing was proposed because this node does not lead.
@@ -401,22 +401,22 @@ const OPENRAFT_VOTE: Duration = Duration::from_secs(45);
 const OPENRAFT_STAGES_KEPT: u64 = 1;
 
 /// Brings the snapshot and the log of a shard to agree, as they do unless something was cut off between them.
-async fn agree(id: ShardId, site: &Site) -> Result<(), String> {
-    let store = site.store.clone();
-    let agreed = site.threads.offload(Errand::Snapshots, move || bring_to_agree(&store, id)).await;
+async fn agree(id: ShardId, parts: &NodeParts) -> Result<(), String> {
+    let store = parts.store.clone();
+    let agreed = parts.threads.offload(Errand::Snapshots, move || bring_to_agree(&store, id)).await;
     agreed.map_err(|e| e.to_string())?.map_err(|e| format!("shard {id} cannot be opened: {e}"))
 }
 
 /// How a group reaches its members.
-fn network(shard: ShardId, site: &Site, sending: Sending, (acked, elections): (Acked, Elections)) -> Network {
-    let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
-    let rate = site.config.snapshot_bytes_per_s;
+fn network(shard: ShardId, parts: &NodeParts, sending: Sending, (acked, elections): (Acked, Elections)) -> Network {
+    let rpc_timeout = Duration::from_millis(parts.config.rpc_timeout_ms);
+    let rate = parts.config.snapshot_bytes_per_s;
     Network {
-        peers: site.peers.clone(),
+        peers: parts.peers.clone(),
         shard,
-        local: site.raft_id(),
+        local: parts.raft_id(),
         rpc_timeout,
-        snapshots: SnapshotSender::new((site.peers.clone(), site.threads.clone()), shard, rate, rpc_timeout, sending),
+        snapshots: SnapshotSender::new((parts.peers.clone(), parts.threads.clone()), shard, rate, rpc_timeout, sending),
         acked,
         elections,
     }

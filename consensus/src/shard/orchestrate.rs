@@ -57,9 +57,9 @@ struct Said {
 
 /// Where heartbeats are handed in while this node leads.
 #[derive(Default)]
-pub(super) struct Desk(Mutex<Option<mpsc::Sender<Said>>>);
+pub(super) struct HeartbeatDesk(Mutex<Option<mpsc::Sender<Said>>>);
 
-impl Desk {
+impl HeartbeatDesk {
     fn open(&self) -> mpsc::Receiver<Said> {
         let (sender, queue) = mpsc::channel(limits::HEARTBEATS_QUEUED_MAX);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
@@ -112,7 +112,7 @@ impl Shard {
 
     /// How much a node can be told at once of what its agents hold.
     fn carries(&self, node: NodeId) -> OrchestratorEvent {
-        OrchestratorEvent::Carries { node, bytes: self.inner.site.peers.answer_bytes(node) }
+        OrchestratorEvent::Carries { node, bytes: self.inner.parts.peers.answer_bytes(node) }
     }
 }
 
@@ -124,7 +124,7 @@ enum Step {
     Over,
 }
 
-struct Driver {
+struct OrchestratorDriver {
     shard: Shard,
     term: u64,
     orchestrator: Orchestrator,
@@ -138,14 +138,14 @@ struct Driver {
 
 /// Drives the orchestrator of a term until the term ends.
 pub(super) async fn run(shard: Shard, term: u64) {
-    let config = OrchestratorConfig { policy: policy(shard.inner.site.config.policy) };
+    let config = OrchestratorConfig { policy: policy(shard.inner.parts.config.policy) };
     let applied = shard.inner.applied.clone();
     // Before the clock: nothing in it is of later than that.
     let state = shard.inner.state.now();
     let Some(now) = shard.inner.clock.to_send() else { return };
     let orchestrator = Orchestrator::new(config, &state, now);
     drop(state);
-    let mut driver = Driver {
+    let mut driver = OrchestratorDriver {
         heartbeats: shard.inner.desk.open(),
         applied,
         view: shard.view(),
@@ -156,7 +156,7 @@ pub(super) async fn run(shard: Shard, term: u64) {
         answers: BTreeMap::new(),
         next_key: 1,
     };
-    driver.shard.inner.site.threads.work().spawn(announce::run(driver.shard.clone(), term));
+    driver.shard.inner.parts.threads.work().spawn(announce::run(driver.shard.clone(), term));
     driver.carry_out();
     loop {
         let step = driver.select().await;
@@ -174,7 +174,7 @@ fn policy(policy: skep_config::Policy) -> skep_fleet::Policy {
     }
 }
 
-impl Driver {
+impl OrchestratorDriver {
     async fn select(&mut self) -> Step {
         let state = self.shard.inner.state.now();
         let Some(now) = self.shard.inner.clock.to_send() else { return Step::Over };
@@ -224,7 +224,7 @@ impl Driver {
             let (shard, term) = (self.shard.clone(), self.term);
             match effect {
                 OrchestratorEffect::Propose(mut decisions) => self.in_flight.push(Box::pin(async move {
-                    if shard.inner.site.store.is_low() {
+                    if shard.inner.parts.store.is_low() {
                         // What ends goes on; nobody is given more.
                         decisions.retain(|decision| !matches!(decision, Decision::AssignTask { .. }));
                     }
@@ -238,7 +238,7 @@ impl Driver {
                     OrchestratorEvent::RoundEnded { confirmed: shard.confirm_lead(term).await }
                 })),
                 OrchestratorEffect::Update { node, update } => self.in_flight.push(Box::pin(async move {
-                    let arrived = shard.inner.site.tell_claims(node, shard.id(), update).await;
+                    let arrived = shard.inner.parts.tell_claims(node, shard.id(), update).await;
                     OrchestratorEvent::UpdateEnded { node, arrived }
                 })),
                 OrchestratorEffect::Answer { key, reply } => {

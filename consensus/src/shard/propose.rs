@@ -47,7 +47,7 @@ const OVERLOADED: ProposeOutcome = ProposeOutcome::Overloaded { retry_after_ms: 
 pub(crate) struct Submission {
     requests: Vec<Request>,
     outcomes: oneshot::Sender<Vec<ProposeOutcome>>,
-    room: Room,
+    room: QueueRoom,
 }
 
 /// What waits, by count and bytes.
@@ -57,21 +57,21 @@ pub(crate) struct Queued {
     bytes: AtomicUsize,
 }
 
-/// A place in the queue; dropping it gives the place back.
-struct Room {
+/// Room in the queue, which is given back when this is dropped.
+struct QueueRoom {
     queued: Arc<Queued>,
     requests: usize,
     bytes: usize,
 }
 
-impl Room {
-    /// Takes a place; none if the queue is full.
-    fn take(queued: &Arc<Queued>, requests: usize, bytes: usize, can_wait: bool) -> Option<Self> {
+impl QueueRoom {
+    /// Takes room; none if the queue is full. `ends_work`: what ends work has room of its own, or pressure would lock
+    /// itself.
+    fn take(queued: &Arc<Queued>, requests: usize, bytes: usize, ends_work: bool) -> Option<Self> {
         let room = Self { queued: Arc::clone(queued), requests, bytes };
         let waiting = queued.requests.fetch_add(requests, Ordering::Relaxed) + requests;
         let waiting_bytes = queued.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        // What ends work has room of its own, or pressure would lock itself.
-        let reserved = if can_wait { limits::PROPOSALS_RESERVED_SHARE } else { 0 };
+        let reserved = if ends_work { 0 } else { limits::PROPOSALS_RESERVED_SHARE };
         let of = |max: usize| max - max / 100 * reserved;
         let fits =
             waiting <= of(limits::PROPOSALS_QUEUED_MAX) && waiting_bytes <= of(limits::PROPOSAL_BYTES_QUEUED_MAX);
@@ -79,7 +79,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for QueueRoom {
     fn drop(&mut self) {
         self.queued.requests.fetch_sub(self.requests, Ordering::Relaxed);
         self.queued.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -94,13 +94,13 @@ impl Shard {
         if !self.inner.view.borrow().ready {
             return all(self.not_leader());
         }
-        if self.inner.site.store.is_exhausted() {
+        if self.inner.parts.store.is_exhausted() {
             return all(ProposeOutcome::DiskFull);
         }
         if let Some(node) = self.inner.relief.blocked_by() {
             return all(ProposeOutcome::VotersFull { node });
         }
-        let pressure = match &self.inner.site.store {
+        let pressure = match &self.inner.parts.store {
             store if store.is_low() => Some(ProposeOutcome::DiskFull),
             store if store.history().is_behind() => Some(HISTORY_BEHIND),
             _ => None,
@@ -110,8 +110,8 @@ impl Shard {
         }
         // What waits for a helper counts as what waits for an entry.
         let Some(room) = self.room_for(&requests) else { return all(OVERLOADED) };
-        let (threads, verdicts) = (&self.inner.site.threads, Arc::clone(&self.inner.verdicts));
-        let (requests, refused) = look_at(threads, verdicts, requests, pressure).await;
+        let (threads, verdicts) = (&self.inner.parts.threads, Arc::clone(&self.inner.verdicts));
+        let (requests, refused) = refuse_early(threads, verdicts, requests, pressure).await;
         drop(room);
         if refused.iter().any(Option::is_some) {
             let rest = requests.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none());
@@ -124,9 +124,9 @@ impl Shard {
     }
 
     /// A place for requests among those that wait; none if there is none.
-    fn room_for(&self, requests: &[Request]) -> Option<Room> {
+    fn room_for(&self, requests: &[Request]) -> Option<QueueRoom> {
         let bytes = requests.iter().map(Request::bytes_bound).sum();
-        Room::take(&self.inner.queued, requests.len(), bytes, !Proposal::is_reserved_for(requests))
+        QueueRoom::take(&self.inner.queued, requests.len(), bytes, Proposal::is_reserved_for(requests))
     }
 
     /// Waits for a place in an entry, and for what becomes of it.
@@ -144,10 +144,10 @@ impl Shard {
     /// Proposes an entry of the leader's own, as the leader of a term, and waits until it is applied. None: not applied, or not
     /// known.
     ///
-    /// It can come for as long as the term lasts, however long disks take, and is waited for so long: whoever wants it would
-    /// only propose it again.
+    /// The leader waits until its term ends, however long disks take: a caller that gave up would only propose the entry
+    /// again.
     pub(super) async fn write_as(&self, term: u64, body: EntryBody) -> Option<ApplyReply> {
-        let has_no_room = self.inner.site.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
+        let has_no_room = self.inner.parts.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
         // Without its clock, or rules, a leader could not even say that there is no room; and such an entry is hardly larger than
         // a vote.
         if has_no_room && !matches!(body, EntryBody::ClockLost | EntryBody::Rules(_) | EntryBody::Founding(_)) {
@@ -183,8 +183,8 @@ impl Shard {
         }
     }
 
-    /// Waits until an entry of others is not waited for any more. While this node has its quorum the entry is on its way, and
-    /// keeps its place among those in flight: another one would only be put behind it.
+    /// Returns when the leader stops waiting for an entry with clients' requests. While this node has its quorum the entry
+    /// is on its way, and keeps its place among those in flight: another one would only be put behind it.
     async fn entry_is_given_up(&self) {
         let mut view = self.view();
         let lost = async {
@@ -207,7 +207,7 @@ impl Shard {
 /// What is refused before it is proposed: what brings work while there is pressure, such as a disk that is nearly full, and
 /// what was not signed by the operator that it names. Signatures are verified by helpers of their own, and known when the entry is
 /// applied here.
-async fn look_at(
+async fn refuse_early(
     threads: &Threads,
     verdicts: Arc<Verdicts>,
     requests: Vec<Request>,

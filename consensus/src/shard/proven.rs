@@ -40,7 +40,7 @@ impl Shard {
         believes: impl Fn(NodeId) -> bool,
     ) -> Result<(), String> {
         let (address, body) = RaftAddress::split(body).map_err(|e| e.to_string())?;
-        if address.from != who.raft_id || address.to != self.inner.site.raft_id() {
+        if address.from != who.raft_id || address.to != self.inner.parts.raft_id() {
             return Err("the proof of leadership is not from its sender to this incarnation".to_owned());
         }
         let proof = LeaderProof::decode(body).map_err(|e| e.to_string())?;
@@ -54,7 +54,7 @@ impl Shard {
         let voters: BTreeSet<NodeId> = proof.voters().voters().map(|voter| voter.node).collect();
         let known = elections.knowledge(voters.into_iter().filter(|node| believes(*node)).collect());
         let verify = move || proof.verify(&known);
-        let verified = self.inner.site.threads.offload(Errand::Signatures, verify).await.map_err(|e| e.to_string())?;
+        let verified = self.inner.parts.threads.offload(Errand::Signatures, verify).await.map_err(|e| e.to_string())?;
         if let Err(error) = verified {
             if let Some(more) = self.inner.noise.proofs.happened() {
                 tracing::error!(

@@ -14,8 +14,8 @@ use tokio::time::Sleep;
 
 use super::lead::has_quorum;
 use super::{Shard, ShardView};
-use crate::net::Room;
-use crate::pulls::Waiter;
+use crate::net::AnswerRoom;
+use crate::pulls::PullWaiter;
 
 /// Why a pull looks again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,8 @@ impl Shard {
     /// Answers a node as soon as there is something for its agents, or when it has waited as long as it said. Only the
     /// leader does: it has applied everything that was acknowledged, and its clock is the shard's. That it still leads is
     /// asked of a quorum for a node that knows nothing yet, since it has no clock to tell an era that is over by, and for one that is
-    /// ahead of all that was let out or applied here. `room`: where there is some for what it tells, while it does not wait.
-    pub(crate) async fn pull(&self, node: NodeId, pull: &Pull, room: &Room) -> Result<Pulled, PullFailure> {
+    /// ahead of all that was released or applied here. `room`: where there is some for what it tells, while it does not wait.
+    pub(crate) async fn pull(&self, node: NodeId, pull: &Pull, room: &AnswerRoom) -> Result<Pulled, PullFailure> {
         let elsewhere = || PullFailure::NotLeader(self.elsewhere());
         let mut view = self.inner.view.subscribe();
         // A machine that slept may not have looked since.
@@ -74,8 +74,8 @@ impl Shard {
         let waiter = self.inner.pulls.wait_for(pull);
         let (mut looked, mut is_over) = (None, false);
         loop {
-            let news = waiter.as_ref().map(Waiter::next);
-            let bytes_max = usize::try_from(self.inner.site.peers.answer_bytes(node)).unwrap_or(usize::MAX);
+            let news = waiter.as_ref().map(PullWaiter::next);
+            let bytes_max = usize::try_from(self.inner.parts.peers.answer_bytes(node)).unwrap_or(usize::MAX);
             room.take(bytes_max.min(limits::PULL_BYTES_SOFT_MAX)).await;
             let (agents, root, authority) = {
                 let state = self.inner.state.read();

@@ -26,7 +26,7 @@ impl Shard {
     /// Answers another node, with as much as the way to it carries. History is told by any replica, and everything else by the
     /// leader.
     pub(crate) async fn query_for(&self, node: NodeId, query: Query) -> Result<QueryReply, QueryFailure> {
-        let carries = self.inner.site.peers.answer_bytes(node);
+        let carries = self.inner.parts.peers.answer_bytes(node);
         match query {
             Query::Changes { .. } => self.stale(query, carries).await,
             // It is reckoned with before there is any answer.
@@ -75,7 +75,7 @@ impl Shard {
         let Some(waiter) = self.inner.ends.wait_for(command) else { return };
         let mut view = self.inner.view.subscribe();
         // Shorter than a caller on another node waits.
-        let patience = Duration::from_millis(u64::from(wait_ms).min(self.inner.site.config.rpc_timeout_ms / 2));
+        let patience = Duration::from_millis(u64::from(wait_ms).min(self.inner.parts.config.rpc_timeout_ms / 2));
         let ended = async {
             loop {
                 let next = waiter.next();
@@ -109,12 +109,12 @@ impl Shard {
             linearizable,
             age_ms: if linearizable { Some(0) } else { age_ms },
         };
-        let threads = &self.inner.site.threads;
+        let threads = &self.inner.parts.threads;
         let answer = match query {
             Query::History { task, after_index, limit } => {
                 drop(state);
                 self.wait_for_history(as_of.index + 1).await;
-                let history = self.inner.site.store.history().clone();
+                let history = self.inner.parts.store.history().clone();
                 let (shard, before) = (self.inner.id, as_of.index + 1);
                 let read = move || history.transitions(shard, task, after_index, limit as usize, before);
                 let TransitionsFound { records, more, complete, begins } = blocking(threads, read).await?;
@@ -122,7 +122,7 @@ impl Shard {
             }
             Query::Changes { from, skip } => {
                 drop(state);
-                let history = self.inner.site.store.history().clone();
+                let history = self.inner.parts.store.history().clone();
                 let shard = self.inner.id;
                 let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
                 let found = blocking(threads, move || history.changes(shard, from, skip, bytes_max)).await?;
@@ -151,9 +151,9 @@ impl Shard {
     }
 
     async fn wait_for_history(&self, next: u64) {
-        let mut progress = self.inner.site.store.history().progress(self.inner.id);
+        let mut progress = self.inner.parts.store.history().progress(self.inner.id);
         // Shorter than a caller on another node waits.
-        let patience = Duration::from_millis(self.inner.site.config.rpc_timeout_ms / 2);
+        let patience = Duration::from_millis(self.inner.parts.config.rpc_timeout_ms / 2);
         let _ = tokio::time::timeout(patience, progress.wait_for(|written| *written >= next)).await;
     }
 }

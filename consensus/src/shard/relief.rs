@@ -136,7 +136,7 @@ impl Electorate {
 impl Shard {
     fn electorate(&self, metrics: &RaftMetrics<TypeConfig>) -> Electorate {
         let membership = metrics.membership_config.membership();
-        let (peers, patience) = (&self.inner.site.peers, self.borne_ms());
+        let (peers, patience) = (&self.inner.parts.peers, self.borne_ms());
         let voter = |id: RaftId| {
             let node = membership.get_node(&id)?.node;
             let answers = self.voter_age_ms(&id).is_some_and(|ms| ms <= patience);
@@ -148,12 +148,12 @@ impl Shard {
         };
         let others = membership.voter_ids().filter(|id| *id != metrics.id).filter_map(voter).collect();
         let groups = membership.get_joint_config().iter().map(|group| group.iter().copied().collect()).collect();
-        Electorate { local: metrics.id, own: self.inner.site.store.pressure(), others, groups }
+        Electorate { local: metrics.id, own: self.inner.parts.store.pressure(), others, groups }
     }
 
     /// That the disk of this node is nearly full, if it is.
     pub(super) fn fault_of_disk(&self) -> Option<FaultReport> {
-        let store = &self.inner.site.store;
+        let store = &self.inner.parts.store;
         let keeps = self.inner.relief.seen().keeps.map(|keeps| format!("; this node keeps the lead: {keeps}"));
         let keeps = keeps.unwrap_or_default();
         let detail = || format!("{}; {}{keeps}", consequence(store.pressure()), store.describe_room());

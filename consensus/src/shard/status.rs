@@ -26,11 +26,11 @@ impl Shard {
             ServerState::Shutdown => ShardRole::Down,
         };
         let faults = self.faults();
-        let fleet_version_max = self.inner.site.build.versions.max;
+        let fleet_version_max = self.inner.parts.build.versions.max;
         let raised = self.fleet_version() >= fleet_version_max;
         let held_back_by =
             if role == ShardRole::Leader && !raised { self.agreement().held_back_by } else { Vec::new() };
-        let history = self.inner.site.store.history().standing(self.inner.id);
+        let history = self.inner.parts.store.history().standing(self.inner.id);
         let voter = |(id, member)| self.voter_status(&metrics, role, id, member);
         let voters = voters.into_iter().map(voter).collect();
         let state = self.inner.state.read();
@@ -56,7 +56,7 @@ impl Shard {
             counts: state.counts(),
             dropped: state.dropped(),
             dedup_ids: state.dedup_ids() as u64,
-            log_bytes: self.inner.site.store.written().total(),
+            log_bytes: self.inner.parts.store.written().total(),
             fault,
             faults,
             history,

@@ -40,7 +40,7 @@ fn agree(own: FleetVersions, voters: &[(NodeId, Option<FleetVersions>)]) -> Agre
 
 impl Shard {
     fn build(&self) -> Build {
-        self.inner.site.build
+        self.inner.parts.build
     }
 
     /// Why this build takes part no more; none if it can apply what the shard has agreed on.
@@ -58,11 +58,11 @@ impl Shard {
 
     /// What a member says that it can apply; none while it is not connected, or if another incarnation of it is.
     pub(super) fn speaks(&self, id: RaftId, member: &Member) -> Option<FleetVersions> {
-        let site = &self.inner.site;
-        if id == site.raft_id() {
-            return Some(site.build.versions);
+        let parts = &self.inner.parts;
+        if id == parts.raft_id() {
+            return Some(parts.build.versions);
         }
-        site.peers.connected(member.node).filter(|peer| peer.raft_id() == id).map(|peer| peer.hello.fleet)
+        parts.peers.connected(member.node).filter(|peer| peer.raft_id() == id).map(|peer| peer.hello.fleet)
     }
 
     pub(super) fn fleet_version(&self) -> u32 {
@@ -78,10 +78,10 @@ impl Shard {
 
     /// Refuses a node that does not speak what the shard has agreed on.
     pub(super) fn check_speaks(&self, node: NodeId) -> Result<(), MembershipError> {
-        let site = &self.inner.site;
+        let parts = &self.inner.parts;
         let version = self.fleet_version();
-        let speaks = match site.peers.connected(node) {
-            _ if node == site.node => site.build.versions,
+        let speaks = match parts.peers.connected(node) {
+            _ if node == parts.node => parts.build.versions,
             Some(peer) => peer.hello.fleet,
             None => return Err(MembershipError::Unreachable { node }),
         };
@@ -94,9 +94,9 @@ impl Shard {
 
     /// Refuses voters of a new shard that have no version in common.
     pub(super) fn check_common_version(&self, nodes: &[NodeId]) -> Result<(), MembershipError> {
-        let site = &self.inner.site;
-        let others = nodes.iter().filter_map(|node| site.peers.connected(*node)).map(|peer| peer.hello.fleet);
-        match FleetVersions::newest_of_all(others.chain([site.build.versions])) {
+        let parts = &self.inner.parts;
+        let others = nodes.iter().filter_map(|node| parts.peers.connected(*node)).map(|peer| peer.hello.fleet);
+        match FleetVersions::newest_of_all(others.chain([parts.build.versions])) {
             Some(_) => Ok(()),
             None => Err(MembershipError::Voters(
                 "there is no fleet version that all of them speak; install Skeps of the same version on them"

@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_secs(150);
 
 fn press(nodes: &Nodes, at: usize, pressure: DiskPressure) {
     let process = nodes.all[at].process.as_ref().expect("it runs");
-    process.shards.site.store.press(pressure);
+    process.shards.parts.store.press(pressure);
 }
 
 fn shard(nodes: &Nodes, at: usize) -> Option<Shard> {
@@ -154,7 +154,7 @@ const UNREACHED: Duration = Duration::from_secs(30);
 /// How many bytes the snapshot of a node has.
 fn snapshot_bytes(nodes: &Nodes, at: usize) -> u64 {
     let process = nodes.all[at].process.as_ref().expect("it runs");
-    let stored = process.shards.site.store.snapshots().load(SHARD).expect("it can be read");
+    let stored = process.shards.parts.store.snapshots().load(SHARD).expect("it can be read");
     stored.expect("there is one").data.len() as u64
 }
 

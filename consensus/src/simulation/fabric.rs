@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::watch::Watch;
-use crate::net::{CallError, Dispatch, Link, Outgoing, Peer, Peers, Room, RoundTrips, Who};
+use crate::net::{AnswerRoom, CallError, Dispatch, Link, Outgoing, Peer, Peers, RoundTrips, Who};
 
 /// A connection over which nothing arrives for so long ends, as a real one does.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -364,7 +364,7 @@ impl MemoryLink {
         // It is answered even if nobody waits any more.
         tokio::spawn(async move {
             let answer = match station.dispatch.admit(who, header).await {
-                Ok(()) => station.dispatch.call(who, header, body, Room::default()).await,
+                Ok(()) => station.dispatch.call(who, header, body, AnswerRoom::default()).await,
                 Err(why) => Err(why),
             };
             if fabric.station(to, to_process).is_none() {

@@ -209,7 +209,7 @@ fn a_follower_far_behind_catches_up_on_a_thin_link_while_others_write() {
 /// How many bytes a node's snapshot of the shard has; none if it has none.
 fn snapshot_bytes(nodes: &Nodes, at: usize) -> Option<u64> {
     let process = nodes.all[at].process.as_ref()?;
-    let stored = process.shards.site.store.snapshots().load(SHARD).ok()??;
+    let stored = process.shards.parts.store.snapshots().load(SHARD).ok()??;
     Some(stored.data.len() as u64)
 }
 

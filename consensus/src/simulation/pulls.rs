@@ -15,7 +15,7 @@ use skep_protocol::text::{AgentId, TraceParent};
 use super::site::{Nodes, charter, operator};
 use super::watch::Watch;
 use super::{leader, run, three_of, within};
-use crate::net::Room;
+use crate::net::AnswerRoom;
 use crate::shard::Shard;
 
 /// Longest wait until another one leads, in virtual time.
@@ -90,20 +90,20 @@ async fn cut_off_with_its_robots(watch: Watch, is_ahead: bool) {
         (pull.agents[0].after.routine, pull.agents[0].seen) = (u64::MAX, u64::MAX);
     }
     send(&mut nodes, &deposed, command).await;
-    assert_eq!(commands(&deposed.pull(node, &pull, &Room::default()).await), [command]);
+    assert_eq!(commands(&deposed.pull(node, &pull, &AnswerRoom::default()).await), [command]);
     let others = voters.iter().copied().filter(|voter| *voter != id);
     let across = others.flat_map(|other| [id, node].map(|here| [(here, other), (other, here)]));
     nodes.fabric.cut(across.flatten());
     // It was acknowledged a moment ago, and the others may elect another one while the answer is on its way.
     assert!(deposed.view().borrow().ready, "it must believe that it leads");
-    let pulled = deposed.pull(node, &pull, &Room::default()).await;
+    let pulled = deposed.pull(node, &pull, &AnswerRoom::default()).await;
     assert!(matches!(pulled, Err(PullFailure::NotLeader(_))), "nobody else was asked: {pulled:?}");
     let leads = |nodes: &Nodes| nodes.ready().iter().any(|(at, _)| nodes.all[*at].id != id);
     assert!(within(&mut nodes, PATIENCE, leads).await, "two of three elect nobody");
     let ready = nodes.ready();
     let (_, next) = ready.iter().find(|(at, _)| nodes.all[*at].id != id).unwrap();
-    assert_eq!(commands(&next.pull(node, &pull, &Room::default()).await), [command]);
-    let pulled = deposed.pull(node, &pull, &Room::default()).await;
+    assert_eq!(commands(&next.pull(node, &pull, &AnswerRoom::default()).await), [command]);
+    let pulled = deposed.pull(node, &pull, &AnswerRoom::default()).await;
     assert!(matches!(pulled, Err(PullFailure::NotLeader(_))), "another one leads: {pulled:?}");
 }
 

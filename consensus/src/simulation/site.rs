@@ -29,7 +29,7 @@ use crate::clock::{BootClock, Clocks};
 use crate::net::Peers;
 use crate::raft::types::{Vote, decode};
 use crate::random::Chance;
-use crate::shard::{FromLeader, Shard, Site};
+use crate::shard::{FromLeader, NodeParts, Shard};
 use crate::shards::Shards;
 use crate::threads::Threads;
 
@@ -72,7 +72,7 @@ impl Process {
     }
 
     pub(super) fn raft_id(&self) -> RaftId {
-        self.shards.site.raft_id()
+        self.shards.parts.raft_id()
     }
 }
 
@@ -205,7 +205,7 @@ impl Nodes {
         let (updates, told) = mpsc::channel(16);
         tokio::spawn(note_all(told));
         let (incarnation, chance) = (store.incarnation(), Chance::seeded(chance));
-        let site = Site {
+        let parts = NodeParts {
             node: node.id,
             incarnation,
             key: Arc::new(key(at)),
@@ -218,7 +218,7 @@ impl Nodes {
             chance,
             updates,
         };
-        let shards = Shards::new(site);
+        let shards = Shards::new(parts);
         let process = Process { shards: Arc::clone(&shards), number, fatal };
         if known && shards.open(SHARD).await.is_err() {
             self.refused(at);

@@ -96,7 +96,7 @@ fn follows(follower: &Process, leader: &Process, vote: &Vote) -> bool {
     RaftAddress { from, to }.write(&mut body);
     body.extend_from_slice(&encode(vote).expect("it encodes"));
     let header = Header { kind: FrameKind::Beat, shard: SHARD, clock: None, call: 1, body_bytes: body.len() as u32 };
-    let who = Who { node: leader.shards.site.node, raft_id: from };
+    let who = Who { node: leader.shards.parts.node, raft_id: from };
     let answer = follower.shard().expect("it is open").answer_beat(who, header, &body);
     answer.expect("it is answered").first().is_some_and(|byte| byte & 1 == 1)
 }
@@ -106,7 +106,7 @@ fn promise(voter: &Process, vote: Vote, to: &Process) {
     let mut next = vote;
     (next.leader_id.term, next.leader_id.voted_for, next.committed) = (vote.leader_id.term + 1, to.raft_id(), false);
     let bytes = encode(&next).expect("it encodes").into();
-    voter.shards.site.store.save_vote(SHARD, bytes, || {}).expect("it is open");
+    voter.shards.parts.store.save_vote(SHARD, bytes, || {}).expect("it is open");
 }
 
 /// A voter, and then the leader itself, is writing down a vote for another one.
@@ -118,7 +118,7 @@ async fn promise_votes(watch: Watch) {
     let process = |at: usize| nodes.all[at % 3].process.clone().expect("it runs");
     let at = ids.iter().position(|other| *other == id).expect("it is one of them");
     let (leads, voter, other) = (process(at), process(at + 1), process(at + 2));
-    let said = voter.shards.site.store.vote(SHARD).expect("it has voted");
+    let said = voter.shards.parts.store.vote(SHARD).expect("it has voted");
     let vote: Vote = decode("vote", &said).expect("it decodes");
     assert!(follows(&voter, &leads, &vote));
     promise(&voter, vote, &other);

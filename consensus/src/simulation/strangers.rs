@@ -77,7 +77,7 @@ fn addressed(from: &Process, to: &Process, body: &[u8]) -> Vec<u8> {
 }
 
 async fn say_bytes(from: &Process, to: &Process, kind: FrameKind, shard: ShardId, bytes: &[u8]) -> Result<(), String> {
-    let call = from.shards.site.peers.call(to.shards.site.node, Class::Urgent, kind, shard, bytes, CALL);
+    let call = from.shards.parts.peers.call(to.shards.parts.node, Class::Urgent, kind, shard, bytes, CALL);
     match call.await {
         Ok(_) => Ok(()),
         Err(CallError::Refused(why)) => Err(why),
@@ -162,7 +162,7 @@ fn of_another_shard(term: u64) -> Vec<u8> {
 }
 
 fn voter(nodes: &Nodes, at: usize) -> Voter {
-    let incarnation = nodes.all[at].process.as_ref().unwrap().shards.site.incarnation;
+    let incarnation = nodes.all[at].process.as_ref().unwrap().shards.parts.incarnation;
     Voter { node: nodes.all[at].id, incarnation }
 }
 
@@ -304,24 +304,24 @@ async fn speak_as_one_of_another_shard(watch: Watch) {
     for (process, genesis) in [(&leads, 1), (&robot, 2)] {
         let planted = Lineage { shard: unused, genesis: Genesis::from_bytes([genesis; 16]), past: Vec::new() };
         let own = process.shards.lineages().into_iter().chain([planted]).collect();
-        assert!(process.shards.site.peers.have(own));
+        assert!(process.shards.parts.peers.have(own));
     }
     // The leader hears what the robot has, and does not say what it has itself: it judges by its own.
-    let told = robot.shards.site.peers.ask_shards(id, CALL).await.unwrap();
+    let told = robot.shards.parts.peers.ask_shards(id, CALL).await.unwrap();
     assert!(told.iter().all(|lineage| lineage.shard == SHARD), "{told:?}");
     let counts = Query::Counts.encode().unwrap();
-    let ask = async |kind, shard| robot.shards.site.peers.call(id, Class::Query, kind, shard, &counts, CALL).await;
+    let ask = async |kind, shard| robot.shards.parts.peers.call(id, Class::Query, kind, shard, &counts, CALL).await;
     for kind in [FrameKind::Query, FrameKind::Pull, FrameKind::Leads, FrameKind::Append, FrameKind::Clock] {
         let refused = ask(kind, unused).await;
         let says = |why: &str| why.contains("genesis 0101") && why.contains("genesis 0202");
         assert!(matches!(&refused, Err(CallError::Refused(why)) if says(why.as_str())), "{kind:?}: {refused:?}");
     }
-    let reports = leads.shards.site.peers.strays();
+    let reports = leads.shards.parts.peers.strays();
     assert!(matches!(&reports[..], [report] if report.node == Some(nodes.all[3].id)), "{reports:?}");
     // Of all other shards they speak as before.
     assert!(ask(FrameKind::Query, SHARD).await.is_ok());
-    assert!(robot.shards.site.peers.ask_shards(id, CALL).await.is_some());
-    assert!(robot.shards.site.peers.connected(id).is_some());
+    assert!(robot.shards.parts.peers.ask_shards(id, CALL).await.is_some());
+    assert!(robot.shards.parts.peers.connected(id).is_some());
 }
 
 #[test]

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use skep_protocol::ids::ShardId;
 
 use super::segment::Segment;
-use super::shard_log::Place;
+use super::shard_log::Extent;
 use super::{LogPoint, Store, StoreError, lock, record};
 
 /// One entry as it was found.
 enum Where {
     Cached(Bytes),
     /// In a segment, if that is there.
-    OnDisk(Place, Option<Arc<Segment>>),
+    OnDisk(Extent, Option<Arc<Segment>>),
 }
 
 /// Entries of one moment. What becomes of the log meanwhile changes none of them.
@@ -35,12 +35,12 @@ impl Store {
                 .map_while(|index| {
                     let slot = log.slot(index)?;
                     let point = LogPoint { index, term: slot.term };
-                    let (size, found) = match (&slot.cached, slot.place) {
+                    let (size, found) = match (&slot.cached, slot.extent) {
                         (Some(entry), _) => (entry.len(), Where::Cached(entry.clone())),
                         // Held until it is read, since it may be dropped from now on.
-                        (None, Some(place)) => {
-                            let segment = lock(&self.shared.segments).get(&place.segment).cloned();
-                            (place.bytes as usize, Where::OnDisk(place, segment))
+                        (None, Some(extent)) => {
+                            let segment = lock(&self.shared.segments).get(&extent.segment).cloned();
+                            (extent.bytes as usize, Where::OnDisk(extent, segment))
                         }
                         (None, None) => return None,
                     };
@@ -68,7 +68,7 @@ impl Found {
         let Self { shard, entries } = self;
         let read = |(point, found): (LogPoint, Where)| match found {
             Where::Cached(entry) => Ok((point, entry)),
-            Where::OnDisk(place, segment) => Ok((point, read_entry(shard, point, place, segment)?)),
+            Where::OnDisk(extent, segment) => Ok((point, read_entry(shard, point, extent, segment)?)),
         };
         entries.into_iter().map(read).collect()
     }
@@ -77,17 +77,17 @@ impl Found {
 fn read_entry(
     shard: ShardId,
     point: LogPoint,
-    place: Place,
+    extent: Extent,
     segment: Option<Arc<Segment>>,
 ) -> Result<Bytes, StoreError> {
     let segment = segment.ok_or_else(|| StoreError::CorruptLog {
         shard,
-        why: format!("segment {} of entry {} is gone", place.segment, point.index),
+        why: format!("segment {} of entry {} is gone", extent.segment, point.index),
     })?;
-    let mut bytes = vec![0; place.bytes as usize];
-    segment.file.read_exact_at(&mut bytes, place.offset).map_err(|e| StoreError::io(&segment.path, e))?;
+    let mut bytes = vec![0; extent.bytes as usize];
+    segment.file.read_exact_at(&mut bytes, extent.offset).map_err(|e| StoreError::io(&segment.path, e))?;
     let damaged =
-        || StoreError::corrupt(&segment.path, format!("at byte {}: entry {} is damaged", place.offset, point.index));
+        || StoreError::corrupt(&segment.path, format!("at byte {}: entry {} is damaged", extent.offset, point.index));
     let (header, body) = record::read(&bytes).ok_or_else(damaged)?;
     let body = record::EntryBody::read(body).ok_or_else(damaged)?;
     if header.kind != record::RecordKind::Append || header.shard != shard || body.point != point {

@@ -21,7 +21,7 @@ use skep_protocol::mutant::{Mutant, is_on};
 use super::StoreError;
 use super::record::{self, EntryBody, Header, RecordKind, u64_at};
 use super::segment::{DATA_START, FIRST_NUMBER, Segment};
-use super::shard_log::{LogPoint, Place, Recovering, ShardLog};
+use super::shard_log::{Extent, LogPoint, Recovering, ShardLog};
 
 /// What the log holds and where to go on writing.
 pub(super) struct Recovered {
@@ -117,8 +117,8 @@ impl Reading {
             && header.seq == self.next_seq
         {
             let padded = record::padded(header.body_bytes as usize);
-            let place = Place { segment: segment.number, offset, bytes: padded as u32 };
-            self.replay(header, body, place)
+            let extent = Extent { segment: segment.number, offset, bytes: padded as u32 };
+            self.replay(header, body, extent)
                 .map_err(|why| StoreError::corrupt(&segment.path, format!("at byte {offset}: {why}")))?;
             self.next_seq += 1;
             offset += padded as u64;
@@ -132,7 +132,7 @@ impl Reading {
         Ok(())
     }
 
-    fn replay(&mut self, header: Header, body: &[u8], place: Place) -> Result<(), &'static str> {
+    fn replay(&mut self, header: Header, body: &[u8], extent: Extent) -> Result<(), &'static str> {
         let number = |at: usize| match body.get(at..at + 8) {
             Some(_) => Ok(u64_at(body, at)),
             None => Err("a record is too short"),
@@ -141,9 +141,9 @@ impl Reading {
             RecordKind::Vote => self.shard(header.shard).vote = Some(Bytes::copy_from_slice(body)),
             RecordKind::Append => {
                 let EntryBody { point, committed, .. } =
-                    EntryBody::read(body).ok_or("an entry does not say its place")?;
+                    EntryBody::read(body).ok_or("an entry does not say its index")?;
                 let shard = self.shard(header.shard);
-                shard.entries.insert(point.index, (point.term, place));
+                shard.entries.insert(point.index, (point.term, extent));
                 if let Some(committed) = committed {
                     shard.note_committed(committed);
                 }

@@ -17,7 +17,7 @@ pub struct LogPoint {
 
 /// Where an entry's bytes are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Extent {
     pub(super) segment: u64,
     /// Of the record.
     pub(super) offset: u64,
@@ -30,7 +30,7 @@ pub(super) struct Place {
 pub(super) struct Slot {
     pub(super) term: u64,
     /// None until it is durable.
-    pub(super) place: Option<Place>,
+    pub(super) extent: Option<Extent>,
     /// None when it was evicted.
     pub(super) cached: Option<Bytes>,
 }
@@ -90,14 +90,14 @@ impl ShardLog {
             return false;
         }
         self.cached_bytes += entry.len();
-        self.slots.push_back(Slot { term: point.term, place: None, cached: Some(entry) });
+        self.slots.push_back(Slot { term: point.term, extent: None, cached: Some(entry) });
         true
     }
 
     /// An entry became durable. Nothing if it was truncated or purged meanwhile.
-    pub(super) fn settle(&mut self, point: LogPoint, place: Place) {
+    pub(super) fn settle(&mut self, point: LogPoint, extent: Extent) {
         if let Some(slot) = self.slot_mut(point.index).filter(|slot| slot.term == point.term) {
-            slot.place = Some(place);
+            slot.extent = Some(extent);
         }
         self.evict();
     }
@@ -106,7 +106,7 @@ impl ShardLog {
     fn evict(&mut self) {
         while self.cached_bytes > limits::LOG_CACHE_BYTES_MAX {
             let Some(slot) = self.slots.get_mut(self.evicted) else { break };
-            if slot.place.is_none() {
+            if slot.extent.is_none() {
                 break;
             }
             if let Some(entry) = slot.cached.take() {
@@ -148,7 +148,7 @@ impl ShardLog {
 
     fn pin(&mut self, range: Range<u64>) {
         // Of one that is not durable yet it is not known where it will be: then nothing goes.
-        let segment = |index| Some(self.slot(index)?.place.map_or(0, |place| place.segment));
+        let segment = |index| Some(self.slot(index)?.extent.map_or(0, |extent| extent.segment));
         self.pins.push_back(self.held(range).filter_map(segment).min());
     }
 
@@ -165,7 +165,7 @@ impl ShardLog {
 
     /// The oldest segment that a restart needs for the entries of this shard.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
-        let held = self.slots.iter().filter_map(|slot| slot.place.map(|place| place.segment));
+        let held = self.slots.iter().filter_map(|slot| slot.extent.map(|extent| extent.segment));
         held.chain(self.pins.iter().copied().flatten()).min()
     }
 }
@@ -173,7 +173,7 @@ impl ShardLog {
 /// What recovery has read of a shard so far. Indexes may be met in any order, since entries can have been moved.
 #[derive(Debug, Default)]
 pub(super) struct Recovering {
-    pub(super) entries: BTreeMap<u64, (u64, Place)>,
+    pub(super) entries: BTreeMap<u64, (u64, Extent)>,
     pub(super) purged: Option<LogPoint>,
     pub(super) vote: Option<Bytes>,
     /// The last entry that was said to be committed, by what was written after it.
@@ -195,14 +195,14 @@ impl Recovering {
             return Err(format!("entries {start} to {} are missing", first - 1));
         }
         let mut log = ShardLog { first, purged: self.purged, vote: self.vote, ..ShardLog::default() };
-        for (index, (term, place)) in self.entries {
+        for (index, (term, extent)) in self.entries {
             if index != log.end() {
                 return Err(format!("entries {} to {} are missing", log.end(), index - 1));
             }
             if log.slots.back().is_some_and(|last| last.term > term) {
                 return Err(format!("entry {index} is of an earlier term than the one before it"));
             }
-            log.slots.push_back(Slot { term, place: Some(place), cached: None });
+            log.slots.push_back(Slot { term, extent: Some(extent), cached: None });
         }
         log.evicted = log.slots.len();
         log.committed = match self.committed {
@@ -227,7 +227,7 @@ mod tests {
         for (index, segment) in (1..).zip(places) {
             let point = LogPoint { index, term: 1 };
             assert!(log.push(point, Bytes::from_static(b"x")));
-            log.settle(point, Place { segment: *segment, offset: 64, bytes: 40 });
+            log.settle(point, Extent { segment: *segment, offset: 64, bytes: 40 });
         }
         log
     }
@@ -240,17 +240,17 @@ mod tests {
         log.truncate(3);
         assert!(log.push(LogPoint { index: 3, term: 0 }, Bytes::new()));
         log.committed = Some(LogPoint { index: 3, term: 0 });
-        assert_eq!(log.committed_as_written(), None, "another entry stands at its place on disk");
+        assert_eq!(log.committed_as_written(), None, "another entry stands in its place on disk");
         log.unpin();
         assert_eq!(log.committed_as_written(), log.committed);
     }
 
     #[test]
     fn a_log_that_lacks_what_was_committed_is_refused() {
-        let place = Place { segment: 1, offset: 64, bytes: 40 };
+        let extent = Extent { segment: 1, offset: 64, bytes: 40 };
         let recovering = |committed| {
             let purged = Some(LogPoint { index: 3, term: 1 });
-            let entries = [(4, (1, place)), (5, (2, place))].into();
+            let entries = [(4, (1, extent)), (5, (2, extent))].into();
             Recovering { entries, purged, vote: None, committed }.finish().map(|log| log.committed)
         };
         assert_eq!(recovering(None), Ok(None));

@@ -287,7 +287,7 @@ impl Calls {
     }
 
     /// Has something committed under a new request id.
-    pub async fn command(&self, shard: ShardId, op: Op, patience_ms: u64) -> Settled {
+    pub async fn request(&self, shard: ShardId, op: Op, patience_ms: u64) -> Settled {
         let clock = self.ask(|answer| Call::Clock { shard, answer }).await;
         let first_sent = match clock {
             Ok(Ok(first_sent)) => first_sent,

@@ -2,7 +2,7 @@
 //!
 //! **Contract.** Every call is checked at the border, turned into one [`Call`] on a bounded channel, and answered
 //! from what comes back. A failure says whether the request was done, definitely not done, or unknown. What the API does
-//! is in `service`, by noun, and knows no transport; `grpc` brings calls to it. Over gRPC commands and queries are services of
+//! is in `service`, by noun, and knows no transport; `grpc` brings calls to it. Over gRPC requests and queries are services of
 //! their own; queries change nothing.
 //!
 //! **Must not know** how a call is carried out: not the engine, nor consensus, nor the mesh.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
-pub use skep_protocol::attempt::{Outcome, Target, Work};
+pub use skep_protocol::attempt::{AttemptTarget, Outcome, Work};
 use skep_protocol::entry::Op;
 use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{NodeId, ShardId};
@@ -129,7 +129,7 @@ pub enum Effect {
         /// For which shard.
         shard: ShardId,
         /// Where.
-        target: Target,
+        target: AttemptTarget,
         /// What.
         work: Work,
     },

@@ -25,7 +25,7 @@ mod topics;
 
 pub use connectivity::{Connectivity, Permission};
 pub use engine::Engine;
-pub use event::{AgentEvent, Effect, Event, Outcome, Target, Work};
+pub use event::{AgentEvent, AttemptTarget, Effect, Event, Outcome, Work};
 pub use inbox::{InboxEvent, Taker};
 pub use key::{StreamKey, SubscriberKey, UpdateKey, WorkKey};
 pub use topics::{LatestValue, TopicEffect, TopicEvent};

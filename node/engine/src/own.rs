@@ -11,8 +11,8 @@ const CALLERS_END: u64 = 1 << 63;
 /// What a piece of the engine's own work is for, and by that which machine hears how it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    Agents(agents::Purpose),
-    Inboxes(inbox::Purpose),
+    Agents(agents::AgentsPurpose),
+    Inboxes(inbox::InboxPurpose),
 }
 
 /// The engine's own work that is under way. There is no more of it than the machines ask for at a time.
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn own_work_ends_once_and_an_answer_to_a_caller_ends_none_of_it() {
         let mut own = Own::new();
-        let pull = |number| Purpose::Inboxes(inbox::Purpose::Pull { shard: ShardId(1), number });
+        let pull = |number| Purpose::Inboxes(inbox::InboxPurpose::Pull { shard: ShardId(1), number });
         let keys = [1, 2].map(|number| own.begin(pull(number)));
         assert!(keys.iter().all(|key| key.0 > CALLERS_END) && keys[0] != keys[1], "{keys:?}");
         assert_eq!(own.end(WorkKey(1)), None);

@@ -11,7 +11,7 @@ use skep_protocol::pull::PullFailure;
 use skep_protocol::query::{Query, QueryFailure};
 use skep_protocol::settled::Settled;
 
-use crate::event::{Outcome, Target, Work};
+use crate::event::{AttemptTarget, Outcome, Work};
 
 /// What to do after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ const TRIED_KEPT: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tried {
     attempt: u32,
-    pub(crate) target: Target,
+    pub(crate) target: AttemptTarget,
     pub(crate) at_ms: u64,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Route {
     pub(crate) timer_ms: u64,
     pub(crate) under_way: bool,
     /// Where the last attempt went.
-    pub(crate) target: Option<Target>,
+    pub(crate) target: Option<AttemptTarget>,
     /// The last attempts, oldest first.
     pub(crate) tried: VecDeque<Tried>,
     /// Whether an attempt may have been carried out without our knowing. Never taken back.
@@ -61,7 +61,7 @@ pub(crate) struct Route {
 
 impl Route {
     /// The next attempt begins.
-    pub(crate) fn begin(&mut self, target: Target, now_ms: u64) {
+    pub(crate) fn begin(&mut self, target: AttemptTarget, now_ms: u64) {
         self.attempt += 1;
         (self.under_way, self.target) = (true, Some(target));
         if self.tried.len() == TRIED_KEPT {
@@ -127,8 +127,8 @@ impl Route {
             ProposeOutcome::Refused(refusal) => Next::Settle(Settled::NotDone(NotDone::Refused(refusal))),
             ProposeOutcome::DiskFull => {
                 let asked = match self.target {
-                    Some(Target::Node(node)) => Some(node),
-                    Some(Target::Local) | None => None,
+                    Some(AttemptTarget::Node(node)) => Some(node),
+                    Some(AttemptTarget::Local) | None => None,
                 };
                 Next::Wait(NotDone::DiskFull { node: asked })
             }

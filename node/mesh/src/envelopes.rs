@@ -54,14 +54,14 @@ pub(crate) struct Outgoing {
 
 /// What the data plane had to let go.
 #[derive(Debug, Default)]
-pub struct Dropped {
+pub struct DroppedEnvelopes {
     /// Publications and envelopes for which there was no room, and what was over somebody's share.
     overflow: AtomicU64,
     /// Envelopes that are malformed, wrongly signed, old, or of somebody who is not admitted.
     invalid: AtomicU64,
 }
 
-impl Dropped {
+impl DroppedEnvelopes {
     /// How many found no room or were over a share, and how many were not accepted.
     pub fn counts(&self) -> (u64, u64) {
         (self.overflow.load(Ordering::Relaxed), self.invalid.load(Ordering::Relaxed))
@@ -82,7 +82,7 @@ pub(crate) struct Signer {
     pub(crate) local: NodeId,
     pub(crate) process: u64,
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
-    pub(crate) dropped: Arc<Dropped>,
+    pub(crate) dropped: Arc<DroppedEnvelopes>,
 }
 
 impl Signer {
@@ -130,7 +130,7 @@ pub(crate) struct Verifier {
     origins: Quotas<NodeId>,
     judged: mpsc::Sender<Judged>,
     received: mpsc::Sender<Envelope>,
-    dropped: Arc<Dropped>,
+    dropped: Arc<DroppedEnvelopes>,
 }
 
 impl Verifier {
@@ -139,7 +139,7 @@ impl Verifier {
         floors: SharedFloors,
         judged: mpsc::Sender<Judged>,
         received: mpsc::Sender<Envelope>,
-        dropped: Arc<Dropped>,
+        dropped: Arc<DroppedEnvelopes>,
     ) -> Self {
         Self { admitted, floors, origins: Quotas::new(OF_ORIGIN), judged, received, dropped }
     }

@@ -16,7 +16,7 @@ use skep_protocol::telemetry::TopicPath;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::envelopes::{Arrived, Dropped};
+use crate::envelopes::{Arrived, DroppedEnvelopes};
 use crate::quotas::{OF_NEIGHBOUR, Quotas, Share, Verdict};
 
 /// As much as so many messages costs one that nobody honest passes on: each of them is verified first.
@@ -59,15 +59,15 @@ pub(crate) struct Gate {
     state: Mutex<State>,
     /// To whoever verifies.
     arrived: mpsc::Sender<Arrived>,
-    dropped: Arc<Dropped>,
+    dropped: Arc<DroppedEnvelopes>,
 }
 
 impl Gate {
-    pub(crate) fn new(arrived: mpsc::Sender<Arrived>, dropped: Arc<Dropped>) -> Self {
+    pub(crate) fn new(arrived: mpsc::Sender<Arrived>, dropped: Arc<DroppedEnvelopes>) -> Self {
         Self::with(OF_NEIGHBOUR, arrived, dropped)
     }
 
-    fn with(share: Share, arrived: mpsc::Sender<Arrived>, dropped: Arc<Dropped>) -> Self {
+    fn with(share: Share, arrived: mpsc::Sender<Arrived>, dropped: Arc<DroppedEnvelopes>) -> Self {
         let (quotas, places, kept) = (Quotas::new(share), BTreeMap::new(), BTreeMap::new());
         let state = State { from: None, heard: BTreeSet::new(), quotas, places, kept };
         Self { state: Mutex::new(state), arrived, dropped }

@@ -9,7 +9,7 @@ use skep_protocol::text::AgentId;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::envelopes::Dropped;
+use crate::envelopes::DroppedEnvelopes;
 use crate::noise::Noise;
 
 /// What the mesh looks like now.
@@ -36,7 +36,7 @@ pub struct MeshHandle {
     pub(crate) publications: mpsc::Sender<Publication>,
     pub(crate) topics: Arc<watch::Sender<BTreeSet<TopicPath>>>,
     pub(crate) cut_off: Arc<watch::Sender<BTreeSet<NodeId>>>,
-    pub(crate) dropped: Arc<Dropped>,
+    pub(crate) dropped: Arc<DroppedEnvelopes>,
     pub(crate) liars: Arc<Mutex<Noise<NodeId>>>,
 }
 
@@ -79,7 +79,7 @@ impl MeshHandle {
     }
 
     /// What had to be let go so far.
-    pub fn dropped(&self) -> &Dropped {
+    pub fn dropped(&self) -> &DroppedEnvelopes {
         &self.dropped
     }
 }

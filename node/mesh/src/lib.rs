@@ -31,7 +31,7 @@ mod service;
 mod threads;
 mod transport;
 
-pub use envelopes::Dropped;
+pub use envelopes::DroppedEnvelopes;
 pub use error::MeshError;
 pub use handle::{MeshHandle, MeshView};
 pub use service::Mesh;

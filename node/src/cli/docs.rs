@@ -1,4 +1,4 @@
-//! The documents of the project against the command line: lines that a reader may type, the table of commands, error codes.
+//! The documents of the project against the command line: lines that a reader may type, the table of verbs, error codes.
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
@@ -12,10 +12,10 @@ use skep_protocol::code::{Again, Code, Exit};
 
 use super::Cli;
 
-/// Has the tables of commands and of errors written anew, in place of being compared.
+/// Has the tables of verbs and of errors written anew, in place of being compared.
 const WRITE: &str = "SKEP_WRITE_DOCS";
-/// What stands around the table of commands.
-const TABLE: (&str, &str) = ("<!-- commands begin -->\n", "<!-- commands end -->");
+/// What stands around the table of verbs.
+const TABLE: (&str, &str) = ("<!-- verbs begin -->\n", "<!-- verbs end -->");
 /// What stands around the table of errors.
 const ERRORS: (&str, &str) = ("<!-- errors begin -->\n", "<!-- errors end -->");
 /// An id, where a document says that there is one.
@@ -52,7 +52,7 @@ fn guide() -> (PathBuf, String) {
     (path, text)
 }
 
-/// The lines of a document's shell blocks, and the code spans of the text around its blocks. The table of commands is left out.
+/// The lines of a document's shell blocks, and the code spans of the text around its blocks. The table of verbs is left out.
 fn code_of(text: &str) -> (Vec<String>, Vec<String>) {
     let (begin, end) = TABLE;
     let without_table = match text.split_once(begin).and_then(|(head, rest)| Some((head, rest.split_once(end)?.1))) {
@@ -268,7 +268,7 @@ fn table() -> String {
             }
         }
     }
-    let mut table = "| command | what it does |\n| --- | --- |\n".to_owned();
+    let mut table = "| verb | what it does |\n| --- | --- |\n".to_owned();
     add(&Cli::command(), "skep", &mut table);
     table
 }
@@ -302,7 +302,7 @@ fn errors() -> String {
 }
 
 #[test]
-fn the_tables_of_commands_and_of_errors_are_what_the_program_has() {
+fn the_tables_of_verbs_and_of_errors_are_what_the_program_has() {
     let (path, mut text) = guide();
     let is_to_be_written = std::env::var_os(WRITE).is_some();
     for ((begin, end), table) in [(TABLE, table()), (ERRORS, errors())] {

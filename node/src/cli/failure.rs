@@ -1,4 +1,4 @@
-//! How commands fail: what, what next, and the exit code, which the catalogue of errors knows.
+//! How verbs fail: what, what next, and the exit code, which the catalogue of errors knows.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ const TOO_LATE: &str = "check whether it was done: 'skep task list', 'skep comma
 /// How a program ends whose reader has gone away: as if SIGPIPE had ended it.
 const READER_GONE: u8 = 128 + 13;
 
-/// A command that failed.
+/// A verb that failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: u8,
@@ -50,7 +50,7 @@ impl Failure {
         Self::with_exit(Exit::Failed, error)
     }
 
-    /// The command was not given right.
+    /// The line was not given right.
     pub(crate) fn usage(message: impl ToString) -> Self {
         Self::with_exit(Exit::Usage, message)
     }

@@ -46,32 +46,32 @@ struct NewNode {
 
 impl Init {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
-        let places = common.places()?;
-        check_socket(&places)?;
+        let node_dir = common.node_dir()?;
+        check_socket(&node_dir)?;
         let name = NodeName::new(&self.name).map_err(Failure::usage)?;
         let site = SiteName::new(&self.site).map_err(Failure::usage)?;
         let api_port = self.port.checked_add(2).filter(|_| self.port > 0);
         let api_port = api_port.ok_or_else(|| Failure::usage("give a --port from 1 to 65533"))?;
-        let made = Made::find(&places)?;
+        let made = Made::find(&node_dir)?;
         match made {
             Made::Nothing | Made::WithoutConfig => {}
-            Made::WithoutKey => return Err(without_key(&places)),
+            Made::WithoutKey => return Err(without_key(&node_dir)),
             Made::Whole => {
-                let dir = places.dir.display();
+                let dir = node_dir.dir.display();
                 return Err(Failure::failed(format!("{dir} holds a node already; use another --dir, or move it away")));
             }
         }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&places.dir)
-            .map_err(|e| Failure::failed(format!("{}: {e}", places.dir.display())))?;
-        keep_to_owner(&places.dir, made == Made::Nothing)?;
-        let store = Store::open(&places.data(), rand::random(), StoreOptions::default()).map_err(Failure::failed)?;
+            .create(&node_dir.dir)
+            .map_err(|e| Failure::failed(format!("{}: {e}", node_dir.dir.display())))?;
+        keep_to_owner(&node_dir.dir, made == Made::Nothing)?;
+        let store = Store::open(&node_dir.data(), rand::random(), StoreOptions::default()).map_err(Failure::failed)?;
         // A key that is there is one that an earlier attempt made, which was cut off: it goes on where that ended.
         let identity = match made {
-            Made::WithoutConfig => Identity::load(&places.key()),
-            Made::Nothing | Made::WithoutKey | Made::Whole => Identity::create(&places.key(), rand::random()),
+            Made::WithoutConfig => Identity::load(&node_dir.key()),
+            Made::Nothing | Made::WithoutKey | Made::Whole => Identity::create(&node_dir.key(), rand::random()),
         };
         let identity = identity.map_err(Failure::failed)?;
         let address = |port: u16| format!("127.0.0.1:{port}");
@@ -79,14 +79,14 @@ impl Init {
         let api = self.tcp.then(|| address(api_port));
         let config = configuration(&name, &site, (mesh.as_str(), control.as_str(), api.as_deref()));
         // Last: with it, the node is made.
-        write_whole(&places.config(), config.as_bytes(), ReadableBy::Owner)
-            .map_err(|e| Failure::failed(format!("{}: {e}", places.config().display())))?;
+        write_whole(&node_dir.config(), config.as_bytes(), ReadableBy::Owner)
+            .map_err(|e| Failure::failed(format!("{}: {e}", node_dir.config().display())))?;
         let node = NewNode {
             node: identity.node().to_string(),
             name: name.to_string(),
             incarnation: store.incarnation().to_string(),
-            dir: places.dir.display().to_string(),
-            config: places.config().display().to_string(),
+            dir: node_dir.dir.display().to_string(),
+            config: node_dir.config().display().to_string(),
             control,
             mesh: format!("/ip4/127.0.0.1/udp/{}/quic-v1", self.port),
             api,

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rustix::process::geteuid;
-use skep_protocol::places::{Places, SOCKET_PATH_BYTES_MAX};
+use skep_protocol::node_dir::{NodeDir, SOCKET_PATH_BYTES_MAX};
 
 use super::Failure;
 
@@ -24,12 +24,12 @@ pub(crate) enum Made {
 
 impl Made {
     /// Looks into a directory.
-    pub(crate) fn find(places: &Places) -> Result<Self, Failure> {
+    pub(crate) fn find(node_dir: &NodeDir) -> Result<Self, Failure> {
         let there = |path: &Path| match path.try_exists() {
             Ok(there) => Ok(there),
             Err(error) => Err(Failure::failed(format!("{}: {error}", path.display()))),
         };
-        Ok(match (there(&places.key())?, there(&places.config())?) {
+        Ok(match (there(&node_dir.key())?, there(&node_dir.config())?) {
             (false, false) => Self::Nothing,
             (true, false) => Self::WithoutConfig,
             (false, true) => Self::WithoutKey,
@@ -39,9 +39,9 @@ impl Made {
 }
 
 /// A directory whose socket nobody could bind is none for a node.
-pub(crate) fn check_socket(places: &Places) -> Result<(), Failure> {
-    let Some(by) = places.socket_too_long_by() else { return Ok(()) };
-    let socket = places.socket();
+pub(crate) fn check_socket(node_dir: &NodeDir) -> Result<(), Failure> {
+    let Some(by) = node_dir.socket_too_long_by() else { return Ok(()) };
+    let socket = node_dir.socket();
     Err(Failure::usage(format!(
         "{}: the path of its socket may have {SOCKET_PATH_BYTES_MAX} bytes and is {by} too long; give a shorter --dir",
         socket.display()
@@ -74,8 +74,8 @@ pub(crate) fn keep_to_owner(dir: &Path, only_if_empty: bool) -> Result<bool, Fai
 }
 
 /// What is said of a configuration whose key is not there.
-pub(crate) fn without_key(places: &Places) -> Failure {
-    let (key, config) = (places.key(), places.config());
+pub(crate) fn without_key(node_dir: &NodeDir) -> Failure {
+    let (key, config) = (node_dir.key(), node_dir.config());
     Failure::failed(format!(
         "{} is there and {} is not: restore the key from a copy, or move the configuration away and make another node",
         config.display(),

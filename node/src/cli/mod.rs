@@ -36,7 +36,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use skep_client::{Client, Endpoint, Genesis, Settings, ShardId};
 use skep_protocol::fleet::Build;
-use skep_protocol::places::{Places, default_dir};
+use skep_protocol::node_dir::{NodeDir, default_dir};
 
 pub(crate) use failure::Failure;
 use format::Format;
@@ -57,7 +57,7 @@ struct Cli {
     noun: Noun,
 }
 
-/// Options of every command.
+/// Options of every verb.
 #[derive(Clone, Debug, Args)]
 struct Common {
     /// The node's directory [default: $SKEP_DIR, $STATE_DIRECTORY, $XDG_STATE_HOME/skep, ~/.local/state/skep]
@@ -129,24 +129,24 @@ impl Noun {
 }
 
 impl Common {
-    fn places(&self) -> Result<Places, Failure> {
+    fn node_dir(&self) -> Result<NodeDir, Failure> {
         let dir = self.dir.clone().or_else(|| default_dir(variable)).filter(|dir| !dir.as_os_str().is_empty());
         let dir = dir.ok_or_else(|| Failure::usage("no directory: give --dir, or set SKEP_DIR or HOME"))?;
-        Ok(Places::of(&dir))
+        Ok(NodeDir::of(&dir))
     }
 
     fn client(&self) -> Result<Client, Failure> {
         self.client_that_waits(Settings::default().patience)
     }
 
-    /// The client of a command that goes on whatever happens to the node: it soon says that there is no answer. A directory
+    /// The client of a verb that goes on whatever happens to the node: it soon says that there is no answer. A directory
     /// that holds no node is not waited for.
     fn watcher(&self) -> Result<Client, Failure> {
         let by_dir = self.dir.is_some() || std::env::var_os("SKEP_ENDPOINT").is_none_or(|value| value.is_empty());
         if self.endpoint.is_none() && by_dir {
-            let places = self.places()?;
-            if made::Made::find(&places)? == made::Made::Nothing {
-                return Err(Failure::usage(format!("{}: there is no node here", places.dir.display())));
+            let node_dir = self.node_dir()?;
+            if made::Made::find(&node_dir)? == made::Made::Nothing {
+                return Err(Failure::usage(format!("{}: there is no node here", node_dir.dir.display())));
             }
         }
         self.client_that_waits(WATCHER_PATIENCE)

@@ -13,7 +13,7 @@ use skep_protocol::time::LogInstant;
 use super::Failure;
 pub(crate) use super::format::Format;
 
-/// How often a command that waits looks whether anybody still reads what it prints.
+/// How often a verb that waits looks whether anybody still reads what it prints.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Something that can be a row of a table.

@@ -20,7 +20,7 @@ pub(crate) struct Resend {
 }
 
 impl Resend {
-    /// The client for the one command that is asked for.
+    /// The client for the one request that is asked for.
     pub(crate) async fn client(&self, client: &Client) -> Result<Client, Failure> {
         Ok(client.under(self.request_id, RESEND_WITHIN_MS).await?)
     }

@@ -68,14 +68,14 @@ impl From<RunError> for Failure {
 
 impl Run {
     pub(crate) fn run(self, common: &Common, build: Build) -> Result<(), Failure> {
-        let places = common.places()?;
-        let dir = places.dir.display();
-        match Made::find(&places)? {
+        let node_dir = common.node_dir()?;
+        let dir = node_dir.dir.display();
+        match Made::find(&node_dir)? {
             Made::Whole => {}
             Made::Nothing => return Err(Failure::usage(format!("{dir}: {FIRST_STEPS}"))),
-            Made::WithoutKey => return Err(without_key(&places)),
+            Made::WithoutKey => return Err(without_key(&node_dir)),
             Made::WithoutConfig => {
-                let (key, config) = (places.key(), places.config());
+                let (key, config) = (node_dir.key(), node_dir.config());
                 return Err(Failure::usage(format!(
                     "{} is there and {} is not: 'skep init' was cut off, or the configuration was taken away. \
                      'skep init --dir {dir}' goes on where it ended, with the same key",
@@ -84,7 +84,7 @@ impl Run {
                 )));
             }
         }
-        check_socket(&places)?;
+        check_socket(&node_dir)?;
         let flag = |text: &String| {
             let (key, value) = text.split_once('=')?;
             Some((key.to_owned(), value.to_owned(), format!("set {key}")))
@@ -92,7 +92,7 @@ impl Run {
         let flags: Option<Vec<_>> = self.set.iter().map(flag).collect();
         let flags = flags.ok_or_else(|| Failure::usage("--set takes KEY=VALUE"))?;
         let (config, _) = config::read(common, flags)?;
-        if config.checks.cuts.is_some() && !place::is_of_testnet(&places.dir) {
+        if config.checks.cuts.is_some() && !place::is_of_testnet(&node_dir.dir) {
             return Err(Failure::usage(format!(
                 "testnet.cuts: {dir} is no node's of a testnet, and only such are cut off"
             )));
@@ -111,10 +111,10 @@ impl Run {
         } else {
             logs.init();
         }
-        if keep_to_owner(&places.dir, false)? {
-            tracing::warn!(dir = %places.dir.display(), "the node's directory was open to other users; it is not any more");
+        if keep_to_owner(&node_dir.dir, false)? {
+            tracing::warn!(dir = %node_dir.dir.display(), "the node's directory was open to other users; it is not any more");
         }
-        Ok(run(config, &places, self.while_stdin, build)?)
+        Ok(run(config, &node_dir, self.while_stdin, build)?)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skep_consensus::ConsensusHandle;
-use skep_engine::{Outcome, Target, Work, WorkKey};
+use skep_engine::{AttemptTarget, Outcome, Work, WorkKey};
 use skep_protocol::entry::Request;
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
@@ -22,7 +22,7 @@ pub(super) struct AttemptsPort {
     pub(super) ended_in: mpsc::Receiver<Ended>,
     /// Requests that travel together, by shard, target, and whether they can wait: what ends work has room where the others
     /// have none.
-    proposals: BTreeMap<(ShardId, Target, bool), Batch>,
+    proposals: BTreeMap<(ShardId, AttemptTarget, bool), Batch>,
 }
 
 impl AttemptsPort {
@@ -32,7 +32,7 @@ impl AttemptsPort {
     }
 
     /// Begins an attempt. Requests wait for [`propose`](Self::propose).
-    pub(super) fn begin(&mut self, (key, attempt): (WorkKey, u32), shard: ShardId, target: Target, work: Work) {
+    pub(super) fn begin(&mut self, (key, attempt): (WorkKey, u32), shard: ShardId, target: AttemptTarget, work: Work) {
         if let Work::Request(request) = work {
             let together = (shard, target, request.op.can_wait());
             return self.proposals.entry(together).or_default().push((key, attempt, request));
@@ -66,7 +66,13 @@ impl AttemptsPort {
 }
 
 /// Proposes a batch and reports its outcomes.
-async fn propose(consensus: ConsensusHandle, ended: mpsc::Sender<Ended>, shard: ShardId, target: Target, batch: Batch) {
+async fn propose(
+    consensus: ConsensusHandle,
+    ended: mpsc::Sender<Ended>,
+    shard: ShardId,
+    target: AttemptTarget,
+    batch: Batch,
+) {
     let mut keys = Vec::with_capacity(batch.len());
     let mut requests = Vec::with_capacity(batch.len());
     for (key, attempt, request) in batch {

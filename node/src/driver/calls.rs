@@ -126,7 +126,7 @@ impl CallsPort {
         // Whoever leads knows the clock: asked for first, as callers do.
         let (calls, settled) = (self.own.clone(), self.settled.clone());
         tokio::spawn(async move {
-            let end = calls.command(shard, op, patience_ms).await;
+            let end = calls.request(shard, op, patience_ms).await;
             let _ = settled.send((key, end)).await;
         });
         None

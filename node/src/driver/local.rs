@@ -14,7 +14,7 @@ use skep_protocol::query::{Answer, Query, QueryFailure, QueryReply};
 use skep_protocol::shard_status::ShardStatus;
 use tokio::sync::oneshot;
 
-use crate::views::{node_view, row};
+use super::views::{node_view, row};
 
 /// When a replica that answers as many as it may is asked again, in milliseconds.
 const OVERLOADED_RETRY_MS: u64 = 100;

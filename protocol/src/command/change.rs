@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CommandOutcome, CommandProgress, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
+use super::{CommandOutcome, CommandProgress, ControlKind, DeliverySeq, SignedCommand, Steps, VoidCause};
 use crate::ids::NodeId;
 use crate::refusal::Refusal;
 use crate::signing::OperatorKey;
@@ -20,7 +20,7 @@ pub enum CommandChange {
         /// For how many agents.
         agents: u32,
     },
-    /// It was let out to some of them.
+    /// It was released to some of them.
     Released {
         /// The trace that it belongs to.
         trace: TraceParent,
@@ -32,7 +32,7 @@ pub enum CommandChange {
         /// The trace that it belongs to.
         trace: TraceParent,
         /// What is wanted.
-        what: OrderKind,
+        what: ControlKind,
         /// By whom.
         by: OperatorKey,
         /// Why.
@@ -70,14 +70,14 @@ pub enum CommandChange {
         agent: AgentId,
         /// How.
         outcome: CommandOutcome,
-        /// Its place in the agent's order; none if it was never let out to it.
+        /// Its place in the agent's order; none if it was never released to it.
         seq: Option<DeliverySeq>,
         /// The agent's node; none if no node can have had it.
         node: Option<NodeId>,
         /// When its node took each step that was not told of before.
         steps: Steps,
     },
-    /// What a node said of its end was refused: it was never let out to that agent, or in another place of its order, or
+    /// What a node said of its end was refused: it was never released to that agent, or in another place of its order, or
     /// the shard has forgotten it.
     OutcomeRefused {
         /// The trace that it belongs to, if the command is known.

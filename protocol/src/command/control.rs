@@ -9,10 +9,10 @@ use crate::text::{AgentId, Reason};
 
 /// What an operator wants of a command that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OrderKind {
+pub enum ControlKind {
     /// Whoever has not started it does not start it.
     Cancel,
-    /// It is let out to nobody any more; whoever it was let out to goes on.
+    /// It is released to nobody any more; whoever it was released to goes on.
     Abort,
     /// An agent of which nobody knows whether it did it: this is what happened, on the operator's word.
     Resolve {
@@ -25,30 +25,30 @@ pub enum OrderKind {
     Discard,
 }
 
-/// What an operator states to have a command cancelled, aborted or resolved.
+/// What an operator states to have a command cancelled, aborted, resolved or discarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommandOrder {
+pub struct CommandControl {
     /// The shard.
     pub place: Place,
     /// Which command.
     pub command: CommandId,
     /// What is wanted.
-    pub what: OrderKind,
+    pub what: ControlKind,
     /// Why.
     pub reason: Reason,
     /// Who signs it.
     pub operator: OperatorKey,
 }
 
-/// An order, signed.
-pub type SignedOrder = Signed<CommandOrder>;
+/// What an operator wants of a command, signed.
+pub type SignedControl = Signed<CommandControl>;
 
-impl CommandOrder {
-    /// Signs the order; its `operator` is whoever signs.
+impl CommandControl {
+    /// Signs it; its `operator` is whoever signs.
     ///
     /// # Errors
     /// [`CodecError`] if it is over its limit.
-    pub fn sign(self, by: &OperatorSecret) -> Result<SignedOrder, CodecError> {
+    pub fn sign(self, by: &OperatorSecret) -> Result<SignedControl, CodecError> {
         Signed::sign(self, by)
     }
 }

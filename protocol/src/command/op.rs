@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CommandOutcome, CommandProgress, DeliverySeq, SignedCommand, SignedOrder, Steps};
+use super::{CommandOutcome, CommandProgress, DeliverySeq, SignedCommand, SignedControl, Steps};
 use crate::ids::{AttachmentId, CommandId, JournalId};
 use crate::signing::{OperatorKey, Verdicts};
 use crate::text::{AgentId, GroupName};
@@ -20,7 +20,7 @@ pub enum CommandOp {
     /// Cancel, abort, resolve or discard a command.
     Control {
         /// What is wanted, signed.
-        order: Box<SignedOrder>,
+        control: Box<SignedControl>,
     },
     /// Have an agent's commands delivered to the node that serves it.
     OpenInbox {
@@ -82,7 +82,7 @@ impl CommandOp {
     pub(crate) fn operator(&self) -> Option<(OperatorKey, CommandId)> {
         match self {
             Self::Send { command } => Some((command.operator, command.id)),
-            Self::Control { order } => Some((order.operator, order.command)),
+            Self::Control { control } => Some((control.operator, control.command)),
             Self::OpenInbox { .. } | Self::Report { .. } | Self::End { .. } => None,
         }
     }
@@ -91,7 +91,7 @@ impl CommandOp {
     pub(crate) fn is_signed(&self) -> bool {
         match self {
             Self::Send { command } => command.is_signed(),
-            Self::Control { order } => order.is_signed(),
+            Self::Control { control } => control.is_signed(),
             Self::OpenInbox { .. } | Self::Report { .. } | Self::End { .. } => true,
         }
     }
@@ -99,7 +99,7 @@ impl CommandOp {
     pub(crate) fn look_up(&self, verdicts: &Verdicts) {
         match self {
             Self::Send { command } => command.look_up(verdicts),
-            Self::Control { order } => order.look_up(verdicts),
+            Self::Control { control } => control.look_up(verdicts),
             Self::OpenInbox { .. } | Self::Report { .. } | Self::End { .. } => {}
         }
     }
@@ -107,7 +107,7 @@ impl CommandOp {
     pub(crate) fn unknown_field(&self) -> Option<u32> {
         match self {
             Self::Send { command } => command.unknown_field(),
-            Self::Control { order } => order.unknown_field(),
+            Self::Control { control } => control.unknown_field(),
             Self::OpenInbox { .. } | Self::Report { .. } | Self::End { .. } => None,
         }
     }

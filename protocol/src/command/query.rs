@@ -16,13 +16,13 @@ use crate::time::LogInstant;
 pub struct DeliveryView {
     /// The agent.
     pub agent: AgentId,
-    /// In which wave it is let out to it.
+    /// In which wave it is released to it.
     pub wave: u32,
-    /// Its place in the agent's order of its class; none before it is let out.
+    /// Its place in the agent's order of its class; none before it is released.
     pub seq: Option<DeliverySeq>,
     /// The node that has it, or may have; none as long as nobody can.
     pub node: Option<NodeId>,
-    /// When it was let out.
+    /// When it was released.
     pub released_at: Option<LogInstant>,
     /// Why it is not to be started, if it is not.
     pub void: Option<VoidCause>,

@@ -5,7 +5,7 @@ use prost::Message as _;
 
 use super::{PAIR, TARGET, key, place, stated_target, target, v1};
 use crate::codec::CodecError;
-use crate::command::{Command, CommandClass, CommandOrder, OrderKind, Waves};
+use crate::command::{Command, CommandClass, CommandControl, ControlKind, Waves};
 use crate::critical::{Fields, malformed, message};
 use crate::field::{FieldError, InField as _, field};
 use crate::ids::CommandId;
@@ -122,18 +122,18 @@ impl Statement for Command {
     }
 }
 
-fn order(stated: v1::ControlStatement) -> Result<CommandOrder, FieldError> {
+fn control(stated: v1::ControlStatement) -> Result<CommandControl, FieldError> {
     use v1::control_statement::What;
     let what = match stated.what {
-        Some(What::Cancel(v1::StatedCancel {})) => OrderKind::Cancel,
-        Some(What::Abort(v1::StatedAbort {})) => OrderKind::Abort,
+        Some(What::Cancel(v1::StatedCancel {})) => ControlKind::Cancel,
+        Some(What::Abort(v1::StatedAbort {})) => ControlKind::Abort,
         Some(What::Resolve(v1::StatedResolve { agent, done })) => {
-            OrderKind::Resolve { agent: AgentId::new(&agent).in_field("resolve.agent")?, done }
+            ControlKind::Resolve { agent: AgentId::new(&agent).in_field("resolve.agent")?, done }
         }
-        Some(What::Discard(v1::StatedDiscard {})) => OrderKind::Discard,
+        Some(What::Discard(v1::StatedDiscard {})) => ControlKind::Discard,
         None => return Err(field("what", "it is missing")),
     };
-    Ok(CommandOrder {
+    Ok(CommandControl {
         place: place(&stated.genesis, &stated.site, stated.shard)?,
         command: id("command_id", &stated.command_id)?,
         what,
@@ -142,7 +142,7 @@ fn order(stated: v1::ControlStatement) -> Result<CommandOrder, FieldError> {
     })
 }
 
-impl Statement for CommandOrder {
+impl Statement for CommandControl {
     const WHAT: &'static str = "control of a command";
     const DOMAIN: &'static [u8] = b"skep/control/1\0";
     const BYTES_MAX: usize = limits::CONTROL_STATEMENT_BYTES_MAX;
@@ -162,12 +162,12 @@ impl Statement for CommandOrder {
     fn to_body(&self) -> Vec<u8> {
         use v1::control_statement::What;
         let what = match &self.what {
-            OrderKind::Cancel => What::Cancel(v1::StatedCancel {}),
-            OrderKind::Abort => What::Abort(v1::StatedAbort {}),
-            OrderKind::Resolve { agent, done } => {
+            ControlKind::Cancel => What::Cancel(v1::StatedCancel {}),
+            ControlKind::Abort => What::Abort(v1::StatedAbort {}),
+            ControlKind::Resolve { agent, done } => {
                 What::Resolve(v1::StatedResolve { agent: agent.to_string(), done: *done })
             }
-            OrderKind::Discard => What::Discard(v1::StatedDiscard {}),
+            ControlKind::Discard => What::Discard(v1::StatedDiscard {}),
         };
         let stated = v1::ControlStatement {
             genesis: self.place.genesis.as_bytes().to_vec(),
@@ -183,6 +183,6 @@ impl Statement for CommandOrder {
 
     fn from_body(body: &Bytes) -> Result<(Self, Option<u32>), CodecError> {
         let (stated, unknown) = message(Self::WHAT, body, &CONTROL)?;
-        Ok((order(stated).map_err(|error| malformed(Self::WHAT, error))?, unknown))
+        Ok((control(stated).map_err(|error| malformed(Self::WHAT, error))?, unknown))
     }
 }

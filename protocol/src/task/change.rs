@@ -90,15 +90,15 @@ pub enum TaskChange {
 }
 
 impl TaskChange {
-    /// The topic on which watchers are told.
-    pub fn topic(&self) -> Topic {
+    /// The feed in which watchers are told.
+    pub fn feed(&self) -> Feed {
         match self {
             Self::Created { .. } | Self::Requeued { .. } | Self::Retried { .. } | Self::Reclaimed { .. } => {
-                Topic::NewOrders
+                Feed::NewOrders
             }
-            Self::Claimed { .. } | Self::Progressed { .. } => Topic::AssignedTasks,
+            Self::Claimed { .. } | Self::Progressed { .. } => Feed::AssignedTasks,
             Self::Completed { .. } | Self::DeadLettered { .. } | Self::Cancelled { .. } | Self::Expired => {
-                Topic::TaskCompletions
+                Feed::TaskCompletions
             }
         }
     }
@@ -131,7 +131,7 @@ impl ReclaimCause {
 
 /// What a watcher of tasks may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Topic {
+pub enum Feed {
     /// Work that waits: created, requeued, or given back for another attempt.
     NewOrders,
     /// Work that an agent has: claimed, progressing.
@@ -140,8 +140,8 @@ pub enum Topic {
     TaskCompletions,
 }
 
-impl Topic {
-    /// The topic's name, as users write it.
+impl Feed {
+    /// The feed's name, as users write it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NewOrders => "new-orders",
@@ -150,7 +150,7 @@ impl Topic {
         }
     }
 
-    /// The topic with this name.
+    /// The feed with this name.
     pub fn named(name: &str) -> Option<Self> {
         [Self::NewOrders, Self::AssignedTasks, Self::TaskCompletions].into_iter().find(|t| t.name() == name)
     }

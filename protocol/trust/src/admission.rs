@@ -1,4 +1,4 @@
-//! The rule of admission, the same on both planes: who is let in, and who is let out again.
+//! The rule of admission, the same on both planes: who is let in, and who is cut off again.
 //!
 //! The signatures of a chain are verified once for each root document and remembered by hash. All that can change is
 //! asked each time: whose connection it is, what time it is, and who is out. After an epoch was raised or somebody was
@@ -29,7 +29,7 @@ pub struct Admitted {
     pub standing: Standing,
 }
 
-/// Why a peer is not let in, or is let out again.
+/// Why a peer is not let in, or is cut off again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Its chain of certificates does not hold.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::robots::{Fleet, GROUP, Robots};
 use crate::error::LaunchError;
 use crate::latency::LatencyMs;
-use crate::site::operator::{Operator, Order, Sent};
+use crate::site::operator::{Operator, Sent, ToSend};
 use crate::site::process::Machine;
 
 /// How long a command is good for: longer than robots stand still.
@@ -128,7 +128,7 @@ fn report(settings: &BroadcastSettings, all: &[Round], with_slow: &[Round]) -> B
     }
 }
 
-/// Waits until all robots are there when an order is for all of them.
+/// Waits until all robots are there when a command is for all of them.
 async fn until_present(
     operator: &Operator,
     robots: &mut Robots,
@@ -178,8 +178,8 @@ async fn round(
     wanted: impl Fn(usize) -> usize,
 ) -> Result<(Sent, Round), LaunchError> {
     let begun = Instant::now();
-    let order = Order { target: GROUP, is_group: true, verb: "look", valid: VALID, waves: None };
-    let sent = operator.send(&order).await?;
+    let to_send = ToSend { target: GROUP, is_group: true, verb: "look", valid: VALID, waves: None };
+    let sent = operator.send(&to_send).await?;
     let ns = |at: Instant| u64::try_from(at.saturating_duration_since(begun).as_nanos()).unwrap_or(u64::MAX);
     let mut round = Round { accept_ns: ns(Instant::now()), ..Round::default() };
     let wanted = wanted(sent.agents);

@@ -13,7 +13,7 @@ use skep_client::{Client, Settings};
 use super::robots::{Fleet, Seen};
 use crate::error::LaunchError;
 use crate::latency::LatencyMs;
-use crate::site::operator::{Operator, Order};
+use crate::site::operator::{Operator, ToSend};
 use crate::site::process::Machine;
 use crate::site::warehouse::robot_name;
 
@@ -257,8 +257,8 @@ impl Load {
             let counts = self.measuring.load(Ordering::Relaxed);
             let begun = Instant::now();
             let target = robot_name(*robot);
-            let order = Order { target: &target, is_group: false, verb: "goto", valid: VALID, waves: None };
-            let Ok(signed) = self.operator.sign(&self.client, &order).await else {
+            let to_send = ToSend { target: &target, is_group: false, verb: "goto", valid: VALID, waves: None };
+            let Ok(signed) = self.operator.sign(&self.client, &to_send).await else {
                 done.errors += 1;
                 continue;
             };

@@ -17,7 +17,7 @@ use crate::workload::Workload;
 /// What can be asked of a testnet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
-pub enum Order {
+pub enum TestnetVerb {
     /// Tell what runs.
     Status,
     /// SIGKILL.
@@ -79,12 +79,12 @@ pub fn socket(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`LaunchError::Io`] if there is none in this directory.
-pub async fn ask(dir: &Path, order: &Order) -> Result<Answer, LaunchError> {
+pub async fn ask(dir: &Path, verb: &TestnetVerb) -> Result<Answer, LaunchError> {
     let socket = socket(dir);
     let failed = || io_error(format!("no testnet is up in {} ('skep testnet up' starts one)", dir.display()));
     let stream = UnixStream::connect(&socket).await.map_err(failed())?;
     let (receive, mut send) = stream.into_split();
-    let mut line = serde_json::to_vec(order).map_err(|e| failed()(e.into()))?;
+    let mut line = serde_json::to_vec(verb).map_err(|e| failed()(e.into()))?;
     line.push(b'\n');
     send.write_all(&line).await.map_err(failed())?;
     let mut reply = String::new();
@@ -147,7 +147,7 @@ impl Up {
         rows
     }
 
-    /// Serves orders until one of them is to end, or `until` comes to its end. Everything is ended then.
+    /// Serves verbs until one of them is to end, or `until` comes to its end. Everything is ended then.
     ///
     /// # Errors
     /// [`LaunchError::Io`] if the socket cannot be opened.
@@ -177,26 +177,27 @@ impl Up {
         Ok(())
     }
 
-    /// Whether it was the last order.
+    /// Whether it was the last one.
     async fn answer(&mut self, stream: UnixStream) -> std::io::Result<bool> {
         let (receive, mut send) = stream.into_split();
         let mut line = String::new();
         BufReader::new(receive).read_line(&mut line).await?;
-        let order: Order = serde_json::from_str(&line).map_err(std::io::Error::other)?;
-        let error = self.carry_out(&order).err().map(|error| error.to_string());
+        let verb: TestnetVerb = serde_json::from_str(&line).map_err(std::io::Error::other)?;
+        let error = self.carry_out(&verb).err().map(|error| error.to_string());
         let answer = Answer { error, processes: self.processes().await };
         let mut reply = serde_json::to_vec(&answer).map_err(std::io::Error::other)?;
         reply.push(b'\n');
         send.write_all(&reply).await?;
-        Ok(order == Order::Down)
+        Ok(verb == TestnetVerb::Down)
     }
 
-    fn carry_out(&mut self, order: &Order) -> Result<(), LaunchError> {
-        let (name, order) = match order {
-            Order::Status | Order::Down => return Ok(()),
-            Order::Kill { name } | Order::Pause { name } | Order::Resume { name } | Order::Restart { name } => {
-                (name, order)
-            }
+    fn carry_out(&mut self, verb: &TestnetVerb) -> Result<(), LaunchError> {
+        let (name, verb) = match verb {
+            TestnetVerb::Status | TestnetVerb::Down => return Ok(()),
+            TestnetVerb::Kill { name }
+            | TestnetVerb::Pause { name }
+            | TestnetVerb::Resume { name }
+            | TestnetVerb::Restart { name } => (name, verb),
         };
         let node = self.site.net.nodes.iter().position(|node| node.name == *name);
         let robot = self.site.robots.iter().position(|robot| robot.name == *name);
@@ -209,18 +210,18 @@ impl Up {
             }
         };
         let stopped = || LaunchError::Command { command: name.clone(), output: "it does not run".to_owned() };
-        match order {
-            Order::Pause { .. } => {
+        match verb {
+            TestnetVerb::Pause { .. } => {
                 suspend(pid.ok_or_else(stopped)?, true)?;
                 self.paused.insert(name.clone());
             }
-            Order::Resume { .. } => {
+            TestnetVerb::Resume { .. } => {
                 suspend(pid.ok_or_else(stopped)?, false)?;
                 self.paused.remove(name);
             }
-            Order::Kill { .. } | Order::Restart { .. } | Order::Status | Order::Down => {
+            TestnetVerb::Kill { .. } | TestnetVerb::Restart { .. } | TestnetVerb::Status | TestnetVerb::Down => {
                 self.paused.remove(name);
-                let starts = matches!(order, Order::Restart { .. });
+                let starts = matches!(verb, TestnetVerb::Restart { .. });
                 match (node, robot) {
                     (Some(at), _) => {
                         self.site.net.kill(at);

@@ -36,8 +36,8 @@ pub(crate) struct Sent {
     pub(crate) agents: usize,
 }
 
-/// What is sent to a group.
-pub(crate) struct Order<'a> {
+/// A command that an operator is to send.
+pub(crate) struct ToSend<'a> {
     pub(crate) target: &'a str,
     pub(crate) is_group: bool,
     pub(crate) verb: &'a str,
@@ -61,17 +61,17 @@ impl Operator {
     }
 
     /// Signs a command for a robot or a group.
-    pub(crate) async fn sign(&self, client: &Client, order: &Order<'_>) -> Result<SignedCommand, LaunchError> {
-        let target = match order.is_group {
-            true => Target::Group(order.target.parse().map_err(invalid)?),
-            false => Target::Agent(order.target.parse().map_err(invalid)?),
+    pub(crate) async fn sign(&self, client: &Client, to_send: &ToSend<'_>) -> Result<SignedCommand, LaunchError> {
+        let target = match to_send.is_group {
+            true => Target::Group(to_send.target.parse().map_err(invalid)?),
+            false => Target::Agent(to_send.target.parse().map_err(invalid)?),
         };
-        let valid_ms = u64::try_from(order.valid.as_millis()).unwrap_or(u64::MAX);
+        let valid_ms = u64::try_from(to_send.valid.as_millis()).unwrap_or(u64::MAX);
         let command = Command {
             place: client.place().await?,
             id: CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes()),
             target,
-            verb: order.verb.parse().map_err(invalid)?,
+            verb: to_send.verb.parse().map_err(invalid)?,
             content_type: String::new().parse().map_err(invalid)?,
             args: self.args.clone().into(),
             deadline: client.deadline_in(valid_ms).await?,
@@ -80,21 +80,21 @@ impl Operator {
             supersedes: None,
             parent: None,
             trace: String::new().parse().map_err(invalid)?,
-            waves: order.waves,
+            waves: to_send.waves,
             operator: self.secret.key(),
         };
         command.sign(&self.secret).map_err(invalid)
     }
 
     /// Sends a command until it is accepted: the same one, through whichever node answers.
-    pub(crate) async fn send(&self, order: &Order<'_>) -> Result<Sent, LaunchError> {
+    pub(crate) async fn send(&self, to_send: &ToSend<'_>) -> Result<Sent, LaunchError> {
         let mut last = None;
         let sending = async {
             let mut signed = None;
             for client in self.clients.iter().cycle() {
                 if signed.is_none() {
                     let at_ns = boot_ns();
-                    signed = self.sign(client, order).await.ok().map(|signed| (at_ns, signed));
+                    signed = self.sign(client, to_send).await.ok().map(|signed| (at_ns, signed));
                 }
                 if let Some((at_ns, signed)) = &signed {
                     match client.send_command(signed).await {
@@ -113,7 +113,7 @@ impl Operator {
             None
         };
         let sent = tokio::time::timeout(SEND_MAX, sending).await.ok().flatten();
-        let valid_ms = u64::try_from(order.valid.as_millis()).unwrap_or(u64::MAX);
+        let valid_ms = u64::try_from(to_send.valid.as_millis()).unwrap_or(u64::MAX);
         match sent {
             Some((at_ns, id, agents)) => Ok(Sent { id, at_ns, valid_ms, agents: usize::try_from(agents).unwrap_or(0) }),
             None => Err(last.map_or_else(|| invalid("nobody took it in time"), LaunchError::from)),

@@ -14,7 +14,7 @@ const CLOCK_ERROR_MS: u64 = 500;
 
 /// A command as its operator sent it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ordered<'a> {
+pub(crate) struct SentCommand<'a> {
     pub(crate) sent_ns: u64,
     pub(crate) valid_ms: u64,
     /// How it stands in the end.
@@ -77,7 +77,7 @@ struct Seen<'a> {
     done: usize,
 }
 
-pub(crate) fn judge(orders: &[Ordered<'_>], effects: &[Effect], amid: &Amid) -> Verdict {
+pub(crate) fn judge(commands: &[SentCommand<'_>], effects: &[Effect], amid: &Amid) -> Verdict {
     let mut seen: BTreeMap<&str, Seen<'_>> = BTreeMap::new();
     for effect in effects {
         let of = seen.entry(effect.question.task.as_str()).or_default();
@@ -88,23 +88,23 @@ pub(crate) fn judge(orders: &[Ordered<'_>], effects: &[Effect], amid: &Amid) -> 
     }
     let stale = in_order::stale_starts(effects, |start| amid.was_suspended(start));
     let mut verdict = Verdict { stale, ..Verdict::default() };
-    for order in orders {
-        let id = order.view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default();
-        for delivery in &order.view.deliveries {
+    for sent in commands {
+        let id = sent.view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default();
+        for delivery in &sent.view.deliveries {
             let nothing = Seen::default();
             let seen = seen.remove(deed(&id, &delivery.agent).as_str()).unwrap_or(nothing);
             let name = format!("command {} at {}", hex(&id), delivery.agent);
-            judge_one(&mut verdict, order, delivery, &seen, &name, amid);
+            judge_one(&mut verdict, sent, delivery, &seen, &name, amid);
         }
     }
-    // What the world saw and nobody ordered.
+    // What the world saw and nobody sent.
     verdict.untrue.extend(seen.keys().map(|task| format!("{task} was done, and no command says so")));
     verdict
 }
 
 fn judge_one(
     verdict: &mut Verdict,
-    order: &Ordered<'_>,
+    sent: &SentCommand<'_>,
     delivery: &v1::CommandDelivery,
     seen: &Seen<'_>,
     name: &str,
@@ -115,8 +115,8 @@ fn judge_one(
     }
     for start in &seen.starts {
         let q = &start.question;
-        let lag_ms = amid.lag_ms(order.sent_ns, start.at_ns);
-        let deadline_ms = order.sent_ns / 1_000_000 + order.valid_ms + CLOCK_ERROR_MS + lag_ms;
+        let lag_ms = amid.lag_ms(sent.sent_ns, start.at_ns);
+        let deadline_ms = sent.sent_ns / 1_000_000 + sent.valid_ms + CLOCK_ERROR_MS + lag_ms;
         let (asked_ms, at_ms) = (q.checked_ms, start.at_ns / 1_000_000);
         let suspended = amid.was_suspended(start);
         if asked_ms >= q.until_ms || asked_ms > deadline_ms || (at_ms > deadline_ms && !suspended) {
@@ -183,7 +183,7 @@ mod tests {
 
     fn found_amid(outcome: &str, effects: &[Effect], amid: &Amid) -> (usize, usize, usize, usize) {
         let view = view(outcome);
-        let verdict = judge(&[Ordered { sent_ns: 0, valid_ms: 1_000, view: &view }], effects, amid);
+        let verdict = judge(&[SentCommand { sent_ns: 0, valid_ms: 1_000, view: &view }], effects, amid);
         (verdict.duplicates.len(), verdict.stale.len(), verdict.limbo.len(), verdict.untrue.len())
     }
 
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(found("expired", &[stray], &[]), (0, 0, 0, 1));
         let mut view = view("expired");
         (view.deliveries[0].released_at, view.deliveries[0].received_at) = (5, 4);
-        let verdict = judge(&[Ordered { sent_ns: 0, valid_ms: 1_000, view: &view }], &[], &Amid::default());
+        let verdict = judge(&[SentCommand { sent_ns: 0, valid_ms: 1_000, view: &view }], &[], &Amid::default());
         assert_eq!(verdict.untrue.len(), 1);
     }
 }

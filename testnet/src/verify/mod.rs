@@ -21,7 +21,7 @@ mod taken_over;
 
 use std::path::Path;
 
-pub(crate) use commands::{Amid, Ordered, Pause, Verdict, judge};
+pub(crate) use commands::{Amid, Pause, SentCommand, Verdict, judge};
 pub use evidence::Evidence;
 pub use report::{Effects, Explained, Flooded, Invariants, Latency, Quantiles, Refusals, Report, Tasks};
 

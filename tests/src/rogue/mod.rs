@@ -30,7 +30,7 @@ use skep_protocol::time::LogInstant;
 pub use mesh::MeshRogue;
 pub use silent::{Unfinished, silent_connections, unfinished};
 pub use turns::{DEEDS, Deed, Done, Turns, Victim};
-pub use words::{KINDS, OF_VOTERS};
+pub use words::OF_VOTERS;
 
 /// Longest wait for what a node does at once.
 const SOON: Duration = Duration::from_secs(20);

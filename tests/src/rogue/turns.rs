@@ -13,7 +13,7 @@ use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use super::words::rubbish;
-use super::{KINDS, Line, MeshRogue, OF_VOTERS, Rogue, frame, silent_connections, stamped, text, unfinished};
+use super::{Line, MeshRogue, OF_VOTERS, Rogue, frame, silent_connections, stamped, text, unfinished};
 
 /// How long it keeps a node's streams, places and connections.
 const KEEPS: Duration = Duration::from_secs(2);
@@ -242,7 +242,7 @@ impl Turns {
             }
             _ => {}
         }
-        for (call, kind) in (0..).zip(KINDS.iter().chain(&OF_VOTERS).copied()) {
+        for (call, kind) in (0..).zip(FrameKind::ALL.iter().chain(&OF_VOTERS).copied()) {
             let clock = [LogInstant::from_raw(u64::MAX), LogInstant::from_raw(1)][self.rng.random_range(0..2)];
             let body = match deed {
                 Deed::Rubbish => rubbish(&mut self.rng, RUBBISH_BYTES),
@@ -262,7 +262,7 @@ impl Turns {
     }
 
     fn kind(&mut self) -> FrameKind {
-        KINDS[self.rng.random_range(0..KINDS.len())]
+        FrameKind::ALL[self.rng.random_range(0..FrameKind::ALL.len())]
     }
 
     async fn out_of_order(&mut self, victim: &Victim) -> Result<u64, String> {

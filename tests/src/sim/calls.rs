@@ -1,7 +1,7 @@
 //! What clients and the engine have a host do, and the messages that come of it.
 
 use rand::RngExt as _;
-use skep_engine::{AgentEvent, Event as EngineEvent, Outcome, Target, UpdateKey, Work, WorkKey};
+use skep_engine::{AgentEvent, AttemptTarget, Event as EngineEvent, Outcome, UpdateKey, Work, WorkKey};
 use skep_protocol::entry::Request;
 use skep_protocol::heartbeat::HeartbeatFailure;
 use skep_protocol::ids::RequestId;
@@ -101,16 +101,16 @@ impl Nodes {
     }
 
     /// Carries out an attempt of the engine's, or says at once that nobody can be reached.
-    pub(super) fn attempt(&mut self, host: usize, key: WorkKey, attempt: u32, target: Target, work: Work) {
+    pub(super) fn attempt(&mut self, host: usize, key: WorkKey, attempt: u32, target: AttemptTarget, work: Work) {
         let asker = Asker { host, run: self.ports.machines[host].run, key: key.0, attempt };
         self.ports.see(&Seen::Tried { host, key: key.0 });
         if matches!(work, Work::Pull(_)) {
             self.hosts[host].pulls_by = Some(key.0);
         }
         let to = match target {
-            Target::Local => host,
-            Target::Node(node) if self.hosts[host].peers.contains(&node) => host_of(node),
-            Target::Node(_) => {
+            AttemptTarget::Local => host,
+            AttemptTarget::Node(node) if self.hosts[host].peers.contains(&node) => host_of(node),
+            AttemptTarget::Node(_) => {
                 let nobody = LeaderHint::default();
                 let outcome = match work {
                     Work::Request(_) => Outcome::Propose(ProposeOutcome::NotLeader(nobody)),

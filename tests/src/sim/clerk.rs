@@ -69,7 +69,7 @@ pub(super) fn is_forged(op: &Op) -> bool {
         Op::Operator(OperatorOp::ReplaceFirst { replacement }) => !replacement.is_signed(),
         Op::Operator(OperatorOp::Grant { grant }) => !grant.is_signed(),
         Op::Command(CommandOp::Send { command }) => !command.is_signed(),
-        Op::Command(CommandOp::Control { order }) => !order.is_signed(),
+        Op::Command(CommandOp::Control { control }) => !control.is_signed(),
         _ => false,
     }
 }

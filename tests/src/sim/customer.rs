@@ -2,7 +2,7 @@
 
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
-use skep_protocol::command::{Command, CommandClass, CommandOp, CommandOrder, OrderKind, Target, Waves};
+use skep_protocol::command::{Command, CommandClass, CommandControl, CommandOp, ControlKind, Target, Waves};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{CommandId, TaskId};
 use skep_protocol::operator::OperatorOp;
@@ -152,13 +152,13 @@ impl Customer {
     }
 
     /// A change of mind about a command.
-    fn order(&self, rng: &mut SmallRng) -> Option<Op> {
+    fn control(&self, rng: &mut SmallRng) -> Option<Op> {
         let known = &self.commands;
         let command = *known.get(rng.random_range(0..known.len().max(1)))?;
-        let what = if rng.random_bool(0.5) { OrderKind::Cancel } else { OrderKind::Abort };
+        let what = if rng.random_bool(0.5) { ControlKind::Cancel } else { ControlKind::Abort };
         let (reason, operator) = (Reason::truncated("changed my mind"), operator());
-        let order = CommandOrder { place: place(), command, what, reason, operator: operator.key() };
-        Some(Op::Command(CommandOp::Control { order: Box::new(order.sign(&operator).ok()?) }))
+        let control = CommandControl { place: place(), command, what, reason, operator: operator.key() };
+        Some(Op::Command(CommandOp::Control { control: Box::new(control.sign(&operator).ok()?) }))
     }
 
     /// What the first operator states, by the first customer: that there is a clerk, and later that there is none. It looks whether
@@ -196,7 +196,7 @@ impl Customer {
         match (pick, earlier) {
             _ if stated.is_some() => op = stated,
             (10..13, _) => op = Some(self.command(desk)),
-            (13, _) => op = self.order(&mut desk.ports.rng),
+            (13, _) => op = self.control(&mut desk.ports.rng),
             (0..2, Some(task)) => reads = Some(task),
             (2, Some(task)) if desk.ports.rng.random_ratio(1, 3) => {
                 op = Some(Op::Task(TaskOp::Cancel { task, reason: Reason::truncated("changed my mind") }));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt as _;
 use skep_protocol::agent::AgentOp;
-use skep_protocol::command::{Command, CommandOp, CommandOrder, OrderKind, PerClass, SignedCommand};
+use skep_protocol::command::{Command, CommandControl, CommandOp, ControlKind, PerClass, SignedCommand};
 use skep_protocol::entry::{EntryBody, Op, Request};
 use skep_protocol::heartbeat::{AgentRenewal, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, RequestId};
@@ -128,9 +128,11 @@ impl Lying {
             }
             1 => {
                 let (command, reason) = (signed.id, Reason::truncated("nobody said so"));
-                let (what, operator) = (OrderKind::Cancel, signed.operator);
-                let order = CommandOrder { place: place(), command, what, reason, operator };
-                Op::Command(CommandOp::Control { order: Box::new(Signed::under(&order, *signed.signature()).ok()?) })
+                let (what, operator) = (ControlKind::Cancel, signed.operator);
+                let control = CommandControl { place: place(), command, what, reason, operator };
+                Op::Command(CommandOp::Control {
+                    control: Box::new(Signed::under(&control, *signed.signature()).ok()?),
+                })
             }
             _ => Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(self.replacement()?) }),
         })
@@ -138,11 +140,16 @@ impl Lying {
 
     /// What a request is said to have done.
     fn receipt(&mut self, op: &Op) -> Receipt {
+        let of_command = |command| Receipt::Command { command, agents: 1, open: 0 };
         let of_task = |task, epoch| Receipt::Task { task, status: TaskStatus::Pending, epoch, attempts: 1 };
         match op {
-            Op::Task(TaskOp::Create { task, .. } | TaskOp::Cancel { task, .. } | TaskOp::Requeue { task, .. }) => {
-                of_task(*task, Default::default())
-            }
+            Op::Task(
+                TaskOp::Create { task, .. }
+                | TaskOp::Cancel { task, .. }
+                | TaskOp::Requeue { task, .. }
+                | TaskOp::Settle { task, .. },
+            ) => of_task(*task, Default::default()),
+            Op::Task(TaskOp::Claim { .. }) => Receipt::NothingToClaim,
             Op::Task(
                 TaskOp::Report { claim, .. }
                 | TaskOp::Complete { claim, .. }
@@ -162,11 +169,15 @@ impl Lying {
                 Receipt::DeliveryReported { command: report.command, open: true }
             }
             Op::Command(CommandOp::End { ended }) => Receipt::DeliveryEnded { command: ended.command },
-            op => match op.operator() {
-                Some((_, Some(command))) => Receipt::Command { command, agents: 1, open: 0 },
-                Some((operator, None)) => Receipt::Operator { operator, serial: 1 },
-                None => Receipt::NothingToClaim,
-            },
+            Op::Agent(AgentOp::Register { agent, .. } | AgentOp::Remove { agent } | AgentOp::Detach { agent, .. }) => {
+                Receipt::Agent(agent.clone())
+            }
+            Op::Command(CommandOp::Send { command }) => of_command(command.id),
+            Op::Command(CommandOp::Control { control }) => of_command(control.command),
+            Op::Operator(OperatorOp::Grant { grant }) => Receipt::Operator { operator: grant.by, serial: 1 },
+            Op::Operator(OperatorOp::ReplaceFirst { replacement }) => {
+                Receipt::Operator { operator: replacement.old, serial: 1 }
+            }
         }
     }
 }

@@ -150,7 +150,7 @@ pub(super) enum RoundFor {
         query: Query,
         next: usize,
     },
-    /// Of a node that is ahead of all that was let out.
+    /// Of a node that is ahead of all that was released.
     Pull(Box<Pulling>),
 }
 

@@ -3,6 +3,7 @@
 
 mod circles;
 mod codes;
+mod glossary;
 mod lengths;
 mod map;
 mod words;
@@ -307,23 +308,28 @@ fn every_dependency_is_versioned_in_the_workspace_manifest() {
     }
 }
 
-/// All Rust files of the product.
-fn sources() -> Vec<(String, String)> {
-    fn walk(dir: &Path, found: &mut Vec<(String, String)>) {
+/// All files of the project with such endings: where each is, and its text.
+fn files(endings: &[&str]) -> Vec<(String, String)> {
+    fn walk(dir: &Path, endings: &[&str], found: &mut Vec<(String, String)>) {
         for item in std::fs::read_dir(dir).unwrap() {
             let path = item.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() && name != "target" && !name.starts_with('.') {
-                walk(&path, found);
-            } else if name.ends_with(".rs") {
+                walk(&path, endings, found);
+            } else if endings.iter().any(|ending| name.ends_with(ending)) {
                 let text = std::fs::read_to_string(&path).unwrap();
                 found.push((path.strip_prefix(root()).unwrap().to_string_lossy().into_owned(), text));
             }
         }
     }
     let mut found = Vec::new();
-    walk(root(), &mut found);
+    walk(root(), endings, &mut found);
     found
+}
+
+/// All Rust files of the product.
+fn sources() -> Vec<(String, String)> {
+    files(&[".rs"])
 }
 
 #[test]
@@ -346,7 +352,6 @@ fn types_of_libraries_end_where_the_walls_are() {
         assert!(may_not.is_none(), "{path} serves whatever the transport is, and names {may_not:?}");
         let proto = [
             "protocol/proto/",
-            "protocol/src/stated.rs",
             "protocol/src/stated/",
             "protocol/trust/src/",
             "protocol/clients/",

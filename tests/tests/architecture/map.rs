@@ -72,6 +72,21 @@ fn each_room_is_on_the_map() {
 }
 
 #[test]
+fn each_file_of_the_vocabulary_is_on_its_map() {
+    let dir = root().join("protocol");
+    let document = std::fs::read_to_string(dir.join("README.md")).unwrap();
+    let map = document.split_once("## Where it is\n").unwrap().1.split("\n## ").next().unwrap();
+    let mut files = 0;
+    for item in std::fs::read_dir(dir.join("src")).unwrap() {
+        let name = item.unwrap().file_name().into_string().unwrap();
+        let is_there = [format!("(src/{name})"), format!("(src/{name}/mod.rs)")].iter().any(|link| map.contains(link));
+        assert!(is_there || name == "lib.rs", "protocol/README.md has no place for {name}");
+        files += 1;
+    }
+    assert!(files > 30, "only {files} files were found");
+}
+
+#[test]
 fn arrows_are_read_as_they_are_drawn() {
     let read = arrows("a    -> b, c      d, e -> f\nno arrow\ng -> h");
     let told: Vec<String> = read.iter().map(|(from, to)| format!("{from} {to:?}")).collect();

@@ -10,7 +10,7 @@ use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 use skep_tests::Site;
 use skep_tests::hall::attach;
-use skep_tests::rogue::{KINDS, Line, OF_VOTERS, Rogue, frame, stamped};
+use skep_tests::rogue::{Line, OF_VOTERS, Rogue, frame, stamped};
 
 use super::beside::Beside;
 use super::{connect, find, rogue, site_with};
@@ -65,7 +65,7 @@ async fn is_still_served(site: &Site, mut agent: AttachedAgent) {
 }
 
 async fn tell_lies(rogue: &Rogue, line: &Line, clock: Option<LogInstant>) {
-    for kind in KINDS {
+    for kind in FrameKind::ALL.iter().copied() {
         let body = line.lie(kind, rogue.node, &robot());
         let said = line.exchange(&stamped(clock, kind, ShardId::FIRST, 1, body.len(), &body)).await;
         assert!(is_judged(kind, &said), "{kind:?}, clock {clock:?}: {said:?}");
@@ -120,7 +120,7 @@ async fn a_frame_that_is_none_or_comes_at_a_wrong_time_ends_its_connection_and_n
     let rogue = rogue(71);
     let site = site_with(&rogue, 3).await;
     let beside = Beside::of(&site).await;
-    for kind in KINDS {
+    for kind in FrameKind::ALL.iter().copied() {
         out_of_order(&rogue, &site, kind).await;
     }
     let line = connect(&rogue, &site, 1).await;
@@ -144,7 +144,7 @@ async fn frames_without_end_of_any_kind_take_so_much_of_a_node_and_no_more() {
     let site = site_with(&rogue, 3).await;
     let victim = site.net.leader().await.unwrap();
     let beside = Beside::of(&site).await;
-    for kind in KINDS {
+    for kind in FrameKind::ALL.iter().copied() {
         let line = connect(&rogue, &site, victim).await;
         let held = line.never_ended(kind, ShardId::FIRST, STREAMS).await;
         beside.is_bounded(&site, &format!("{kind:?}, never ended on {} streams", held.count()));

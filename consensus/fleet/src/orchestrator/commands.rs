@@ -1,4 +1,4 @@
-//! What is due by the commands: waves to be let out, deadlines, and what was not heard of for too long.
+//! What is due by the commands: waves to be released, deadlines, and what was not heard of for too long.
 
 use skep_protocol::entry::Decision;
 use skep_protocol::ids::CommandId;
@@ -11,7 +11,7 @@ use crate::state::{CommandDue, FleetState};
 /// Deliveries that one proposal may change, unless they are of one command: its entry's changes must fit a change set.
 const DELIVERIES_PER_PROPOSAL_MAX: u32 = 2_048;
 
-/// Lets waves out and ends what is due. Holds only what it proposed lately.
+/// Releases waves and ends what is due. Holds only what it proposed lately.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CommandDues {
     proposed: Proposed<CommandDue, CommandId>,

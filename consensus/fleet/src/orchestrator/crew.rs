@@ -14,7 +14,7 @@ pub(super) type Turn = (u64, AgentId);
 
 /// How much more work an agent takes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct Capacity {
     /// Under which attachment.
     pub(super) attachment: AttachmentId,
     /// How many tasks; at least one.
@@ -29,13 +29,13 @@ pub(super) struct Room {
 /// them is given it.
 #[derive(Debug, Default)]
 pub(super) struct Crew<'a> {
-    kinds: BTreeMap<&'a BTreeSet<Capability>, BTreeMap<Turn, Room>>,
+    kinds: BTreeMap<&'a BTreeSet<Capability>, BTreeMap<Turn, Capacity>>,
     members: BTreeMap<AgentId, (u64, &'a BTreeSet<Capability>)>,
 }
 
 impl<'a> Crew<'a> {
     /// Takes in an agent that last got a task in some turn.
-    pub(super) fn add(&mut self, agent: AgentId, turn: u64, capabilities: &'a BTreeSet<Capability>, room: Room) {
+    pub(super) fn add(&mut self, agent: AgentId, turn: u64, capabilities: &'a BTreeSet<Capability>, room: Capacity) {
         self.members.insert(agent.clone(), (turn, capabilities));
         self.kinds.entry(capabilities).or_default().insert((turn, agent), room);
     }
@@ -58,7 +58,7 @@ impl<'a> Crew<'a> {
     pub(super) fn able(
         &self,
         required: &BTreeSet<Capability>,
-    ) -> impl Iterator<Item = impl Iterator<Item = (&Turn, &Room)>> {
+    ) -> impl Iterator<Item = impl Iterator<Item = (&Turn, &Capacity)>> {
         let able = self.kinds.iter().filter(move |(capabilities, _)| required.is_subset(capabilities));
         able.map(|(_, turns)| {
             turns.iter().inspect(|_| {
@@ -70,7 +70,7 @@ impl<'a> Crew<'a> {
 
     /// Gives an agent a task as turn number `turn`. Returns the room that the agent had before; none if the agent is not in the
     /// crew.
-    pub(super) fn give(&mut self, agent: &AgentId, turn: u64) -> Option<Room> {
+    pub(super) fn give(&mut self, agent: &AgentId, turn: u64) -> Option<Capacity> {
         let (before, capabilities) = self.members.remove(agent)?;
         let turns = self.kinds.get_mut(capabilities)?;
         let room = turns.remove(&(before, agent.clone()))?;
@@ -78,7 +78,7 @@ impl<'a> Crew<'a> {
             self.kinds.remove(capabilities);
         }
         if room.free > 1 {
-            let rest = Room { free: room.free - 1, nth: room.nth + 1, ..room };
+            let rest = Capacity { free: room.free - 1, nth: room.nth + 1, ..room };
             self.add(agent.clone(), turn, capabilities, rest);
         }
         Some(room)

@@ -2,7 +2,6 @@
 
 mod commands;
 mod crew;
-mod delivery;
 mod due;
 mod idle;
 mod leases;
@@ -12,6 +11,7 @@ mod proposed;
 mod support;
 #[cfg(test)]
 mod tests;
+mod updates;
 mod work;
 
 use std::collections::VecDeque;
@@ -25,11 +25,11 @@ use skep_protocol::time::LogInstant;
 
 use crate::state::FleetState;
 use commands::CommandDues;
-use delivery::Delivery;
 use due::Endings;
 use idle::IdleAgents;
 use leases::Leases;
 pub use policy::Policy;
+use updates::NodeUpdates;
 use work::Work;
 
 /// Most decisions of one kind in one proposal; more wait for the next.
@@ -141,7 +141,7 @@ pub struct Orchestrator {
     idle: IdleAgents,
     leases: Leases,
     work: Work,
-    delivery: Delivery,
+    updates: NodeUpdates,
     /// Waits for the next round, and for the one under way.
     waiting: Vec<Asked>,
     in_round: Option<Vec<Asked>>,
@@ -160,7 +160,7 @@ impl Orchestrator {
             idle: IdleAgents::default(),
             leases: Leases::default(),
             work: Work::new(config.policy),
-            delivery: Delivery::default(),
+            updates: NodeUpdates::default(),
             waiting: Vec::new(),
             in_round: None,
             proposing: false,
@@ -184,10 +184,10 @@ impl Orchestrator {
             }
             Event::UpdateEnded { node, arrived } => {
                 self.look(state, now);
-                self.delivery.ended(node, arrived);
+                self.updates.ended(node, arrived);
             }
             // Nothing follows from it.
-            Event::Carries { node, bytes } => return self.delivery.carries(node, bytes),
+            Event::Carries { node, bytes } => return self.updates.carries(node, bytes),
             Event::Applied => self.look(state, now),
         }
         self.decide(state, now);
@@ -224,7 +224,7 @@ impl Orchestrator {
         now: LogInstant,
     ) {
         self.look(state, now);
-        self.delivery.heard(node);
+        self.updates.heard(node);
         let attached = |agent: &AgentId| state.agent(agent).and_then(|record| record.attachment);
         for said in &heartbeat.agents {
             // A node speaks for the agents that it serves, and for no others.
@@ -263,11 +263,11 @@ impl Orchestrator {
     }
 
     fn answer(&mut self, asked: Asked, confirmed: bool, state: &FleetState, now: LogInstant) {
-        let delivery = &self.delivery;
+        let updates = &self.updates;
         let renew = |said: AgentHeartbeat, leases: &mut Leases| {
             let attachment = state.agent(&said.agent).and_then(|record| record.attachment);
             let attached = attachment.is_some_and(|known| known.id == said.attachment && known.node == asked.node);
-            let told = delivery.knows_losses(state, &said.agent, said.attachment);
+            let told = updates.knows_losses(state, &said.agent, said.attachment);
             let renewal = match (confirmed, attached, told) {
                 // Without a quorum nothing is known, not even that an attachment has ended.
                 (false, ..) | (true, true, false) => Renewal::NotConfirmed,
@@ -289,7 +289,7 @@ impl Orchestrator {
             let attachment = state.agent(&agent).and_then(|record| record.attachment);
             self.leases.note(&agent, attachment.as_ref(), now);
             if attachment.is_some() {
-                self.delivery.note(state, &agent);
+                self.updates.note(state, &agent);
                 self.work.note(&agent);
             } else {
                 self.forget(&agent);
@@ -300,13 +300,13 @@ impl Orchestrator {
 
     /// Nobody serves an agent any more.
     fn forget(&mut self, agent: &AgentId) {
-        self.delivery.forget(agent);
+        self.updates.forget(agent);
         self.work.forget(agent);
     }
 
     /// Decides what there is to decide, unless a proposal is under way: then what it did is not known yet.
     fn decide(&mut self, state: &FleetState, now: LogInstant) {
-        while let Some((node, update)) = self.delivery.poll(state) {
+        while let Some((node, update)) = self.updates.poll(state) {
             self.effects.push_back(Effect::Update { node, update });
         }
         if self.proposing {

@@ -18,7 +18,7 @@ pub enum Policy {
     Nearest,
 }
 
-/// The turns of all agents, and what comes before them.
+/// When each agent last got a task, and the policy that overrides turns.
 #[derive(Clone, Debug)]
 pub(super) struct Allocator {
     policy: Policy,
@@ -45,7 +45,7 @@ impl Allocator {
                 able.filter_map(|mut turns| turns.next()).min_by_key(|of| of.0)
             }
         };
-        next.map(|(turn, _)| turn.1.clone())
+        next.map(|((_, agent), _)| agent.clone())
     }
 
     /// When an agent last got a task.

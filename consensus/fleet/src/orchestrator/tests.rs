@@ -41,7 +41,7 @@ fn nothing_is_kept_of_agents_that_came_and_went() {
         (0..usize::from(AGENTS)).for_each(|at| served.says(&mut orchestrator, at, 1, 0));
         let told = carry_out(&mut orchestrator, &mut served);
         assert_eq!((told.len(), served.state.counts().pending), (usize::from(AGENTS), 0));
-        assert!(orchestrator.delivery.kept() > 0 && orchestrator.work.kept() > 0 && orchestrator.leases.kept() > 0);
+        assert!(orchestrator.updates.kept() > 0 && orchestrator.work.kept() > 0 && orchestrator.leases.kept() > 0);
 
         for at in 0..usize::from(AGENTS) {
             served.detach(at);
@@ -54,8 +54,8 @@ fn nothing_is_kept_of_agents_that_came_and_went() {
         told.into_iter().for_each(|node| end(&mut orchestrator, &served, node));
         served.now = served.now.plus_ms(LeaseTerms::DEFAULT.orchestrator_ms());
         orchestrator.handle_timeout(&served.state, served.now);
-        let Orchestrator { delivery, work, leases, .. } = &orchestrator;
-        let kept = (delivery.kept(), work.kept(), leases.kept());
+        let Orchestrator { updates, work, leases, .. } = &orchestrator;
+        let kept = (updates.kept(), work.kept(), leases.kept());
         assert_eq!(kept, (0, 0, 0), "arrives: {arrives}, removed: {removed}");
     }
 }

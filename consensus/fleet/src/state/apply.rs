@@ -13,13 +13,13 @@ use super::changes::{Changes, count_dropped};
 use super::{Applied, FleetState, LogPosition};
 
 impl FleetState {
-    /// Applies the entry at a place of the log. Deterministic: depends on the state and the arguments only.
+    /// Applies the entry at an index of the log. Deterministic: depends on the state and the arguments only.
     ///
     /// An entry whose proposer's term is not the term of its place was proposed by a leader that had been deposed
     /// meanwhile: it changes nothing, and its requests may be sent again.
     ///
     /// A lost clock moves on to the next era. Every deadline has passed then, early and not late: those of requests, whose
-    /// ids are forgotten, of commands, with the waves that were not let out, and of tasks that nobody has begun. What has
+    /// ids are forgotten, of commands, with the waves that were not released, and of tasks that nobody has begun. What has
     /// to be waited for is waited for: fences, retry backoff, and the time for which a task is kept for its former holder.
     /// Claims are left to their holders, whose leases go on beside the log, and are stale a full time later. The rate of an
     /// operator begins anew. How long a command may be in doubt is counted from then, and how long nobody serves an agent.
@@ -179,7 +179,7 @@ impl FleetState {
         }
     }
 
-    /// Moves on to a place of the log and folds what it did into the digest.
+    /// Moves on to an index of the log and folds what it did into the digest.
     fn advance(&mut self, position: LogPosition, applied: &Applied) {
         self.head.applied = Some(position);
         let mut hash = Xxh3::new();

@@ -69,7 +69,7 @@ impl FleetState {
         Some(PulledFor { agent, home, open: true, deliveries, voids, seen: as_of, more, back })
     }
 
-    /// Whether a node is ahead of all that was let out to an agent that it pulls for, or says that it knows what comes after all that
+    /// Whether a node is ahead of all that was released to an agent that it pulls for, or says that it knows what comes after all that
     /// there is: then somebody told it what there is not, or this replica is behind. Only who surely leads may answer it.
     pub fn is_passed(&self, node: NodeId, pull: &Pull) -> bool {
         let as_of = self.as_of();
@@ -116,7 +116,7 @@ impl FleetState {
         self.commands.inboxes_changed_after(index)
     }
 
-    /// What was let out to an agent after a place in its order of a class, oldest first.
+    /// What was released to an agent after a place in its order of a class, oldest first.
     pub fn deliveries_after(
         &self,
         agent: &AgentId,
@@ -126,7 +126,7 @@ impl FleetState {
         self.commands.deliveries_after(agent, class, after, &self.operators, &self.head.limits)
     }
 
-    /// What was let out to an agent up to these places in its orders, and is not to be started any more.
+    /// What was released to an agent up to these places in its orders, and is not to be started any more.
     pub fn voids_up_to(
         &self,
         agent: &AgentId,

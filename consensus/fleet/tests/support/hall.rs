@@ -133,11 +133,11 @@ impl Hall {
         self.shard.ok(signed(command))
     }
 
-    pub fn order(&mut self, n: u8, what: OrderKind) -> Receipt {
-        self.shard.ok(order(n, what))
+    pub fn control(&mut self, n: u8, what: ControlKind) -> Receipt {
+        self.shard.ok(control(n, what))
     }
 
-    /// What was let out to a robot and has not ended, in the order of each class, routine ones first.
+    /// What was released to a robot and has not ended, in the order of each class, routine ones first.
     pub fn waiting(&self, robot: &str) -> Vec<(u64, CommandId, Option<VoidCause>)> {
         let of_class = |class| self.shard.state.deliveries_after(&agent(robot), class, 0).collect::<Vec<Delivery>>();
         let waiting = [CommandClass::Routine, CommandClass::Urgent].into_iter().flat_map(of_class);
@@ -185,10 +185,10 @@ pub fn signed_by(command: Command, by: u8) -> Op {
     Op::Command(CommandOp::Send { command: Box::new(command.sign(&secret(by)).unwrap()) })
 }
 
-pub fn order(n: u8, what: OrderKind) -> Op {
+pub fn control(n: u8, what: ControlKind) -> Op {
     let (operator, reason) = (first().key(), reason("because"));
-    let order = CommandOrder { place: place(), command: id(n), what, reason, operator };
-    Op::Command(CommandOp::Control { order: Box::new(order.sign(&first()).unwrap()) })
+    let control = CommandControl { place: place(), command: id(n), what, reason, operator };
+    Op::Command(CommandOp::Control { control: Box::new(control.sign(&first()).unwrap()) })
 }
 
 pub fn succeeded() -> CommandOutcome {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 
-use super::pending::{Backlog, Pending, Place, Row, Stand};
+use super::pending::{Backlog, Pending, Row, RowKey, Stand};
 use super::shelf::Shelf;
 use super::tables::{HistoryError, Rows, Tables, encode_meta, index_key, meta_key, task_key};
 use super::{HistoryOptions, Inner};
@@ -61,7 +61,7 @@ impl<'a> Batch<'a> {
         batch
     }
 
-    fn put(&mut self, (index, ordinal): Place, row: &Row) {
+    fn put(&mut self, (index, ordinal): RowKey, row: &Row) {
         let number = self.segment_of(index);
         let rows = self.segments.entry(number).or_default();
         let mut bytes = row.bytes.len();

@@ -14,10 +14,10 @@ use super::shelf::Shelf;
 use super::tables::Piece;
 
 /// An entry, and the first of its changes that a row holds.
-pub(super) type Place = (u64, u32);
+pub(super) type RowKey = (u64, u32);
 
 /// A row, and where it belongs.
-pub(super) type Placed = (Place, Arc<[u8]>);
+pub(super) type Placed = (RowKey, Arc<[u8]>);
 
 /// A row on its way into a table.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl Backlog {
 /// Rows of one shard.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
-    rows: BTreeMap<Place, Row>,
+    rows: BTreeMap<RowKey, Row>,
     by_task: BTreeSet<(TaskId, u64, u32)>,
     /// Entries of which everything is here: the first of each stretch, and the first one after it.
     covers: BTreeMap<u64, u64>,
@@ -111,7 +111,7 @@ impl Pending {
         self.covers.iter().map(|(start, end)| *start..*end)
     }
 
-    pub(super) fn rows(&self, places: Range<Place>) -> impl Iterator<Item = (&Place, &Row)> {
+    pub(super) fn rows(&self, places: Range<RowKey>) -> impl Iterator<Item = (&RowKey, &Row)> {
         self.rows.range(places)
     }
 
@@ -183,7 +183,7 @@ impl Stand {
     }
 
     /// Rows of a range that are in memory, in their order: all of them up to more than so many bytes.
-    pub(super) fn rows(&self, places: &Range<Place>, bytes_max: usize) -> Vec<Placed> {
+    pub(super) fn rows(&self, places: &Range<RowKey>, bytes_max: usize) -> Vec<Placed> {
         let mut found = BTreeMap::new();
         for pending in self.in_memory() {
             let (mut bytes, mut count) = (0, 0);

@@ -7,7 +7,7 @@ use skep_protocol::history::{HistoryEdge, HistoryRecord};
 use skep_protocol::ids::{ShardId, TaskId};
 use skep_protocol::limits;
 
-use super::pending::{Place, Stand};
+use super::pending::{RowKey, Stand};
 use super::tables::{HistoryError, Tables, index_key, position, task_key, unsealed};
 use super::{History, Inner};
 use crate::lock;
@@ -47,13 +47,13 @@ struct Changes<'a> {
     shard: ShardId,
     bytes: usize,
     bytes_max: usize,
-    last: Option<Place>,
+    last: Option<RowKey>,
     found: ChangesFound,
 }
 
 impl Changes<'_> {
     /// Takes in a row. False: the answer is full, and ends before it.
-    fn take(&mut self, place: Place, row: &[u8]) -> Result<bool, HistoryError> {
+    fn take(&mut self, place: RowKey, row: &[u8]) -> Result<bool, HistoryError> {
         self.bytes += row.len();
         if self.bytes > self.bytes_max && !self.found.sets.is_empty() {
             (self.found.next, self.found.skip) = place;
@@ -72,13 +72,13 @@ struct Page<'a> {
     task: TaskId,
     limit: usize,
     bytes: usize,
-    last: Option<Place>,
+    last: Option<RowKey>,
     records: Vec<HistoryRecord>,
 }
 
 impl Page<'_> {
     /// Takes in a row. False: the page is full. All of an entry or nothing, since the next page begins after one.
-    fn take(&mut self, place: Place, row: &[u8]) -> Result<bool, HistoryError> {
+    fn take(&mut self, place: RowKey, row: &[u8]) -> Result<bool, HistoryError> {
         let (index, _) = place;
         let is_next = self.records.last().is_none_or(|last| last.index != index);
         if is_next && (self.records.len() >= self.limit || self.bytes > ANSWER_BYTES_MAX) {

@@ -8,7 +8,7 @@ use skep_protocol::ids::ShardId;
 use super::{KEPT_RECORD_BYTES, Writer, Written};
 use crate::lock;
 use crate::record::{self, EntryBody, RecordKind, two};
-use crate::shard_log::{LogPoint, Place, ShardLog};
+use crate::shard_log::{Extent, LogPoint, ShardLog};
 
 /// Segments beyond which entries of quiet shards are moved out of the oldest one.
 const SEGMENTS_KEPT: usize = 8;
@@ -58,30 +58,30 @@ impl Writer {
             segments.first_key_value().map(|(_, segment)| Arc::clone(segment))
         };
         let Some(oldest) = oldest else { return Ok(()) };
-        let mut moving: Vec<(ShardId, LogPoint, Place)> = Vec::new();
+        let mut moving: Vec<(ShardId, LogPoint, Extent)> = Vec::new();
         for (shard, log) in lock(&shared.logs).iter() {
             for index in log.held(0..u64::MAX) {
                 let Some(slot) = log.slot(index) else { continue };
-                if let Some(place) = slot.place.filter(|place| place.segment == oldest.number) {
-                    moving.push((*shard, LogPoint { index, term: slot.term }, place));
+                if let Some(extent) = slot.extent.filter(|extent| extent.segment == oldest.number) {
+                    moving.push((*shard, LogPoint { index, term: slot.term }, extent));
                 }
             }
         }
         // So much at each rotation: the oldest segment is empty after a few of them at the latest.
         let mut budget = self.setup.options.segment_bytes / 4;
-        moving.retain(|(_, _, place)| {
-            let fits = budget >= u64::from(place.bytes);
-            budget -= if fits { u64::from(place.bytes) } else { 0 };
+        moving.retain(|(_, _, extent)| {
+            let fits = budget >= u64::from(extent.bytes);
+            budget -= if fits { u64::from(extent.bytes) } else { 0 };
             fits
         });
-        for (shard, point, place) in moving {
-            let mut bytes = vec![0; place.bytes as usize];
-            oldest.file.read_exact_at(&mut bytes, place.offset)?;
+        for (shard, point, extent) in moving {
+            let mut bytes = vec![0; extent.bytes as usize];
+            oldest.file.read_exact_at(&mut bytes, extent.offset)?;
             let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("entry {} is damaged", point.index));
             let (_, body) = record::read(&bytes).ok_or_else(damaged)?;
             let body = EntryBody::read(body).filter(|body| body.point == point).ok_or_else(damaged)?;
-            let place = self.record(RecordKind::Append, shard, &EntryBody::head(point, None), body.entry);
-            self.batch.placed.push((shard, point, place));
+            let extent = self.record(RecordKind::Append, shard, &EntryBody::head(point, None), body.entry);
+            self.batch.placed.push((shard, point, extent));
         }
         Ok(())
     }

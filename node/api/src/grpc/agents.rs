@@ -1,15 +1,15 @@
 //! Agents over gRPC.
 
 use skep_proto::v1;
-use skep_proto::v1::agent_commands_server::AgentCommands;
 use skep_proto::v1::agent_queries_server::AgentQueries;
+use skep_proto::v1::agent_requests_server::AgentRequests;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Grpc, Replies, caller, replies, reply};
 use crate::service::Agents;
 
 #[tonic::async_trait]
-impl AgentCommands for Grpc<Agents> {
+impl AgentRequests for Grpc<Agents> {
     type AttachStream = Replies<v1::NodeMessage>;
 
     async fn attach(

@@ -1,6 +1,7 @@
 //! gRPC: hands each call to its service, and says back what that answers.
 
 mod agents;
+mod commands;
 mod nodes;
 mod operators;
 mod shards;
@@ -12,15 +13,17 @@ use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use futures::stream::ErrInto;
-use skep_proto::v1::agent_commands_server::AgentCommandsServer;
 use skep_proto::v1::agent_queries_server::AgentQueriesServer;
+use skep_proto::v1::agent_requests_server::AgentRequestsServer;
+use skep_proto::v1::command_queries_server::CommandQueriesServer;
+use skep_proto::v1::command_requests_server::CommandRequestsServer;
 use skep_proto::v1::node_queries_server::NodeQueriesServer;
-use skep_proto::v1::operator_commands_server::OperatorCommandsServer;
 use skep_proto::v1::operator_queries_server::OperatorQueriesServer;
-use skep_proto::v1::shard_commands_server::ShardCommandsServer;
+use skep_proto::v1::operator_requests_server::OperatorRequestsServer;
 use skep_proto::v1::shard_queries_server::ShardQueriesServer;
-use skep_proto::v1::task_commands_server::TaskCommandsServer;
+use skep_proto::v1::shard_requests_server::ShardRequestsServer;
 use skep_proto::v1::task_queries_server::TaskQueriesServer;
+use skep_proto::v1::task_requests_server::TaskRequestsServer;
 use skep_proto::v1::topics_server::TopicsServer;
 use skep_protocol::limits;
 use skep_protocol::text::SiteName;
@@ -31,7 +34,6 @@ use crate::doors::LetIn;
 use crate::service::{
     Agents, Caller, Commands, Host, Messages, Nodes, Operators, PATIENCE_MS_DEFAULT, Shards, Tasks, Topics,
 };
-use operators::OfOperators;
 
 /// A service that gRPC calls.
 #[derive(Clone)]
@@ -40,18 +42,19 @@ struct Grpc<Service>(Service);
 /// All services of a node.
 pub(crate) fn routes(host: &Host, site: SiteName) -> Routes {
     let (tasks, agents) = (Grpc(Tasks::new(host.clone())), Grpc(Agents::new(host.clone())));
-    let (commands, operators) = (Commands::new(host.clone()), Operators::new(host.clone()));
-    let of_operators = OfOperators { commands, operators };
+    let (commands, operators) = (Grpc(Commands::new(host.clone())), Grpc(Operators::new(host.clone())));
     let (shards, nodes) = (Grpc(Shards::new(host.clone())), Grpc(Nodes::new(host.clone())));
     let topics = Grpc(Topics::new(host.clone(), site));
     let max = limits::API_MESSAGE_BYTES_MAX;
-    Routes::new(TaskCommandsServer::new(tasks.clone()).max_decoding_message_size(max))
+    Routes::new(TaskRequestsServer::new(tasks.clone()).max_decoding_message_size(max))
         .add_service(TaskQueriesServer::new(tasks))
-        .add_service(AgentCommandsServer::new(agents.clone()))
+        .add_service(AgentRequestsServer::new(agents.clone()))
         .add_service(AgentQueriesServer::new(agents))
-        .add_service(OperatorCommandsServer::new(of_operators.clone()))
-        .add_service(OperatorQueriesServer::new(of_operators))
-        .add_service(ShardCommandsServer::new(shards.clone()))
+        .add_service(CommandRequestsServer::new(commands.clone()))
+        .add_service(CommandQueriesServer::new(commands))
+        .add_service(OperatorRequestsServer::new(operators.clone()))
+        .add_service(OperatorQueriesServer::new(operators))
+        .add_service(ShardRequestsServer::new(shards.clone()))
         .add_service(ShardQueriesServer::new(shards))
         .add_service(NodeQueriesServer::new(nodes))
         .add_service(TopicsServer::new(topics))

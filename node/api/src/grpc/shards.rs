@@ -1,15 +1,15 @@
 //! Shards over gRPC.
 
 use skep_proto::v1;
-use skep_proto::v1::shard_commands_server::ShardCommands;
 use skep_proto::v1::shard_queries_server::ShardQueries;
+use skep_proto::v1::shard_requests_server::ShardRequests;
 use tonic::{Request, Response, Status};
 
 use super::{Grpc, Replies, caller, replies, reply};
 use crate::service::Shards;
 
 #[tonic::async_trait]
-impl ShardCommands for Grpc<Shards> {
+impl ShardRequests for Grpc<Shards> {
     async fn init(&self, request: Request<v1::InitShardRequest>) -> Result<Response<v1::InitShardReply>, Status> {
         reply(self.0.init(request.into_inner()).await)
     }

@@ -41,7 +41,7 @@ impl Agents {
     async fn change(&self, caller: &Caller, request: (Meta, AgentOp)) -> Result<v1::AgentReceipt, Failed> {
         let done = self.host.submit(request, caller.patience_ms).await?;
         let Receipt::Agent(agent) = &done.receipt else {
-            return Err(Failed::bug("a command without a receipt"));
+            return Err(Failed::bug("a request without a receipt"));
         };
         let (request_id, agent) = (done.id.as_bytes().to_vec(), agent.to_string());
         Ok(v1::AgentReceipt { request_id, agent, index: done.index })

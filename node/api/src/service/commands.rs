@@ -46,12 +46,12 @@ impl Commands {
         self.change(&caller, convert::send_command(request)?).await
     }
 
-    pub(crate) async fn order(
+    pub(crate) async fn control(
         &self,
         caller: Caller,
-        request: v1::OrderCommandRequest,
+        request: v1::ControlCommandRequest,
     ) -> Result<v1::CommandReceipt, Failed> {
-        self.change(&caller, convert::order_command(request)?).await
+        self.change(&caller, convert::control_command(request)?).await
     }
 
     pub(crate) async fn show(

@@ -3,7 +3,6 @@
 use skep_proto::{convert, v1};
 
 use super::Host;
-use super::shards::fault;
 use crate::calls::Call;
 use crate::failure::Failed;
 
@@ -45,7 +44,7 @@ impl Nodes {
             mesh_addresses: view.mesh_addresses,
             mesh_overflow: view.mesh_overflow,
             mesh_invalid: view.mesh_invalid,
-            faults: view.faults.into_iter().map(|(shard, report)| fault(shard, report)).collect(),
+            faults: view.faults.into_iter().map(|(shard, report)| convert::fault_to_proto(shard, report)).collect(),
         })
     }
 

@@ -4,15 +4,12 @@ use futures::StreamExt as _;
 use skep_proto::convert::{self, FieldError};
 use skep_proto::v1;
 use skep_proto::v1::shard_dump_reply::Item;
-use skep_protocol::fault::FaultReport;
 use skep_protocol::field::InField as _;
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::NotDone;
 use skep_protocol::query::{Answer, Query};
-use skep_protocol::shard_status::{ShardStatus, VoterStatus};
-use skep_protocol::task::Task;
-use skep_protocol::time::LogInstant;
+use skep_protocol::shard_status::ShardStatus;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -29,81 +26,8 @@ fn node_id(field: &'static str, text: &str) -> Result<NodeId, FieldError> {
     text.parse::<NodeId>().in_field(field)
 }
 
-fn voter_list(voters: &[VoterStatus]) -> Vec<v1::Voter> {
-    let voter = |voter: &VoterStatus| v1::Voter {
-        node: voter.node.to_string(),
-        incarnation: voter.incarnation.to_string(),
-        raft_id: voter.raft_id.to_string(),
-        name: voter.name.as_ref().map(ToString::to_string).unwrap_or_default(),
-        matched: voter.matched,
-        standing: voter.standing.to_string(),
-        heard_ms: voter.heard_ms,
-        fleet_version_min: voter.speaks.map(|speaks| speaks.min),
-        fleet_version_max: voter.speaks.map(|speaks| speaks.max),
-    };
-    voters.iter().map(voter).collect()
-}
-
-pub(super) fn fault(shard: u32, report: FaultReport) -> v1::Fault {
-    v1::Fault {
-        shard,
-        name: report.fault.name().to_owned(),
-        node: report.node.map(|node| node.to_string()).unwrap_or_default(),
-        detail: report.detail,
-        advice: report.fault.advice().to_owned(),
-    }
-}
-
-fn status(ShardRow { status, connectivity }: ShardRow) -> v1::ShardStatusReply {
-    v1::ShardStatusReply {
-        shard: status.shard.0,
-        role: status.role.to_string(),
-        term: status.term,
-        leader: status.leader.map(|node| node.to_string()).unwrap_or_default(),
-        last_log_index: status.last_log.unwrap_or(0),
-        committed_index: status.committed.unwrap_or(0),
-        applied_index: status.applied.unwrap_or(0),
-        snapshot_index: status.snapshot.unwrap_or(0),
-        purged_index: status.purged.unwrap_or(0),
-        digest: format!("{:032x}", status.digest),
-        clock: status.clock.map_or(0, LogInstant::raw),
-        fleet_version: status.fleet_version,
-        fleet_version_max: status.fleet_version_max,
-        fleet_version_held_back_by: status.held_back_by.iter().map(NodeId::to_string).collect(),
-        genesis: status.genesis.map(|genesis| genesis.as_bytes().to_vec()).unwrap_or_default(),
-        recovered: status.recovery.map(|recovery| v1::ShardRecovered {
-            from_genesis: recovery.place.genesis.as_bytes().to_vec(),
-            last_index: recovery.last_index,
-            operator: recovery.by.as_bytes().to_vec(),
-        }),
-        voters: voter_list(&status.voters),
-        pending: status.counts.pending,
-        claimed: status.counts.claimed,
-        terminal: status.counts.terminal,
-        agents: status.counts.agents,
-        dedup_ids: status.dedup_ids,
-        dropped: Some(v1::DroppedCounts {
-            tasks: status.dropped.tasks,
-            commands: status.dropped.commands,
-            dead_letters: status.dropped.dead_letters,
-            request_ids: status.dropped.request_ids,
-            agents: status.dropped.agents,
-            operators: status.dropped.operators,
-        }),
-        connectivity,
-        log_bytes: status.log_bytes,
-        fault: status.fault.unwrap_or_default(),
-        faults: status.faults.into_iter().map(|report| fault(status.shard.0, report)).collect(),
-        history: Some(v1::HistoryStatus {
-            begins_index: status.history.begins,
-            next_index: status.history.next,
-            missing: status.history.missing,
-            lost: status.history.lost,
-            bytes: status.history.bytes,
-            queued_bytes: status.history.queued_bytes,
-            given_back: status.history.given_back,
-        }),
-    }
+fn shown(row: ShardRow) -> v1::ShardStatusReply {
+    convert::shard_status_to_proto(row.status, row.connectivity)
 }
 
 impl Shards {
@@ -126,7 +50,7 @@ impl Shards {
     /// The voters after a change.
     async fn voters(&self, shard: u32, change: MemberChange) -> Result<Vec<v1::Voter>, Failed> {
         let status = self.change(shard, change).await?;
-        Ok(status.map(|status| voter_list(&status.voters)).unwrap_or_default())
+        Ok(status.map(|status| convert::voters_to_proto(&status.voters)).unwrap_or_default())
     }
 
     async fn row(&self, shard: u32) -> Result<ShardRow, Failed> {
@@ -167,7 +91,7 @@ impl Shards {
     }
 
     pub(crate) async fn status(&self, request: v1::ShardStatusRequest) -> Result<v1::ShardStatusReply, Failed> {
-        Ok(status(self.row(request.shard).await?))
+        Ok(shown(self.row(request.shard).await?))
     }
 
     /// What this node holds of a shard: how it stands, then its tasks.
@@ -177,7 +101,7 @@ impl Shards {
         request: v1::ShardDumpRequest,
     ) -> Result<Messages<v1::ShardDumpReply>, Failed> {
         let place = self.host.lasting(&caller)?;
-        let head = status(self.row(request.shard).await?);
+        let head = shown(self.row(request.shard).await?);
         let (items, stream) = mpsc::channel(16);
         tokio::spawn(dump(self.host.calls.clone(), convert::shard_id(request.shard), head, items));
         Ok(place.around(ReceiverStream::new(stream)).boxed())
@@ -207,7 +131,7 @@ async fn dump(
             Err(why) => return drop(items.send(Err(Failed::not_done(&why))).await),
         };
         // What is shown of a task is small, and the page is not held until it is read.
-        let rows: Vec<v1::DumpTask> = tasks.iter().map(dumped).collect();
+        let rows: Vec<v1::DumpTask> = tasks.iter().map(convert::dumped_task_to_proto).collect();
         drop(tasks);
         for row in rows {
             if items.send(item(Item::Task(row))).await.is_err() {
@@ -218,14 +142,5 @@ async fn dump(
         if after.is_none() {
             return;
         }
-    }
-}
-
-fn dumped(task: &Task) -> v1::DumpTask {
-    v1::DumpTask {
-        task_id: task.id.as_bytes().to_vec(),
-        status: task.state.status().to_string(),
-        epoch: task.epoch.0,
-        attempts: task.attempts,
     }
 }

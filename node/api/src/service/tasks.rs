@@ -4,8 +4,8 @@ use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt as _};
 use skep_proto::convert::{self, FieldError};
 use skep_proto::v1;
-use skep_proto::v1::task_command::Command;
-use skep_proto::v1::task_command_reply::Result as CommandResult;
+use skep_proto::v1::task_reply::Result as OpResult;
+use skep_proto::v1::task_request::Op;
 use skep_protocol::limits;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::{Answer, Query};
@@ -32,14 +32,14 @@ impl Tasks {
         Self { host }
     }
 
-    async fn submit(&self, command: Command, patience_ms: u64) -> Result<Done, Failed> {
-        self.host.submit(convert::task_command(command)?, patience_ms).await
+    async fn submit(&self, op: Op, patience_ms: u64) -> Result<Done, Failed> {
+        self.host.submit(convert::task_request(op)?, patience_ms).await
     }
 
     /// Changes a task.
-    pub(crate) async fn change(&self, caller: Caller, command: Command) -> Result<v1::TaskReceipt, Failed> {
-        let done = self.submit(command, caller.patience_ms).await?;
-        receipt(&done).ok_or_else(|| Failed::bug("a command without a receipt"))
+    pub(crate) async fn change(&self, caller: Caller, op: Op) -> Result<v1::TaskReceipt, Failed> {
+        let done = self.submit(op, caller.patience_ms).await?;
+        receipt(&done).ok_or_else(|| Failed::bug("a request without a receipt"))
     }
 
     pub(crate) async fn create(
@@ -50,7 +50,7 @@ impl Tasks {
         if request.task_id.is_empty() && request.meta.as_ref().is_none_or(|meta| meta.request_id.is_empty()) {
             request.task_id = uuid::Uuid::now_v7().into_bytes().to_vec();
         }
-        self.change(caller, Command::Create(request)).await
+        self.change(caller, Op::Create(request)).await
     }
 
     pub(crate) async fn claim(
@@ -59,7 +59,7 @@ impl Tasks {
         request: v1::ClaimTaskRequest,
     ) -> Result<v1::ClaimTaskReply, Failed> {
         let patience_ms = caller.patience_ms;
-        let done = self.submit(Command::Claim(request), patience_ms).await?;
+        let done = self.submit(Op::Claim(request), patience_ms).await?;
         let Receipt::Task { task, .. } = &done.receipt else {
             return Ok(v1::ClaimTaskReply::default());
         };
@@ -80,10 +80,10 @@ impl Tasks {
     pub(crate) async fn stream<Error: Send + 'static>(
         &self,
         caller: Caller,
-        mut commands: impl Stream<Item = Result<v1::TaskCommand, Error>> + Unpin + Send + 'static,
-    ) -> Result<Messages<v1::TaskCommandReply>, Failed> {
+        mut requests: impl Stream<Item = Result<v1::TaskRequest, Error>> + Unpin + Send + 'static,
+    ) -> Result<Messages<v1::TaskReply>, Failed> {
         let place = self.host.lasting(&caller)?;
-        let (replies, stream) = mpsc::channel::<Result<v1::TaskCommandReply, Failed>>(limits::STREAM_REQUESTS_MAX);
+        let (replies, stream) = mpsc::channel::<Result<v1::TaskReply, Failed>>(limits::STREAM_REQUESTS_MAX);
         let service = self.clone();
         tokio::spawn(async move {
             let mut in_flight = FuturesUnordered::new();
@@ -91,9 +91,9 @@ impl Tasks {
             while open || !in_flight.is_empty() {
                 tokio::select! {
                     Some(answer) = in_flight.next() => if replies.send(Ok(answer)).await.is_err() { return },
-                    command = commands.next(), if open && in_flight.len() < limits::STREAM_REQUESTS_MAX => {
-                        match command {
-                            Some(Ok(command)) => in_flight.push(service.answer_on_stream(command)),
+                    request = requests.next(), if open && in_flight.len() < limits::STREAM_REQUESTS_MAX => {
+                        match request {
+                            Some(Ok(request)) => in_flight.push(service.answer_on_stream(request)),
                             Some(Err(_)) | None => open = false,
                         }
                     }
@@ -103,19 +103,18 @@ impl Tasks {
         Ok(place.around(ReceiverStream::new(stream)).boxed())
     }
 
-    async fn answer_on_stream(&self, command: v1::TaskCommand) -> v1::TaskCommandReply {
-        let Some(command) = command.command else {
-            let error = FieldError { field: "command", why: "it is missing".to_owned() };
-            return reply(Vec::new(), CommandResult::Failure(Failed::field(&error).failure));
+    async fn answer_on_stream(&self, request: v1::TaskRequest) -> v1::TaskReply {
+        let Some(op) = request.op else {
+            let error = FieldError { field: "op", why: "it is missing".to_owned() };
+            return reply(Vec::new(), OpResult::Failure(Failed::field(&error).failure));
         };
-        let id = request_id(&command);
-        match self.submit(command, PATIENCE_MS_DEFAULT).await {
+        let id = convert::request_id(&op);
+        match self.submit(op, PATIENCE_MS_DEFAULT).await {
             Ok(done) => {
-                let result =
-                    receipt(&done).map_or(CommandResult::Nothing(v1::NothingToClaim {}), CommandResult::Receipt);
+                let result = receipt(&done).map_or(OpResult::Nothing(v1::NothingToClaim {}), OpResult::Receipt);
                 reply(done.id.as_bytes().to_vec(), result)
             }
-            Err(failed) => reply(id, CommandResult::Failure(failed.failure)),
+            Err(failed) => reply(id, OpResult::Failure(failed.failure)),
         }
     }
 
@@ -173,9 +172,9 @@ impl Tasks {
         request: v1::WatchTasksRequest,
     ) -> Result<Messages<v1::TaskEvent>, Failed> {
         let place = self.host.lasting(&caller)?;
-        let topics = convert::topics(&request.topics)?;
+        let feeds = convert::feeds(&request.feeds)?;
         let events = self.host.follow(convert::shard_id(request.shard), request.from_index, move |record| {
-            let wanted = record.change.what.topic().is_some_and(|topic| topics.contains(&topic));
+            let wanted = record.change.what.feed().is_some_and(|feed| feeds.contains(&feed));
             let event = if wanted { convert::event_to_proto(record) } else { None };
             event.into_iter().collect()
         });
@@ -183,20 +182,6 @@ impl Tasks {
     }
 }
 
-fn reply(request_id: Vec<u8>, result: CommandResult) -> v1::TaskCommandReply {
-    v1::TaskCommandReply { request_id, result: Some(result) }
-}
-
-fn request_id(command: &Command) -> Vec<u8> {
-    let meta = match command {
-        Command::Create(request) => &request.meta,
-        Command::Claim(request) => &request.meta,
-        Command::Progress(request) => &request.meta,
-        Command::Complete(request) => &request.meta,
-        Command::Fail(request) => &request.meta,
-        Command::Cancel(request) => &request.meta,
-        Command::Requeue(request) => &request.meta,
-        Command::Release(request) => &request.meta,
-    };
-    meta.as_ref().map(|meta| meta.request_id.clone()).unwrap_or_default()
+fn reply(request_id: Vec<u8>, result: OpResult) -> v1::TaskReply {
+    v1::TaskReply { request_id, result: Some(result) }
 }

@@ -32,7 +32,7 @@ fn wish(session: u8) -> AttachWish {
 /// The machine, and what it asked for last.
 struct Node {
     agents: Agents,
-    last: Purpose,
+    last: AgentsPurpose,
     now_ms: u64,
     assigned: u64,
 }
@@ -40,29 +40,29 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let node = NodeId::from_public_key([1; 32]);
-        Self { agents: Agents::new(node, CONFIG), last: Purpose::Attachment(STREAM), now_ms: 0, assigned: 0 }
+        Self { agents: Agents::new(node, CONFIG), last: AgentsPurpose::Attachment(STREAM), now_ms: 0, assigned: 0 }
     }
 
-    fn handle(&mut self, event: AgentEvent) -> Vec<Want> {
+    fn handle(&mut self, event: AgentEvent) -> Vec<AgentsWant> {
         self.agents.handle(event, self.now_ms);
         self.wants()
     }
 
-    fn pass(&mut self, ms: u64) -> Vec<Want> {
+    fn pass(&mut self, ms: u64) -> Vec<AgentsWant> {
         self.now_ms += ms;
         self.agents.handle_timeout(self.now_ms);
         self.wants()
     }
 
-    fn settle(&mut self, settled: Settled) -> Vec<Want> {
+    fn settle(&mut self, settled: Settled) -> Vec<AgentsWant> {
         self.agents.answered(self.last, settled, self.now_ms);
         self.wants()
     }
 
-    fn wants(&mut self) -> Vec<Want> {
+    fn wants(&mut self) -> Vec<AgentsWant> {
         let mut wants = Vec::new();
         while let Some(want) = self.agents.poll_want() {
-            if let Want::Ask(ask) = &want {
+            if let AgentsWant::Ask(ask) = &want {
                 self.last = ask.purpose;
             }
             wants.push(want);
@@ -84,16 +84,16 @@ impl Node {
         node
     }
 
-    fn keep_alive(&mut self, stamp: u64) -> Vec<Want> {
+    fn keep_alive(&mut self, stamp: u64) -> Vec<AgentsWant> {
         self.handle(AgentEvent::Said { stream: STREAM, said: AgentSaid::KeepAlive { stamp, place: None } })
     }
 
-    fn renew(&mut self, renewal: Renewal) -> Vec<Want> {
+    fn renew(&mut self, renewal: Renewal) -> Vec<AgentsWant> {
         let agents = vec![AgentRenewal { agent: agent(), attachment: ATTACHMENT, renewal }];
         self.settle(Settled::Heard(HeartbeatReply { agents, ..HeartbeatReply::default() }))
     }
 
-    fn update(&mut self, as_of: u64, claims: Vec<Task>) -> Vec<Want> {
+    fn update(&mut self, as_of: u64, claims: Vec<Task>) -> Vec<AgentsWant> {
         let held = claims.iter().map(|task| (task.id, task.epoch)).collect();
         self.assigned = self.assigned.max(claims.len() as u64);
         let assigned = self.assigned;
@@ -144,17 +144,17 @@ fn task(n: u8, epoch: u64) -> Task {
     }
 }
 
-fn heartbeats(wants: &[Want]) -> Vec<AgentHeartbeat> {
-    let said = |want: &Want| match want {
-        Want::Ask(Ask { work: Asked::Heartbeat(heartbeat), .. }) => Some(heartbeat.agents.clone()),
+fn heartbeats(wants: &[AgentsWant]) -> Vec<AgentHeartbeat> {
+    let said = |want: &AgentsWant| match want {
+        AgentsWant::Ask(Ask { work: Asked::Heartbeat(heartbeat), .. }) => Some(heartbeat.agents.clone()),
         _ => None,
     };
     wants.iter().filter_map(said).flatten().collect()
 }
 
-fn told(wants: &[Want]) -> Vec<AgentTold> {
-    let message = |want: &Want| match want {
-        Want::Tell { message, .. } => Some(message.clone()),
+fn told(wants: &[AgentsWant]) -> Vec<AgentTold> {
+    let message = |want: &AgentsWant| match want {
+        AgentsWant::Tell { message, .. } => Some(message.clone()),
         _ => None,
     };
     wants.iter().filter_map(message).collect()
@@ -164,7 +164,10 @@ fn told(wants: &[Want]) -> Vec<AgentTold> {
 fn an_agent_is_attached_by_the_log_before_anything_is_said_of_it() {
     let mut node = Node::new();
     let wants = node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
-    assert!(matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::Agent(AgentOp::Attach { .. })), .. })]));
+    assert!(matches!(
+        wants.as_slice(),
+        [AgentsWant::Ask(Ask { work: Asked::Op(Op::Agent(AgentOp::Attach { .. })), .. })]
+    ));
     assert!(node.keep_alive(7).is_empty());
     assert!(node.handle(AgentEvent::Said { stream: STREAM, said: AgentSaid::Credits(2) }).is_empty());
     let wants = node.settle(Node::attached(ATTACHMENT));
@@ -205,10 +208,10 @@ fn a_renewal_that_was_not_heard_is_asked_for_again() {
 }
 
 /// The heartbeats under way: when each is answered, its purpose, and whether it asks for a renewal.
-type UnderWay = VecDeque<(u64, Purpose, bool)>;
+type UnderWay = VecDeque<(u64, AgentsPurpose, bool)>;
 
 /// Takes note of a heartbeat that was sent and of a lease that was renewed; until when it may be used.
-fn follow(node: &Node, wants: &[Want], answered_ms: u64, under_way: &mut UnderWay) -> Option<u64> {
+fn follow(node: &Node, wants: &[AgentsWant], answered_ms: u64, under_way: &mut UnderWay) -> Option<u64> {
     under_way.extend(heartbeats(wants).iter().map(|said| (answered_ms, node.last, said.renew)));
     let until = |message: AgentTold| match message {
         AgentTold::Lease(Usable { stamp, usable_ms }) => Some(stamp + usable_ms),
@@ -288,10 +291,10 @@ fn an_update_that_overtakes_the_answer_to_the_attach_is_asked_for_again() {
     let mut node = Node::new();
     node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
     let wants = node.update(3, vec![task(1, 1)]);
-    assert_eq!(wants, [Want::Noted { key: UpdateKey(3), noted: false }]);
+    assert_eq!(wants, [AgentsWant::Noted { key: UpdateKey(3), noted: false }]);
     node.settle(Node::attached(ATTACHMENT));
     let wants = node.update(3, vec![task(1, 1)]);
-    assert!(wants.contains(&Want::Noted { key: UpdateKey(3), noted: true }));
+    assert!(wants.contains(&AgentsWant::Noted { key: UpdateKey(3), noted: true }));
     assert!(matches!(told(&wants).as_slice(), [AgentTold::Holds(_), AgentTold::Grant(_)]));
 }
 
@@ -300,7 +303,8 @@ fn an_attach_of_which_nothing_is_known_is_asked_for_again() {
     let mut node = Node::new();
     node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
     let wants = node.settle(Settled::Unknown);
-    let asks = matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::Agent(AgentOp::Attach { .. })), .. })]);
+    let asks =
+        matches!(wants.as_slice(), [AgentsWant::Ask(Ask { work: Asked::Op(Op::Agent(AgentOp::Attach { .. })), .. })]);
     assert!(asks, "never a false no");
 }
 
@@ -337,9 +341,12 @@ fn a_second_stream_of_the_same_run_takes_over_and_one_of_another_run_does_not() 
         lease_ms: 5_000,
     });
     let wants = node.settle(Settled::NotDone(NotDone::Refused(refusal)));
-    assert!(matches!(wants.as_slice(), [Want::Tell { stream: StreamKey(6), message: AgentTold::Ended(Some(_)) }]));
+    assert!(matches!(
+        wants.as_slice(),
+        [AgentsWant::Tell { stream: StreamKey(6), message: AgentTold::Ended(Some(_)) }]
+    ));
     let wants = node.handle(AgentEvent::Opened { stream: StreamKey(7), wish: wish(1) });
-    assert!(wants.contains(&Want::Tell { stream: STREAM, message: AgentTold::Ended(None) }));
+    assert!(wants.contains(&AgentsWant::Tell { stream: STREAM, message: AgentTold::Ended(None) }));
 }
 
 #[test]
@@ -348,7 +355,7 @@ fn an_agent_that_detaches_is_given_up_in_the_log_and_not_renewed_meanwhile() {
     node.keep_alive(8);
     node.renew(Renewal::Confirmed);
     let wants = node.handle(AgentEvent::Said { stream: STREAM, said: AgentSaid::Detach });
-    let [Want::Ask(Ask { work: Asked::Op(op), .. })] = wants.as_slice() else { panic!("{wants:?}") };
+    let [AgentsWant::Ask(Ask { work: Asked::Op(op), .. })] = wants.as_slice() else { panic!("{wants:?}") };
     assert!(matches!(op, Op::Agent(AgentOp::Detach { attachment: ATTACHMENT, .. })));
     let detach = node.last;
     node.keep_alive(9);
@@ -420,9 +427,9 @@ fn what_is_held_from_an_earlier_attachment_spends_no_credit_of_this_one() {
 
 #[test]
 fn a_heartbeat_has_twice_the_time_that_the_one_before_it_took_and_never_more_than_the_lease() {
-    let patience = |wants: &[Want]| {
-        let said = |want: &Want| match want {
-            Want::Ask(Ask { work: Asked::Heartbeat(_), patience_ms, .. }) => Some(*patience_ms),
+    let patience = |wants: &[AgentsWant]| {
+        let said = |want: &AgentsWant| match want {
+            AgentsWant::Ask(Ask { work: Asked::Heartbeat(_), patience_ms, .. }) => Some(*patience_ms),
             _ => None,
         };
         wants.iter().find_map(said)

@@ -39,7 +39,7 @@ use bound::ClockBound;
 use due::Dues;
 use floor::ClockFloor;
 use one::{Answered, Inbox, Out};
-use pressure::Room;
+use pressure::JournalRoom;
 use pull::Turn;
 
 pub use event::{InboxEvent, Taker};
@@ -51,31 +51,31 @@ type Whose = (ShardId, AgentId);
 
 /// What the inboxes want.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Want {
+pub(crate) enum InboxWant {
     /// Something for the journal.
     Journal(JournalJob),
     /// Ask a shard; its answer is for [`Inboxes::answered`].
-    Ask(Ask<Purpose>),
+    Ask(Ask<InboxPurpose>),
     /// What was asked for is of no use any more.
-    Abandon(Purpose),
+    Abandon(InboxPurpose),
     /// Tell an agent's software of a command.
     Tell { stream: StreamKey, command: skep_protocol::ids::CommandId, told: CommandTold },
 }
 
 /// What a shard is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum InboxPurpose {
     /// What there is: the pull of this number, which no other one has.
     Pull {
         shard: ShardId,
         number: u64,
     },
-    Request(Request),
+    Request(InboxRequest),
 }
 
 /// What a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(crate) enum InboxRequest {
     Open(Whose, StreamKey),
     End(Whose, DeliverySeq),
     /// How far it has come.
@@ -100,15 +100,15 @@ pub(crate) struct Inboxes {
     /// The number of the newest pull.
     pulls: u64,
     /// Requests that were not done, and when they are made again.
-    again: Vec<(u64, Request)>,
+    again: Vec<(u64, InboxRequest)>,
     dues: Dues,
     /// Reports that are under way.
     reporting: usize,
     writes: BTreeMap<WriteKey, (Whose, Vec<DeliverySeq>)>,
     next_write: u64,
     /// What the disk of the journals has room for.
-    room: Room,
-    wants: VecDeque<Want>,
+    room: JournalRoom,
+    wants: VecDeque<InboxWant>,
 }
 
 impl Inboxes {
@@ -129,7 +129,7 @@ impl Inboxes {
             reporting: 0,
             writes: BTreeMap::new(),
             next_write: 0,
-            room: Room::default(),
+            room: JournalRoom::default(),
             wants: VecDeque::new(),
         }
     }
@@ -150,7 +150,7 @@ impl Inboxes {
                     Some(whose) => self.with(&whose, now_ms, |inbox, bound, out| inbox.said(command, said, bound, out)),
                     None if !said.is_answered() => {}
                     // Its journal is still being read, or it takes no commands: whoever said it says it again.
-                    None => self.wants.push_back(Want::Tell { stream, command, told: CommandTold::Ignored }),
+                    None => self.wants.push_back(InboxWant::Tell { stream, command, told: CommandTold::Ignored }),
                 }
             }
         }
@@ -186,15 +186,15 @@ impl Inboxes {
         self.inboxes.values().filter(|inbox| inbox.lacks_stated).count()
     }
 
-    pub(crate) fn poll_want(&mut self) -> Option<Want> {
+    pub(crate) fn poll_want(&mut self) -> Option<InboxWant> {
         self.wants.pop_front()
     }
 
     /// A shard answered, or did not.
-    pub(crate) fn answered(&mut self, purpose: Purpose, settled: Settled, now_ms: u64) {
+    pub(crate) fn answered(&mut self, purpose: InboxPurpose, settled: Settled, now_ms: u64) {
         match purpose {
-            Purpose::Pull { shard, number } => self.on_pull_ended(shard, number, settled, now_ms),
-            Purpose::Request(request) => self.on_request_ended(request, settled, now_ms),
+            InboxPurpose::Pull { shard, number } => self.on_pull_ended(shard, number, settled, now_ms),
+            InboxPurpose::Request(request) => self.on_request_ended(request, settled, now_ms),
         }
     }
 
@@ -237,7 +237,7 @@ impl Inboxes {
         self.carry_out(whose, stream, out);
         if over && self.inboxes.remove(whose).is_some() {
             let (shard, agent) = whose.clone();
-            self.wants.push_back(Want::Journal(JournalJob::Release { shard, agent }));
+            self.wants.push_back(InboxWant::Journal(JournalJob::Release { shard, agent }));
         }
         if over || is_pinned {
             self.keep_stated(whose.0);
@@ -266,27 +266,32 @@ impl Inboxes {
             let key = WriteKey(self.next_write);
             self.writes.insert(key, (whose.clone(), out.written));
             let (shard, agent) = whose.clone();
-            self.wants.push_back(Want::Journal(JournalJob::Write { key: key.0, shard, agent, writes: out.writes }));
+            self.wants.push_back(InboxWant::Journal(JournalJob::Write {
+                key: key.0,
+                shard,
+                agent,
+                writes: out.writes,
+            }));
         }
         for (command, told) in out.told {
             if let Some(stream) = stream {
-                self.wants.push_back(Want::Tell { stream, command, told });
+                self.wants.push_back(InboxWant::Tell { stream, command, told });
             }
         }
         for ended in out.ended {
-            let of = Request::End(whose.clone(), ended.seq);
+            let of = InboxRequest::End(whose.clone(), ended.seq);
             self.ask_for(of, whose.0, CommandOp::End { ended: Box::new(ended) });
         }
         self.reporting += out.reports.len();
         for report in out.reports {
-            let of = Request::Report(whose.clone(), report.seq);
+            let of = InboxRequest::Report(whose.clone(), report.seq);
             self.ask_for(of, whose.0, CommandOp::Report { report: Box::new(report) });
         }
     }
 
-    fn ask_for(&mut self, of: Request, shard: ShardId, op: CommandOp) {
-        let (purpose, work) = (Purpose::Request(of), Asked::Op(Op::Command(op)));
-        self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
+    fn ask_for(&mut self, of: InboxRequest, shard: ShardId, op: CommandOp) {
+        let (purpose, work) = (InboxPurpose::Request(of), Asked::Op(Op::Command(op)));
+        self.wants.push_back(InboxWant::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
     }
 
     fn on_takes(&mut self, taker: Taker, now_ms: u64) {
@@ -300,7 +305,7 @@ impl Inboxes {
         let asked = self.reading.insert(whose, taker).is_some();
         // A journal that is made anew is written: it is asked for once there is room. Urgent commands need one.
         if !asked && self.takes_urgent() {
-            self.wants.push_back(Want::Journal(JournalJob::Open { shard, agent }));
+            self.wants.push_back(InboxWant::Journal(JournalJob::Open { shard, agent }));
         }
     }
 
@@ -331,7 +336,7 @@ impl Inboxes {
         let Some(taker) = inbox.taker.as_ref().filter(|taker| taker.stream == stream) else { return };
         let (agent, attachment, groups) = (taker.agent.clone(), taker.attachment, taker.groups.clone());
         let op = CommandOp::OpenInbox { agent, attachment, journal: inbox.head().id, groups };
-        self.ask_for(Request::Open(whose.clone(), stream), whose.0, op);
+        self.ask_for(InboxRequest::Open(whose.clone(), stream), whose.0, op);
     }
 
     fn on_renewed(&mut self, stream: StreamKey, lease: Usable) {
@@ -354,7 +359,7 @@ impl Inboxes {
         self.with(&whose, now_ms, |inbox, bound, out| inbox.written(&seqs, bound, out));
     }
 
-    fn on_request_ended(&mut self, request: Request, settled: Settled, now_ms: u64) {
+    fn on_request_ended(&mut self, request: InboxRequest, settled: Settled, now_ms: u64) {
         // A refusal of the request itself, for its clock, say, says nothing of what it asks for.
         let final_refusal = matches!(
             &settled,
@@ -364,7 +369,7 @@ impl Inboxes {
             ))
         );
         match (&request, settled) {
-            (Request::Open(whose, stream), Settled::Done { receipt: Receipt::Inbox { home, .. }, .. }) => {
+            (InboxRequest::Open(whose, stream), Settled::Done { receipt: Receipt::Inbox { home, .. }, .. }) => {
                 let current = |inbox: &Inbox| inbox.taker.as_ref().is_some_and(|taker| taker.stream == *stream);
                 if self.inboxes.get(whose).is_some_and(current) {
                     self.with(whose, now_ms, |inbox, _, out| inbox.opened(home, out));
@@ -372,8 +377,8 @@ impl Inboxes {
                 }
             }
             // It is attached anew if it is still here, and then asked again.
-            (Request::Open(..), _) if final_refusal => {}
-            (Request::End(whose, seq), settled) => {
+            (InboxRequest::Open(..), _) if final_refusal => {}
+            (InboxRequest::End(whose, seq), settled) => {
                 let known = matches!(settled, Settled::Done { .. }) || final_refusal;
                 let seq = *seq;
                 if known {
@@ -382,7 +387,7 @@ impl Inboxes {
                     self.again.push((now_ms + self.config.retry_ms_max, request));
                 }
             }
-            (Request::Report(whose, seq), settled) => {
+            (InboxRequest::Report(whose, seq), settled) => {
                 let answered = match settled {
                     Settled::Done { stamp, receipt: Receipt::DeliveryReported { open, .. }, .. } => {
                         Answered { known: true, over: !open, forgotten: false, clock: Some(stamp) }
@@ -401,19 +406,19 @@ impl Inboxes {
                 let seq = *seq;
                 self.with(whose, now_ms, |inbox, _, out| inbox.report_heard(seq, answered, now_ms, out));
             }
-            (Request::Open(..), _) => self.again.push((now_ms + self.config.retry_ms_max, request)),
+            (InboxRequest::Open(..), _) => self.again.push((now_ms + self.config.retry_ms_max, request)),
         }
     }
 
-    fn ask_again(&mut self, request: Request, now_ms: u64) {
+    fn ask_again(&mut self, request: InboxRequest, now_ms: u64) {
         match request {
-            Request::Open(whose, stream) => self.ask_to_open(&whose, stream),
-            Request::End(whose, seq) => {
+            InboxRequest::Open(whose, stream) => self.ask_to_open(&whose, stream),
+            InboxRequest::End(whose, seq) => {
                 // It is among what is to be reported again.
                 self.with(&whose, now_ms, |inbox, _, out| inbox.end_heard(seq, false, out));
             }
             // It is told when it is due again.
-            Request::Report(..) => {}
+            InboxRequest::Report(..) => {}
         }
     }
 

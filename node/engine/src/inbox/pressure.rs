@@ -18,7 +18,7 @@ use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::pressure::DiskPressure;
 
-use super::{Inboxes, JournalJob, Want};
+use super::{InboxWant, Inboxes, JournalJob};
 
 /// About how many bytes a command takes in a journal beside its arguments and its result, until it is let go of.
 pub(super) const COMMAND_BYTES: usize = 2_048;
@@ -27,13 +27,13 @@ pub(super) const STEP_BYTES: usize = 256;
 
 /// What the journals have room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Room {
+pub(super) struct JournalRoom {
     pressure: DiskPressure,
     /// Bytes that were taken for urgent commands since only what is set aside is left.
     taken: usize,
 }
 
-impl Room {
+impl JournalRoom {
     /// Whether more commands of a class are asked for.
     pub(super) fn asks_for(self, class: CommandClass) -> bool {
         self.has_for(class) && (self.pressure == DiskPressure::None || class == CommandClass::Urgent)
@@ -75,7 +75,7 @@ impl Inboxes {
         let before = self.room.press(pressure);
         if before == DiskPressure::Exhausted && pressure < DiskPressure::Exhausted {
             let waiting = self.reading.keys().cloned();
-            let opens = waiting.map(|(shard, agent)| Want::Journal(JournalJob::Open { shard, agent }));
+            let opens = waiting.map(|(shard, agent)| InboxWant::Journal(JournalJob::Open { shard, agent }));
             self.wants.extend(opens);
         }
         if pressure < before {

@@ -10,7 +10,7 @@ use skep_protocol::text::AgentId;
 
 use super::bound::ClockBound;
 use super::one::{Inbox, Verified};
-use super::{Inboxes, Purpose, Want, Whose};
+use super::{InboxPurpose, InboxWant, Inboxes, Whose};
 use crate::ask::{Ask, Asked};
 
 /// How much longer than it waits a pull is tried, in attempts on a quick link: on a slow one that is the time of one.
@@ -34,7 +34,7 @@ impl Inboxes {
         if let Some(turn) = self.turns.get_mut(&shard) {
             turn.at_ms = 0;
             if let Some(number) = turn.under_way.take() {
-                self.wants.push_back(Want::Abandon(Purpose::Pull { shard, number }));
+                self.wants.push_back(InboxWant::Abandon(InboxPurpose::Pull { shard, number }));
             }
         }
         self.pull(shard, now_ms);
@@ -75,8 +75,8 @@ impl Inboxes {
         let wait_ms = limits::PULL_WAIT_MS_MAX;
         let pull = Pull { agents, wait_ms, replaced, authority };
         let patience_ms = u64::from(wait_ms) + ATTEMPTS_PER_PULL * self.config.attempt_timeout_ms;
-        let (purpose, work) = (Purpose::Pull { shard, number }, Asked::Pull(pull));
-        self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms }));
+        let (purpose, work) = (InboxPurpose::Pull { shard, number }, Asked::Pull(pull));
+        self.wants.push_back(InboxWant::Ask(Ask { purpose, shard, work, patience_ms }));
     }
 
     pub(super) fn on_pull_ended(&mut self, shard: ShardId, number: u64, settled: Settled, now_ms: u64) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use skep_client::command::{CommandOrder, OrderKind};
+use skep_client::command::{CommandControl, ControlKind};
 use skep_client::{Client, CommandId, Read, pages, v1};
 
 use super::as_of::{AsOf, PAGE, Pages};
@@ -55,13 +55,13 @@ pub(crate) enum Command {
         from: Option<u64>,
     },
     /// Cancel a command: robots that have not started it will not start it
-    Cancel(Order),
+    Cancel(ControlArgs),
     /// Abort a command: it is released to no more robots; robots that have it go on
-    Abort(Order),
+    Abort(ControlArgs),
     /// Resolve a command at a robot where it is indeterminate: state whether it was done there
     Resolve {
         #[command(flatten)]
-        order: Order,
+        control: ControlArgs,
         /// Id of the robot's agent
         #[arg(long)]
         agent: String,
@@ -80,9 +80,9 @@ struct Named<'a> {
     id: &'a str,
 }
 
-/// What is said of a command that was sent.
+/// What an operator wants of a command that was sent.
 #[derive(Debug, Args)]
-pub(crate) struct Order {
+pub(crate) struct ControlArgs {
     /// Id of the command (UUID)
     command: CommandId,
     /// Reason, for people
@@ -94,18 +94,18 @@ pub(crate) struct Order {
     resend: Resend,
 }
 
-impl Order {
-    async fn carry_out(self, client: &Client, common: &Common, what: OrderKind) -> Result<(), Failure> {
+impl ControlArgs {
+    async fn carry_out(self, client: &Client, common: &Common, what: ControlKind) -> Result<(), Failure> {
         let (secret, place) = self.key.for_shard(client).await?;
-        let order = CommandOrder {
+        let control = CommandControl {
             place,
             command: self.command,
             what,
             reason: self.reason.parse().map_err(Failure::usage)?,
             operator: secret.key(),
         };
-        let signed = order.sign(&secret).map_err(Failure::usage)?;
-        let receipt = self.resend.client(client).await?.order_command(&signed).await?;
+        let signed = control.sign(&secret).map_err(Failure::usage)?;
+        let receipt = self.resend.client(client).await?.control_command(&signed).await?;
         Receipt::from(receipt).print(common.output)
     }
 }
@@ -141,11 +141,11 @@ impl Command {
                 pages(ask, add).await?;
                 listed.print(common.output, "commands")
             }
-            Self::Cancel(order) => order.carry_out(&client, common, OrderKind::Cancel).await,
-            Self::Abort(order) => order.carry_out(&client, common, OrderKind::Abort).await,
-            Self::Resolve { order, agent, done, not_done: _ } => {
+            Self::Cancel(control) => control.carry_out(&client, common, ControlKind::Cancel).await,
+            Self::Abort(control) => control.carry_out(&client, common, ControlKind::Abort).await,
+            Self::Resolve { control, agent, done, not_done: _ } => {
                 let agent = agent.parse().map_err(Failure::usage)?;
-                order.carry_out(&client, common, OrderKind::Resolve { agent, done }).await
+                control.carry_out(&client, common, ControlKind::Resolve { agent, done }).await
             }
         }
     }

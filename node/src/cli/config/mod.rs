@@ -23,8 +23,8 @@ pub(crate) enum Config {
 
 /// Reads the configuration of the node in the directory.
 pub(crate) fn read(common: &Common, flags: Vec<(String, String, String)>) -> Result<(Checked, Vec<Setting>), Failure> {
-    let places = common.places()?;
-    let file = places.config();
+    let node_dir = common.node_dir()?;
+    let file = node_dir.config();
     let there = file.try_exists().map_err(|error| Failure::failed(format!("{}: {error}", file.display())))?;
     let overrides = Overrides { flags, environment: environment(std::env::vars_os())? };
     load(there.then_some(file.as_path()), &overrides).map_err(Failure::failed)
@@ -50,7 +50,7 @@ impl Config {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         let Self::Show { origin } = self;
         let (_, settings) = read(common, Vec::new())?;
-        let file = common.places()?.config();
+        let file = common.node_dir()?.config();
         if !file.exists() {
             tell(&format!("{} is not there: this is what a node has if nothing is said", file.display()));
         }

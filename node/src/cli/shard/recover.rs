@@ -26,7 +26,7 @@ shard add-voter'. This node keeps its present data directory beside the new one.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Recover {
-    /// Do it, although what other voters acknowledged may be lost. Without this option the command only says what it would do
+    /// Do it, although what other voters acknowledged may be lost. Without this option the verb only says what it would do
     #[arg(long = "unsafe")]
     is_unsafe: bool,
     /// Log index of an entry to give up, with all after it. It must be the first entry that this build of Skep cannot apply
@@ -58,15 +58,15 @@ struct View {
 
 impl Recover {
     pub(crate) fn run(self, common: &Common, build: Build) -> Result<(), Failure> {
-        let places = common.places()?;
-        if Made::find(&places)? != Made::Whole {
-            return Err(Failure::usage(format!("{}: there is no node here; give its --dir", places.dir.display())));
+        let node_dir = common.node_dir()?;
+        if Made::find(&node_dir)? != Made::Whole {
+            return Err(Failure::usage(format!("{}: there is no node here; give its --dir", node_dir.dir.display())));
         }
-        keep_to_owner(&places.dir, false)?;
+        keep_to_owner(&node_dir.dir, false)?;
         let (config, _) = config::read(common, Vec::new())?;
-        let node = Identity::load(&places.key()).map_err(Failure::failed)?.node();
+        let node = Identity::load(&node_dir.key()).map_err(Failure::failed)?.node();
         let shard = ShardId(common.shard);
-        let (store, data) = (&config.control.store, places.data());
+        let (store, data) = (&config.control.store, node_dir.data());
         let remains = Remains::open(&data, (node, shard), build, store, self.give_up_from).map_err(Failure::failed)?;
         let was = remains.view();
         if !self.is_unsafe {

@@ -116,9 +116,9 @@ pub(crate) enum Task {
     },
     /// Follow transitions of tasks as they happen, until Ctrl-C
     Watch {
-        /// What to follow: new-orders, assigned-tasks or task-completions; repeat for more [default: all]
-        #[arg(long = "topic")]
-        topics: Vec<String>,
+        /// Feed to follow: new-orders, assigned-tasks or task-completions; repeat for more [default: all]
+        #[arg(long = "feed")]
+        feeds: Vec<String>,
         /// First log index to print [default: only what is new]
         #[arg(long)]
         from: Option<u64>,
@@ -244,7 +244,7 @@ impl Task {
                 return view::list(&client, format, &status, limit as usize, read(stale)).await;
             }
             Self::Show { task, stale } => return view::show(&client, format, &uuid_bytes(&task)?, read(stale)).await,
-            Self::Watch { topics, from } => return view::watch(&common.watcher()?, format, &topics, from).await,
+            Self::Watch { feeds, from } => return view::watch(&common.watcher()?, format, &feeds, from).await,
         };
         print_receipt(format, receipt)
     }

@@ -87,7 +87,7 @@ struct Event {
     index: u64,
     term: u64,
     clock: u64,
-    topic: String,
+    feed: String,
     task: String,
     kind: String,
     agent: String,
@@ -149,7 +149,7 @@ fn event(event: v1::TaskEvent) -> Event {
         index: event.index,
         term: event.term,
         clock: event.clock,
-        topic: event.topic,
+        feed: event.feed,
         task: uuid_text(&event.task_id),
         kind: event.kind,
         agent: event.agent,
@@ -284,13 +284,8 @@ fn timeline(event: &Event, start: u64) -> String {
 }
 
 /// Prints transitions as they happen.
-pub(super) async fn watch(
-    client: &Client,
-    format: Format,
-    topics: &[String],
-    from: Option<u64>,
-) -> Result<(), Failure> {
-    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+pub(super) async fn watch(client: &Client, format: Format, feeds: &[String], from: Option<u64>) -> Result<(), Failure> {
+    let feeds: Vec<&str> = feeds.iter().map(String::as_str).collect();
     let print_one = |reply| {
         let event = event(reply);
         match format {
@@ -298,6 +293,6 @@ pub(super) async fn watch(
             Format::Json | Format::Jsonl => json_line(&event),
         }
     };
-    let open = async |from| client.watch_tasks(&topics, Some(from)).await;
+    let open = async |from| client.watch_tasks(&feeds, Some(from)).await;
     follow(client, from, open, |event| event.index, print_one).await
 }

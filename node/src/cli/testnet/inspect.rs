@@ -66,7 +66,7 @@ fn print(format: Format, report: &InspectReport) -> Result<(), Failure> {
         ("to start", ms(report.latency_ms)),
         ("all awake", ms(report.awake_ms)),
         ("some asleep", format!("{}: {} % at p99", ms(report.asleep_ms), report.slow_robot_delay_pct)),
-        ("orders", report.orders.to_string()),
+        ("commands", report.commands.to_string()),
         ("seed", report.seed.to_string()),
     ];
     lines.extend(report.violations.iter().map(|violation| ("violation", violation.clone())));

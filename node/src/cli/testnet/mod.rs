@@ -3,8 +3,8 @@
 mod chaos;
 mod demo;
 mod inspect;
-mod order;
 mod up;
+mod verb;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) enum Testnet {
     /// Start nodes and robots, and keep them running until Ctrl-C or 'skep testnet down'
     Up(up::Up),
     #[command(flatten)]
-    Order(order::Given),
+    Verb(verb::Given),
     /// Print the end of a process's log
     Logs {
         /// Name of the process, as 'skep testnet status' prints it
@@ -131,7 +131,7 @@ impl Testnet {
             Self::Power(power) => power.run(common),
             Self::Run(Scenario::Inspect(inspect)) => inspect.run(common),
             Self::Up(up) => super::block_on(up.run(common)),
-            Self::Order(order::Given(order)) => super::block_on(up::order(common, order)),
+            Self::Verb(verb::Given(verb)) => super::block_on(up::carry_out(common, verb)),
             Self::Logs { name, lines } => up::logs(&up::place_of(common)?, &name, lines),
             Self::Verify { path } => {
                 let report = skep_testnet::verify::verify(&path).map_err(Failure::failed)?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use skep_protocol::places::default_dir;
+use skep_protocol::node_dir::default_dir;
 use skep_testnet::builtin;
-use skep_testnet::scenario::up::{Order, ProcessRow, Up as Running, ask};
+use skep_testnet::scenario::up::{ProcessRow, TestnetVerb, Up as Running, ask};
 use skep_testnet::site::{SiteOptions, place};
 
 use crate::cli::output::{Format, Row, parse_span, print, rows};
@@ -110,12 +110,12 @@ impl Up {
 }
 
 /// Has something done to a testnet that is up, and shows what runs then.
-pub(super) async fn order(common: &Common, order: Order) -> Result<(), Failure> {
-    let answer = ask(&place_of(common)?, &order).await.map_err(Failure::failed)?;
+pub(super) async fn carry_out(common: &Common, verb: TestnetVerb) -> Result<(), Failure> {
+    let answer = ask(&place_of(common)?, &verb).await.map_err(Failure::failed)?;
     if let Some(error) = answer.error {
         return Err(Failure::failed(error));
     }
-    if order == Order::Down { Ok(()) } else { show(common.output, answer.processes) }
+    if verb == TestnetVerb::Down { Ok(()) } else { show(common.output, answer.processes) }
 }
 
 /// Prints the end of a process's log.

@@ -1,4 +1,4 @@
-//! One command or query, sent as often as it takes.
+//! One request or query, sent as often as it takes.
 
 use std::future::Future;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use skep_protocol::places::{Places, default_dir};
+use skep_protocol::node_dir::{NodeDir, default_dir};
 use tonic::transport::{Channel, Uri};
 
 use crate::error::ClientError;
@@ -58,7 +58,7 @@ impl Endpoint {
 
     /// The socket of the node in this directory.
     pub fn of_dir(dir: &Path) -> Self {
-        Self::Socket(Places::of(dir).socket())
+        Self::Socket(NodeDir::of(dir).socket())
     }
 
     fn parse(text: &str, token: Option<String>) -> Result<Self, ClientError> {

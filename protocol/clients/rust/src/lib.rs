@@ -10,7 +10,7 @@
 //! # }
 //! ```
 //!
-//! **Contract.** A command has one id however often it is sent. It is retried with backoff and jitter for as long as
+//! **Contract.** A request has one id however often it is sent. It is retried with backoff and jitter for as long as
 //! that can help, and ends in exactly one of three ways: done, [`ClientError::NotDone`], or [`ClientError::Unknown`].
 //! Once a sending may have been carried out, "not done" is never said unless the shard knows: neither by this call, nor by one
 //! that sends again what an earlier one left in doubt.

@@ -1,15 +1,15 @@
-//! Many commands in flight on one stream.
+//! Many requests in flight on one stream.
 //!
 //! A call of its own costs an HTTP/2 stream, headers and a task on both sides; on a pipe it costs a message. Answers
-//! are paired by request id. When the stream ends, every command on it is in doubt, and its sender decides what to do.
+//! are paired by request id. When the stream ends, every request on it is in doubt, and its sender decides what to do.
 
 use std::collections::HashMap;
 
 use prost::Message as _;
 use skep_proto::v1;
-use skep_proto::v1::task_command::Command;
-use skep_proto::v1::task_command_reply::Result as CommandResult;
-use skep_proto::v1::task_commands_client::TaskCommandsClient;
+use skep_proto::v1::task_reply::Result as OpResult;
+use skep_proto::v1::task_request::Op;
+use skep_proto::v1::task_requests_client::TaskRequestsClient;
 use skep_protocol::limits;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,11 +17,11 @@ use tonic::{Code, Response, Status, Streaming};
 
 use crate::service::Service;
 
-type Answer = Result<CommandResult, Status>;
+type Answer = Result<OpResult, Status>;
 
 struct Sending {
     request_id: Vec<u8>,
-    command: Command,
+    op: Op,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -37,20 +37,16 @@ impl Pipe {
         Self(sender)
     }
 
-    /// Sends a command and waits for its answer.
-    pub(crate) async fn send(
-        &self,
-        request_id: Vec<u8>,
-        command: Command,
-    ) -> Result<Response<v1::TaskReceipt>, Status> {
+    /// Sends a request and waits for its answer.
+    pub(crate) async fn send(&self, request_id: Vec<u8>, op: Op) -> Result<Response<v1::TaskReceipt>, Status> {
         let (answer, answered) = oneshot::channel();
-        let sending = Sending { request_id, command, answer };
+        let sending = Sending { request_id, op, answer };
         let closed = || Status::unavailable("the client is closing");
         self.0.send(sending).await.map_err(|_| closed())?;
         match answered.await.map_err(|_| closed())?? {
-            CommandResult::Receipt(receipt) => Ok(Response::new(receipt)),
-            CommandResult::Nothing(_) => Ok(Response::new(v1::TaskReceipt::default())),
-            CommandResult::Failure(failure) => {
+            OpResult::Receipt(receipt) => Ok(Response::new(receipt)),
+            OpResult::Nothing(_) => Ok(Response::new(v1::TaskReceipt::default())),
+            OpResult::Failure(failure) => {
                 let message = failure.message.clone();
                 Err(Status::with_details(Code::Aborted, message, failure.encode_to_vec().into()))
             }
@@ -60,12 +56,12 @@ impl Pipe {
 
 async fn run(service: Service, mut sendings: mpsc::Receiver<Sending>) {
     while let Some(first) = sendings.recv().await {
-        let (commands, outgoing) = mpsc::channel(limits::STREAM_REQUESTS_MAX);
+        let (requests, outgoing) = mpsc::channel(limits::STREAM_REQUESTS_MAX);
         let mut waiting = HashMap::new();
-        put(&commands, &mut waiting, first).await;
-        let opened = TaskCommandsClient::new(service.clone()).stream(ReceiverStream::new(outgoing)).await;
+        put(&requests, &mut waiting, first).await;
+        let opened = TaskRequestsClient::new(service.clone()).stream(ReceiverStream::new(outgoing)).await;
         let ended = match opened {
-            Ok(replies) => serve(&mut sendings, &commands, replies.into_inner(), &mut waiting).await,
+            Ok(replies) => serve(&mut sendings, &requests, replies.into_inner(), &mut waiting).await,
             Err(status) => status,
         };
         for answer in waiting.into_values() {
@@ -74,18 +70,18 @@ async fn run(service: Service, mut sendings: mpsc::Receiver<Sending>) {
     }
 }
 
-/// Carries commands and answers until the stream ends; why it did.
+/// Carries requests and answers until the stream ends; why it did.
 async fn serve(
     sendings: &mut mpsc::Receiver<Sending>,
-    commands: &mpsc::Sender<v1::TaskCommand>,
-    mut replies: Streaming<v1::TaskCommandReply>,
+    requests: &mpsc::Sender<v1::TaskRequest>,
+    mut replies: Streaming<v1::TaskReply>,
     waiting: &mut HashMap<Vec<u8>, oneshot::Sender<Answer>>,
 ) -> Status {
     let mut open = true;
     loop {
         tokio::select! {
             reply = replies.message() => match reply {
-                Ok(Some(v1::TaskCommandReply { request_id, result: Some(result) })) => {
+                Ok(Some(v1::TaskReply { request_id, result: Some(result) })) => {
                     if let Some(answer) = waiting.remove(&request_id) {
                         let _ = answer.send(Ok(result));
                     }
@@ -95,7 +91,7 @@ async fn serve(
                 Err(status) => return status,
             },
             sending = sendings.recv(), if open => match sending {
-                Some(sending) => put(commands, waiting, sending).await,
+                Some(sending) => put(requests, waiting, sending).await,
                 None => open = false,
             },
         }
@@ -106,7 +102,7 @@ async fn serve(
 }
 
 async fn put(
-    commands: &mpsc::Sender<v1::TaskCommand>,
+    requests: &mpsc::Sender<v1::TaskRequest>,
     waiting: &mut HashMap<Vec<u8>, oneshot::Sender<Answer>>,
     sending: Sending,
 ) {
@@ -115,5 +111,5 @@ async fn put(
         waiting.retain(|_, answer| !answer.is_closed());
     }
     waiting.insert(sending.request_id, sending.answer);
-    let _ = commands.send(v1::TaskCommand { command: Some(sending.command) }).await;
+    let _ = requests.send(v1::TaskRequest { op: Some(sending.op) }).await;
 }

@@ -42,12 +42,12 @@ pub fn attach(request: v1::AttachAgent) -> Result<AttachWish, FieldError> {
     })
 }
 
-/// A place.
+/// A position on the floor.
 pub fn position(position: v1::Position) -> Position {
     Position { x_mm: position.x_mm, y_mm: position.y_mm }
 }
 
-/// The protobuf form of a place.
+/// The protobuf form of a position on the floor.
 pub(super) fn position_to_proto(position: Position) -> v1::Position {
     v1::Position { x_mm: position.x_mm, y_mm: position.y_mm }
 }

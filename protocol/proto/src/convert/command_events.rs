@@ -1,7 +1,7 @@
 //! The life of commands, as watchers are told.
 
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{CommandChange, CommandOutcome, OrderKind, Steps};
+use skep_protocol::command::{CommandChange, CommandOutcome, ControlKind, Steps};
 use skep_protocol::history::HistoryRecord;
 use skep_protocol::operator::OperatorChange;
 use skep_protocol::time::LogInstant;
@@ -88,13 +88,13 @@ fn of_command(change: &CommandChange, event: impl Fn(&str, &str) -> v1::CommandE
     }
 }
 
-/// What an operator's order is called in the life of a command, and the agent that it names, if it names one.
-fn controlled(what: &OrderKind) -> (&'static str, String) {
+/// What an operator wants is called in the life of a command, and the agent that it names, if it names one.
+fn controlled(what: &ControlKind) -> (&'static str, String) {
     match what {
-        OrderKind::Cancel => ("cancelled", String::new()),
-        OrderKind::Abort => ("aborted", String::new()),
-        OrderKind::Discard => ("discarded", String::new()),
-        OrderKind::Resolve { agent, .. } => ("resolved", agent.to_string()),
+        ControlKind::Cancel => ("cancelled", String::new()),
+        ControlKind::Abort => ("aborted", String::new()),
+        ControlKind::Discard => ("discarded", String::new()),
+        ControlKind::Resolve { agent, .. } => ("resolved", agent.to_string()),
     }
 }
 

@@ -92,9 +92,9 @@ pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, CommandOp)
 ///
 /// # Errors
 /// [`FieldError`].
-pub fn order_command(request: v1::OrderCommandRequest) -> Result<(Meta, CommandOp), FieldError> {
+pub fn control_command(request: v1::ControlCommandRequest) -> Result<(Meta, CommandOp), FieldError> {
     let meta = meta(request.meta)?;
-    Ok((meta, CommandOp::Control { order: Box::new(signed("order", request.order)?) }))
+    Ok((meta, CommandOp::Control { control: Box::new(signed("control", request.control)?) }))
 }
 
 /// The groups that an agent is of, and the commands that its software has in its hands.

@@ -1,9 +1,13 @@
 //! Tests of what crosses the border.
 
+use skep_protocol::ids::TaskId;
+use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskOp, TaskSpec};
+use skep_protocol::text::{TaskKind, Title};
+
 use super::*;
 
 fn create(spec: v1::TaskSpec) -> Result<(Meta, TaskOp), FieldError> {
-    task_command(v1::task_command::Command::Create(v1::CreateTaskRequest {
+    task_request(v1::task_request::Op::Create(v1::CreateTaskRequest {
         meta: Some(v1::RequestMeta { request_id: vec![1; 16], ..Default::default() }),
         task_id: Vec::new(),
         spec: Some(spec),
@@ -31,12 +35,12 @@ fn what_software_says_as_it_ends_a_task_is_written_out_and_never_refused() {
     let (red, claim) = ("\u{1b}[31mbroken", Some(v1::Claim { task_id: vec![7; 16], agent: "r1".into(), epoch: 1 }));
     let meta = || Some(v1::RequestMeta { request_id: vec![1; 16], ..Default::default() });
     for said in [red.to_owned(), "x".repeat(10_000)] {
-        let (fail, progress) = (v1::task_command::Command::Fail, v1::task_command::Command::Progress);
+        let (fail, progress) = (v1::task_request::Op::Fail, v1::task_request::Op::Progress);
         let failed = v1::FailTaskRequest { meta: meta(), claim: claim.clone(), reason: said.clone(), permanent: true };
-        let Ok((_, TaskOp::Fail { reason, .. })) = task_command(fail(failed)) else { panic!("{said}") };
+        let Ok((_, TaskOp::Fail { reason, .. })) = task_request(fail(failed)) else { panic!("{said}") };
         let note =
             v1::ReportProgressRequest { meta: meta(), claim: claim.clone(), note: said.clone(), ..Default::default() };
-        let Ok((_, TaskOp::Report { note, .. })) = task_command(progress(note)) else { panic!("{said}") };
+        let Ok((_, TaskOp::Report { note, .. })) = task_request(progress(note)) else { panic!("{said}") };
         assert_eq!(reason, note);
         assert!(!reason.as_str().contains('\u{1b}') && !reason.as_str().is_empty());
     }

@@ -1,4 +1,4 @@
-//! Who is let in, and who is let out again.
+//! Who is let in, and who is cut off again.
 
 use bytes::Bytes;
 use skep_protocol::limits;

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::error::LaunchError;
 use crate::site::launch::{TestNode, Testnet};
-use crate::site::operator::{Operator, Order};
+use crate::site::operator::{Operator, ToSend};
 use crate::site::warehouse::robot_name;
 
 /// Robots that are there all the time.
@@ -181,8 +181,8 @@ impl Customer {
 
     /// Commands a robot, and waits until it has done it.
     async fn command(&self, client: &Client, robot: &str) {
-        let order = Order { target: robot, is_group: false, verb: "goto", valid: VALID, waves: None };
-        let Ok(signed) = self.operator.sign(client, &order).await else { return count(&self.counts.not_done) };
+        let to_send = ToSend { target: robot, is_group: false, verb: "goto", valid: VALID, waves: None };
+        let Ok(signed) = self.operator.sign(client, &to_send).await else { return count(&self.counts.not_done) };
         if self.counts.call(&self.counts.sent, client.send_command(&signed).await).is_none() {
             return;
         }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::error::LaunchError;
 use crate::record::{StoryRecord, boot_ns};
 use crate::site::launch::TestNode;
-use crate::site::operator::{Operator, Order, Sent};
+use crate::site::operator::{Operator, Sent, ToSend};
 use crate::site::robot::{FLEET, SURVEY};
 use crate::site::warehouse::{DemoSite, robot_name};
 use crate::verify::Pause;
@@ -140,8 +140,8 @@ async fn command(
         let client = &clients[rng.random_range(0..clients.len())];
         let (valid, is_group, verb, robot) = draw(&mut rng, robots);
         let target = if is_group { FLEET } else { &robot };
-        let order = Order { target, is_group, verb, valid, waves: None };
-        let Ok(signed) = operator.sign(client, &order).await else { continue };
+        let to_send = ToSend { target, is_group, verb, valid, waves: None };
+        let Ok(signed) = operator.sign(client, &to_send).await else { continue };
         // Its deadline is made of a clock that was read by then, and not long before.
         let (id, at_ns) = (signed.id, boot_ns());
         let valid_ms = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);

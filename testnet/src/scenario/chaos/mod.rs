@@ -40,7 +40,7 @@ use crate::site::launch::SWITCHES;
 use crate::site::operator::Sent;
 use crate::site::relay::{Law, Links};
 use crate::site::warehouse::{DemoSite, SiteOptions};
-use crate::verify::{Amid, Evidence, Invariants, Ordered, Report, Tasks, Violation, judge};
+use crate::verify::{Amid, Evidence, Invariants, Report, SentCommand, Tasks, Violation, judge};
 use crate::workload::{Orders, Progress, Workload};
 use bad_robot::BadRobot;
 pub use bad_robot::DeedCount;
@@ -141,10 +141,10 @@ pub struct Commands {
 impl Commands {
     /// `way_ms`: how long a frame may be under way between two nodes.
     fn judge(sent: &[(Sent, v1::CommandView)], evidence: &Evidence, way_ms: u64, invariants: &mut Invariants) -> Self {
-        let ordered = sent.iter().map(|(sent, view)| Ordered { sent_ns: sent.at_ns, valid_ms: sent.valid_ms, view });
-        let ordered: Vec<Ordered<'_>> = ordered.collect();
+        let all = sent.iter().map(|(sent, view)| SentCommand { sent_ns: sent.at_ns, valid_ms: sent.valid_ms, view });
+        let all: Vec<SentCommand<'_>> = all.collect();
         let amid = Amid { pauses: commands::pauses(&evidence.story), leads_ns: evidence.leads_ns(), way_ms };
-        let verdict = judge(&ordered, &evidence.deeds, &amid);
+        let verdict = judge(&all, &evidence.deeds, &amid);
         let found = [("S3", verdict.duplicates), ("S5", verdict.stale), ("L8", verdict.limbo), ("S2", verdict.untrue)];
         for (invariant, found) in found {
             invariants.violations.extend(found.into_iter().map(|what| Violation { invariant, what }));

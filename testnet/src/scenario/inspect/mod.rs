@@ -1,4 +1,4 @@
-//! An inspection: one order to all robots, which is let out in waves while robots sleep, die and come back, the
+//! An inspection: one command to all robots, which is released in waves while robots sleep, die and come back, the
 //! orchestrator is killed, and all robots are cut off for a while. The station sees what was done, and that is held
 //! against what the shard says of each robot.
 
@@ -20,23 +20,23 @@ use crate::latency::LatencyMs;
 use crate::record::{Story, boot_ns, read};
 use crate::scenario::ScenarioError;
 use crate::site::crew::deed;
-use crate::site::operator::{Operator, Order, Sent};
+use crate::site::operator::{Operator, Sent, ToSend};
 use crate::site::station::{Effect, Step};
-use crate::verify::{Amid, Ordered, Pause, Verdict, judge};
+use crate::verify::{Amid, Pause, SentCommand, Verdict, judge};
 use site::{GROUP, Plan, Site};
 
 /// What robots are told to do.
 const VERB: &str = "inspect";
-/// In so many waves the order is let out.
+/// In so many waves the command is released.
 const WAVES: usize = 10;
 const WAVE_EVERY_MS: u64 = 200;
-/// How long the order is good for.
+/// How long the command is good for.
 const VALID: Duration = Duration::from_secs(15);
 /// How long a robot that sleeps longest sleeps beyond that.
 const OVERSLEEPS: Duration = Duration::from_secs(2);
 /// Orders with all robots awake, and as many with some asleep, that are compared.
 const ROUNDS: usize = 4;
-/// How long orders may take to their ends: beyond their deadlines, and the doubt after them.
+/// How long commands may take to their ends: beyond their deadlines, and the doubt after them.
 const ENDS_WITHIN: Duration = Duration::from_secs(120);
 /// How often it is looked who is at work, and what is to happen.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -66,17 +66,17 @@ pub struct InspectOptions {
 /// What came of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct InspectReport {
-    /// Starts after the first one of an order at a robot.
+    /// Starts after the first one of a command at a robot.
     pub duplicates: usize,
-    /// Starts after the order's deadline.
+    /// Starts after the command's deadline.
     pub stale: usize,
-    /// Robots at which an order never ended.
+    /// Robots at which a command never ended.
     pub limbo: usize,
-    /// What the shard says of an order at a robot that is not what the station saw.
+    /// What the shard says of a command at a robot that is not what the station saw.
     pub untrue: usize,
-    /// How the order ended, at how many robots.
+    /// How the command ended, at how many robots.
     pub outcomes: BTreeMap<String, usize>,
-    /// From sending the order to the start at a robot, over the robots that started.
+    /// From sending the command to the start at a robot, over the robots that started.
     pub latency_ms: LatencyMs,
     /// How much later the others start when some robots sleep, in percent of the slowest but one in a hundred.
     pub slow_robot_delay_pct: f64,
@@ -95,14 +95,14 @@ pub struct InspectReport {
     /// See `robots`.
     pub voters: usize,
     /// Orders that were sent, of which the one above is the last.
-    pub orders: usize,
+    pub commands: usize,
     /// What was not as it must be.
     pub violations: Vec<String>,
     /// Whether all was as it must be, and everything that was to go wrong did.
     pub ok: bool,
 }
 
-/// What is done to the site while the order is let out.
+/// What is done to the site while the command is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Blow {
     Kill(usize),
@@ -116,7 +116,7 @@ enum Blow {
     Join,
 }
 
-/// What happens when, after the order was accepted.
+/// What happens when, after the command was accepted.
 fn blows(plan: &Plan, rng: &mut SmallRng) -> Vec<(Duration, Blow)> {
     let broadcast_ms = WAVES as u64 * WAVE_EVERY_MS;
     let mut at = |from: u64, to: u64| Duration::from_millis(rng.random_range(from..to));
@@ -172,35 +172,35 @@ pub async fn inspect(options: InspectOptions) -> Result<InspectReport, ScenarioE
     let operator = Operator::of(&site.net, clients)?;
     let (amid, asleep, faults) = (Amid::default(), BTreeMap::new(), BTreeMap::new());
     let mut run = Run { site, plan, story, operator, amid, asleep, faults, killed_leader: None };
-    let mut orders = run.muster().await?;
+    let mut commands = run.muster().await?;
     let (awake, asleep) = run.compare().await?;
-    orders.extend(awake.iter().chain(&asleep));
-    let order = run.inspect(options.seed).await?;
-    orders.push(order);
-    let ids: Vec<_> = orders.iter().map(|order| order.id).collect();
-    run.story.say("everything is mended; waiting until every order has ended at every robot");
+    commands.extend(awake.iter().chain(&asleep));
+    let command = run.inspect(options.seed).await?;
+    commands.push(command);
+    let ids: Vec<_> = commands.iter().map(|command| command.id).collect();
+    run.story.say("everything is mended; waiting until every command has ended at every robot");
     let views = run.operator.ended(&ids, ENDS_WITHIN).await?;
     let fallen = run.site.fallen();
     // The station's log is complete once the station is gone.
     drop(run.site);
     let effects: Vec<Effect> = read(&options.dir.join("actuator.jsonl"))?;
-    let amid = run.killed_leader.is_some_and(|(_, at_ns)| is_amid(&order, &effects, at_ns));
+    let amid = run.killed_leader.is_some_and(|(_, at_ns)| is_amid(&command, &effects, at_ns));
     run.faults.insert("orchestrator killed mid-broadcast", usize::from(amid));
     let (plan, found) = (run.plan, Found { views, effects, amid: run.amid });
-    let verdict = found.judge(&orders);
+    let verdict = found.judge(&commands);
     let mut violations = findings(&verdict, &fallen);
     violations.extend(found.undone(awake.iter().chain(&asleep), &plan.shared()));
     violations.extend(missed(&plan, &run.faults));
     let everybody: Vec<String> = (0..plan.all_nodes()).flat_map(|node| plan.robots_on(node)).collect();
-    let others = |orders: &[Sent]| latencies(orders, &found.effects, &plan.shared());
+    let others = |commands: &[Sent]| latencies(commands, &found.effects, &plan.shared());
     let (awake_ms, asleep_ms) = (others(&awake), others(&asleep));
     Ok(InspectReport {
         duplicates: verdict.duplicates.len(),
         stale: verdict.stale.len(),
         limbo: verdict.limbo.len(),
         untrue: verdict.untrue.len(),
-        outcomes: found.judge(&[order]).outcomes,
-        latency_ms: latencies(&[order], &found.effects, &everybody),
+        outcomes: found.judge(&[command]).outcomes,
+        latency_ms: latencies(&[command], &found.effects, &everybody),
         slow_robot_delay_pct: ((asleep_ms.p99 / awake_ms.p99.max(0.001) - 1.0) * 1_000.0).round() / 10.0,
         awake_ms,
         asleep_ms,
@@ -209,7 +209,7 @@ pub async fn inspect(options: InspectOptions) -> Result<InspectReport, ScenarioE
         robots,
         nodes: plan.all_nodes(),
         voters,
-        orders: orders.len(),
+        commands: commands.len(),
         ok: violations.is_empty(),
         violations,
     })
@@ -223,17 +223,17 @@ struct Found {
 }
 
 impl Found {
-    fn judge(&self, orders: &[Sent]) -> Verdict {
-        let ordered = |order: &Sent| {
-            let view = self.views.get(&order.id)?;
-            Some(Ordered { sent_ns: order.at_ns, valid_ms: order.valid_ms, view })
+    fn judge(&self, commands: &[Sent]) -> Verdict {
+        let as_sent = |command: &Sent| {
+            let view = self.views.get(&command.id)?;
+            Some(SentCommand { sent_ns: command.at_ns, valid_ms: command.valid_ms, view })
         };
-        judge(&orders.iter().filter_map(ordered).collect::<Vec<_>>(), &self.effects, &self.amid)
+        judge(&commands.iter().filter_map(as_sent).collect::<Vec<_>>(), &self.effects, &self.amid)
     }
 
-    /// What these robots did not do of orders during which nothing was done to them.
-    fn undone<'a>(&self, orders: impl Iterator<Item = &'a Sent>, robots: &[String]) -> Option<String> {
-        let deliveries = orders.filter_map(|order| self.views.get(&order.id)).flat_map(|view| &view.deliveries);
+    /// What these robots did not do of commands during which nothing was done to them.
+    fn undone<'a>(&self, commands: impl Iterator<Item = &'a Sent>, robots: &[String]) -> Option<String> {
+        let deliveries = commands.filter_map(|command| self.views.get(&command.id)).flat_map(|view| &view.deliveries);
         let undone = deliveries.filter(|of| of.outcome != "succeeded" && robots.contains(&of.agent)).count();
         let what = format!("nothing was done to robots, and they did not do {undone} of what they were told");
         (undone > 0).then_some(what)
@@ -263,38 +263,38 @@ fn findings(verdict: &Verdict, fallen: &[String]) -> Vec<String> {
     found
 }
 
-/// Whether some robots had started an order by an instant, and others started after it.
-fn is_amid(order: &Sent, effects: &[Effect], at_ns: u64) -> bool {
-    let of = deed(order.id.as_bytes(), "");
+/// Whether some robots had started a command by an instant, and others started after it.
+fn is_amid(command: &Sent, effects: &[Effect], at_ns: u64) -> bool {
+    let of = deed(command.id.as_bytes(), "");
     let mut starts = effects.iter().filter(|e| e.question.step == Step::Start && e.question.task.starts_with(&of));
     starts.clone().any(|start| start.at_ns < at_ns) && starts.any(|start| start.at_ns > at_ns)
 }
 
 /// From sending to the start, at those of these robots that started.
-fn latencies(orders: &[Sent], effects: &[Effect], robots: &[String]) -> LatencyMs {
+fn latencies(commands: &[Sent], effects: &[Effect], robots: &[String]) -> LatencyMs {
     let starts = effects.iter().filter(|effect| effect.question.step == Step::Start && effect.refused.is_none());
     let starts: BTreeMap<&str, u64> = starts.map(|start| (start.question.task.as_str(), start.at_ns)).collect();
     let mut all: Vec<u64> = Vec::new();
-    for order in orders {
-        let of = robots.iter().filter_map(|robot| starts.get(deed(order.id.as_bytes(), robot).as_str()));
-        all.extend(of.map(|at| at.saturating_sub(order.at_ns)));
+    for command in commands {
+        let of = robots.iter().filter_map(|robot| starts.get(deed(command.id.as_bytes(), robot).as_str()));
+        all.extend(of.map(|at| at.saturating_sub(command.at_ns)));
     }
     LatencyMs::of_ns(all)
 }
 
 impl Run {
-    fn order(&self, valid: Duration, waves: Option<Waves>) -> Order<'static> {
-        Order { target: GROUP, is_group: true, verb: VERB, valid, waves }
+    fn command(&self, valid: Duration, waves: Option<Waves>) -> ToSend<'static> {
+        ToSend { target: GROUP, is_group: true, verb: VERB, valid, waves }
     }
 
-    /// Calls the roll until all robots are there; every call is an order like any other.
+    /// Calls the roll until all robots are there; every call is a command like any other.
     async fn muster(&self) -> Result<Vec<Sent>, ScenarioError> {
         let until = Instant::now() + MUSTER_MAX;
-        let mut orders = Vec::new();
+        let mut commands = Vec::new();
         loop {
             // The group is not known before its first robot is.
-            if let Ok(sent) = self.operator.send(&self.order(Duration::from_secs(30), None)).await {
-                orders.push(sent);
+            if let Ok(sent) = self.operator.send(&self.command(Duration::from_secs(30), None)).await {
+                commands.push(sent);
                 if sent.agents == self.plan.robots {
                     break;
                 }
@@ -306,23 +306,23 @@ impl Run {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         self.story.say(&format!("all {} robots are there", self.plan.robots));
-        let ids: Vec<_> = orders.iter().map(|order| order.id).collect();
+        let ids: Vec<_> = commands.iter().map(|command| command.id).collect();
         self.operator.ended(&ids, ENDS_WITHIN).await?;
-        Ok(orders)
+        Ok(commands)
     }
 
-    /// The same order with all robots awake and with some asleep, in turns.
+    /// The same command with all robots awake and with some asleep, in turns.
     async fn compare(&mut self) -> Result<(Vec<Sent>, Vec<Sent>), ScenarioError> {
         let (mut awake, mut asleep) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            let order = self.order(Duration::from_secs(60), None);
-            let sent = self.operator.send(&order).await?;
+            let command = self.command(Duration::from_secs(60), None);
+            let sent = self.operator.send(&command).await?;
             self.operator.ended(&[sent.id], ENDS_WITHIN).await?;
             awake.push(sent);
             for at in self.plan.paused_nodes() {
                 self.suspend(at)?;
             }
-            let sent = self.operator.send(&order).await?;
+            let sent = self.operator.send(&command).await?;
             self.operator.until_open(sent.id, self.plan.paused, ENDS_WITHIN).await?;
             for at in self.plan.paused_nodes() {
                 self.resume(at)?;
@@ -330,19 +330,19 @@ impl Run {
             self.operator.ended(&[sent.id], ENDS_WITHIN).await?;
             asleep.push(sent);
         }
-        self.story.say(&format!("{ROUNDS} orders with all robots awake, {ROUNDS} with {} asleep", self.plan.paused));
+        self.story.say(&format!("{ROUNDS} commands with all robots awake, {ROUNDS} with {} asleep", self.plan.paused));
         Ok((awake, asleep))
     }
 
-    /// The order, and all that goes wrong meanwhile.
+    /// The command, and all that goes wrong meanwhile.
     async fn inspect(&mut self, seed: u64) -> Result<Sent, ScenarioError> {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut blows = blows(&self.plan, &mut rng);
         let mut to_work: Vec<usize> = self.plan.killed_at_work().collect();
         let agents = u32::try_from(self.plan.robots.div_ceil(WAVES)).unwrap_or(u32::MAX);
         let waves = Some(Waves { agents, every_ms: WAVE_EVERY_MS });
-        let sent = self.operator.send(&self.order(VALID, waves)).await?;
-        self.story.say(&format!("the order is accepted, for {} robots in waves of {agents}", sent.agents));
+        let sent = self.operator.send(&self.command(VALID, waves)).await?;
+        self.story.say(&format!("the command is accepted, for {} robots in waves of {agents}", sent.agents));
         let begun = Instant::now();
         while !blows.is_empty() || (!to_work.is_empty() && begun.elapsed() < VALID) {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -362,12 +362,12 @@ impl Run {
         Ok(sent)
     }
 
-    /// Those of some nodes whose robots have started an order and not done it yet, as the station sees it.
-    fn at_work(&self, order: &Sent, of: &[usize]) -> Result<Vec<usize>, ScenarioError> {
+    /// Those of some nodes whose robots have started a command and not done it yet, as the station sees it.
+    fn at_work(&self, command: &Sent, of: &[usize]) -> Result<Vec<usize>, ScenarioError> {
         let effects: Vec<Effect> = read(&self.site.net.dir().join("actuator.jsonl"))?;
         let is_at_work = |node: &usize| {
             let robots = self.plan.robots_on(*node);
-            let deeds: Vec<String> = robots.iter().map(|robot| deed(order.id.as_bytes(), robot)).collect();
+            let deeds: Vec<String> = robots.iter().map(|robot| deed(command.id.as_bytes(), robot)).collect();
             let has = |step| effects.iter().any(|e| e.question.step == step && deeds.contains(&e.question.task));
             has(Step::Start) && !has(Step::Done)
         };

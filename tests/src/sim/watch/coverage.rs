@@ -116,7 +116,7 @@ counters! {
     reads,
     /// Commands that were accepted.
     commands,
-    /// Waves of them that were let out.
+    /// Waves of them that were released.
     waves,
     /// Reports of how far one had come.
     commands_progressed,

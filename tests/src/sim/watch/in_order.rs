@@ -9,7 +9,7 @@ use skep_protocol::text::AgentId;
 
 use super::{Invariant, Seen};
 
-/// What a robot begins of one class comes in the order in which it was let out to it.
+/// What a robot begins of one class comes in the order in which it was released to it.
 #[derive(Default)]
 pub(super) struct InOrder {
     next: u64,

@@ -1,5 +1,5 @@
-//! What is seen of a run from outside of time, and what must hold of it. One invariant a file, which is called after what
-//! holds; its first line has the id.
+//! What is seen of a run from outside of time, and what must hold of it: a file for each side of an invariant, which is called
+//! after what holds; its first line has the id. How to add one is told in `tests/INVARIANTS.md`.
 
 mod at_most_once;
 mod authority;

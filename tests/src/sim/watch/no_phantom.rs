@@ -9,7 +9,7 @@ use skep_protocol::text::AgentId;
 
 use super::{Invariant, Seen};
 
-/// A robot acts only on what was let out to it; what ended as not done was never begun, then or later; what ended as done
+/// A robot acts only on what was released to it; what ended as not done was never begun, then or later; what ended as done
 /// was.
 #[derive(Default)]
 pub(super) struct NoPhantom {
@@ -59,7 +59,7 @@ impl Invariant for NoPhantom {
             Seen::Acted { agent, command, .. } => {
                 let key = (*command, (*agent).clone());
                 if !self.released.contains(&key) {
-                    return Err(format!("{agent} acts on {command}, which nobody let out to it"));
+                    return Err(format!("{agent} acts on {command}, which nobody released to it"));
                 }
                 self.acted.insert(key.clone());
                 return self.check(&key);

@@ -48,7 +48,7 @@ impl Commands {
         cx.record((id, CommandChange::DeliveryVoided { trace, agent, cause }));
     }
 
-    /// Nobody begins any more what its operator may not ask for by now, and no wave of it is let out.
+    /// Nobody begins any more what its operator may not ask for by now, and no wave of it is released.
     pub(crate) fn withdraw(&mut self, operators: &Operators, peers: &Agents, cx: &mut Cx<'_>) {
         if is_on(Mutant::RevokedStillSends) {
             return;

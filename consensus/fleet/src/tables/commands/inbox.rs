@@ -127,7 +127,7 @@ impl Commands {
         cx.record((agent.clone(), AgentChange::InboxOpened { journal: to, home }));
     }
 
-    /// Behind which places a node goes on that is ahead of all that was let out: before what has not ended, which it need not have had.
+    /// Behind which places a node goes on that is ahead of all that was released: before what has not ended, which it need not have had.
     pub(crate) fn back(&self, asked: &PullFor) -> PerClass<Option<u64>> {
         let outbox = self.outboxes.get(&asked.agent);
         PerClass::from_fn(|class| {
@@ -161,7 +161,7 @@ impl Commands {
         self.outboxes.get(agent).map(|outbox| outbox.changed_at)
     }
 
-    /// What was let out to an agent after a place in its order of a class, oldest first.
+    /// What was released to an agent after a place in its order of a class, oldest first.
     pub(crate) fn deliveries_after<'a>(
         &'a self,
         agent: &AgentId,
@@ -183,7 +183,7 @@ impl Commands {
         })
     }
 
-    /// What was let out to an agent up to these places in its orders, and is not to be started any more.
+    /// What was released to an agent up to these places in its orders, and is not to be started any more.
     pub(crate) fn voids_up_to<'a>(
         &'a self,
         agent: &AgentId,

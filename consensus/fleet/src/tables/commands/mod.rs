@@ -1,7 +1,7 @@
 //! Commands, and the outboxes of the agents that they are for.
 //!
 //! A command is accepted once and ends exactly once at each of its agents. It stands in an agent's order of its class
-//! from when it is let out to it. From then on the agent's node may have it, so that only that node can say that it was
+//! from when it is released to it. From then on the agent's node may have it, so that only that node can say that it was
 //! not started: what is called off then is _void_, and ends when the node has taken that down, or when nothing was heard
 //! of it for too long, as indeterminate.
 
@@ -47,9 +47,9 @@ pub(crate) enum CommandDue {
 /// A command at one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeliveryState {
-    /// In which wave it is let out.
+    /// In which wave it is released.
     pub(crate) wave: u32,
-    /// Its place in the agent's order of its class; none before it is let out.
+    /// Its place in the agent's order of its class; none before it is released.
     pub(crate) seq: Option<DeliverySeq>,
     /// The node that may have had it; none as long as nobody can.
     pub(crate) node: Option<NodeId>,
@@ -100,7 +100,7 @@ pub(crate) struct CommandState {
     /// Bytes of what was said of it by its agents.
     #[serde(skip)]
     pub(crate) said_bytes: u64,
-    /// Waves that were let out.
+    /// Waves that were released.
     pub(crate) released: u32,
     pub(crate) next_wave_at: Option<LogInstant>,
     pub(crate) doubt_at: Option<LogInstant>,
@@ -184,16 +184,16 @@ struct Outbox {
 struct Lane {
     /// The place of the last delivery in the present home.
     last: u64,
-    /// What was let out and has not ended, by its place in the present home.
+    /// What was released and has not ended, by its place in the present home.
     queue: OrdMap<u64, CommandId>,
     /// Those of it that are not to be started.
     voided: OrdSet<u64>,
-    /// Commands that have not ended, let out or not.
+    /// Commands that have not ended, released or not.
     open: u64,
 }
 
 impl Outbox {
-    /// All that was let out and has not ended, in the order of each class.
+    /// All that was released and has not ended, in the order of each class.
     fn queued(&self) -> impl Iterator<Item = CommandId> {
         CommandClass::URGENT_FIRST.into_iter().flat_map(move |class| self.lanes.of(class).queue.values().copied())
     }
@@ -249,7 +249,7 @@ impl Commands {
     ) -> Result<Receipt, Refusal> {
         match op {
             CommandOp::Send { command } => self.send(command, peers, operators, cx),
-            CommandOp::Control { order } => self.control(order, peers, operators, cx),
+            CommandOp::Control { control } => self.control(control, peers, operators, cx),
             CommandOp::OpenInbox { agent, attachment, journal, groups } => {
                 self.open_inbox(agent, *attachment, *journal, groups, peers, cx)
             }

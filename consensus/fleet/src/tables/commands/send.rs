@@ -1,12 +1,12 @@
-//! Accepting commands, and letting them out.
+//! Accepting commands, and releasing them.
 
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use skep_protocol::agent::AgentRefusal;
 use skep_protocol::command::{
-    Command, CommandChange, CommandOrder, CommandOutcome, CommandRefusal, DeliverySeq, OrderKind, SignedCommand, Steps,
-    Target, VoidCause, Waves,
+    Command, CommandChange, CommandControl, CommandOutcome, CommandRefusal, ControlKind, DeliverySeq, SignedCommand,
+    Steps, Target, VoidCause, Waves,
 };
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::CommandId;
@@ -202,7 +202,7 @@ impl Commands {
     pub(crate) fn release_wave(&mut self, id: CommandId, wave: u32, peers: &Agents, cx: &mut Cx<'_>) {
         let Some(record) = self.record(&id) else { return };
         let next = record.next_wave_at.is_some() && record.released == wave && !record.is_ended();
-        // What is not let out by its deadline ends with it.
+        // What is not released by its deadline ends with it.
         if next && record.deadline() > cx.now {
             self.let_out(id, wave, peers, cx);
         }
@@ -250,40 +250,40 @@ impl Commands {
     /// What an operator wants of a command that was sent.
     pub(super) fn control(
         &mut self,
-        order: &CommandOrder,
+        control: &CommandControl,
         peers: &Agents,
         operators: &Operators,
         cx: &mut Cx<'_>,
     ) -> Result<Receipt, Refusal> {
-        let id = order.command;
-        operators.check_place(&order.place)?;
+        let id = control.command;
+        operators.check_place(&control.place)?;
         let record = self.record(&id).ok_or(CommandRefusal::NoSuchCommand(id))?;
         let command = Arc::clone(&record.signed);
         let agents: Vec<AgentId> = record.deliveries.keys().cloned().collect();
         let before = receipt(record);
-        operators.check_granted(order.operator, &command.verb, &command.target, cx.now, cx)?;
-        if let OrderKind::Resolve { agent, .. } = &order.what {
+        operators.check_granted(control.operator, &command.verb, &command.target, cx.now, cx)?;
+        if let ControlKind::Resolve { agent, .. } = &control.what {
             self.check_indeterminate(id, agent)?;
         }
-        if order.what == OrderKind::Discard {
+        if control.what == ControlKind::Discard {
             self.check_dead_letter(id)?;
         }
-        let (what, by, reason) = (order.what.clone(), order.operator, order.reason.clone());
+        let (what, by, reason) = (control.what.clone(), control.operator, control.reason.clone());
         cx.record((id, CommandChange::Controlled { trace: self.trace(&id), what, by, reason }));
-        match &order.what {
-            OrderKind::Cancel => {
+        match &control.what {
+            ControlKind::Cancel => {
                 self.change(id, |record| record.next_wave_at = None);
                 agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Cancelled, peers, cx));
             }
-            OrderKind::Discard => drop(self.change(id, |record| record.discarded = true)),
-            OrderKind::Abort if is_on(Mutant::AbortIgnored) => {}
-            OrderKind::Abort => {
+            ControlKind::Discard => drop(self.change(id, |record| record.discarded = true)),
+            ControlKind::Abort if is_on(Mutant::AbortIgnored) => {}
+            ControlKind::Abort => {
                 self.change(id, |record| record.next_wave_at = None);
                 let kept_back = |agent: &&AgentId| self.delivery(id, agent).is_some_and(|d| d.seq.is_none());
                 let kept_back: Vec<&AgentId> = agents.iter().filter(kept_back).collect();
                 kept_back.into_iter().for_each(|agent| self.void(id, agent, VoidCause::Cancelled, peers, cx));
             }
-            OrderKind::Resolve { agent, done } => {
+            ControlKind::Resolve { agent, done } => {
                 let outcome = if *done {
                     CommandOutcome::Succeeded { result: Vec::new() }
                 } else {

@@ -8,7 +8,7 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::Receipt;
 use skep_protocol::refusal::Refusal;
 use skep_protocol::task::{
-    Claim, KeptFor, Progress, ReclaimCause, Task, TaskChange, TaskRefusal, TaskState, TaskStatus,
+    Claim, KeptFor, ReclaimCause, Task, TaskChange, TaskProgress, TaskRefusal, TaskState, TaskStatus,
     check_checkpoint_within,
 };
 use skep_protocol::text::{AgentId, Reason};
@@ -111,7 +111,7 @@ impl Tasks {
         let checkpoint: Option<Arc<[u8]>> = checkpoint.map(Arc::from);
         let mut task = self.take(claim.task, agents, cx)?;
         task.checkpoint = checkpoint.clone().or(task.checkpoint);
-        task.progress = Some(Progress { permille, note: note.clone(), at: cx.now });
+        task.progress = Some(TaskProgress { permille, note: note.clone(), at: cx.now });
         let stale_at = cx.now.plus_ms(task.spec.stale_after_ms);
         task.state = TaskState::Claimed { by: claim.agent.clone(), since, stale_at, assigned };
         let receipt = self.put(task, agents, cx);

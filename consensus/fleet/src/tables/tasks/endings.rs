@@ -7,12 +7,12 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::Receipt;
 use skep_protocol::refusal::Refusal;
 use skep_protocol::task::{
-    Claim, Failure, KeptFor, ReclaimCause, Task, TaskChange, TaskState, TaskStatus, check_payload_within,
+    Claim, KeptFor, ReclaimCause, Task, TaskChange, TaskFailure, TaskState, TaskStatus, check_payload_within,
 };
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
-use super::era::worthless_at;
+use super::era::expiry_of;
 use super::{Agents, Cx, Tasks};
 
 /// The attempt after one that did not succeed, and the change that tells of it.
@@ -186,7 +186,7 @@ impl Tasks {
     /// Ends a task that is worthless by now, claimed or not.
     pub(crate) fn expire(&mut self, id: TaskId, agents: &mut Agents, cx: &mut Cx<'_>) {
         let Some(task) = self.records.get(&id) else { return };
-        let due = worthless_at(task).is_some_and(|at| at <= cx.now);
+        let due = expiry_of(task).is_some_and(|at| at <= cx.now);
         if !due || task.state.status().is_terminal() {
             return;
         }
@@ -209,7 +209,7 @@ impl Tasks {
         while !task.failures.is_empty() && task.failures.len() as u64 >= cx.limits.failures_kept {
             task.failures.remove(0);
         }
-        task.failures.push(Failure { attempt: task.attempts, reason: reason.clone(), at: cx.now });
+        task.failures.push(TaskFailure { attempt: task.attempts, reason: reason.clone(), at: cx.now });
         let attempts = task.attempts;
         match next {
             Some(Next { not_before, kept_for, change }) if attempts < task.spec.retry.attempts_max => {

@@ -7,9 +7,9 @@ use skep_protocol::time::LogInstant;
 
 use super::{Agents, Cx, Tasks};
 
-/// When a live task is ended as worthless. One that was claimed in time in an era that is over is left to its holder
-/// until its claim is stale: how long ago its time was over is known to nobody, and nobody begins it again.
-pub(super) fn worthless_at(task: &Task) -> Option<LogInstant> {
+/// When a live task expires. A claim from an earlier era goes on until it is stale: nobody knows how long ago the task
+/// expired.
+pub(super) fn expiry_of(task: &Task) -> Option<LogInstant> {
     let at = task.expires_at?;
     match &task.state {
         TaskState::Claimed { stale_at, .. } if at.era() < stale_at.era() => Some(*stale_at),
@@ -22,7 +22,7 @@ pub(super) fn worthless_at(task: &Task) -> Option<LogInstant> {
     }
 }
 
-/// Whether a claim was neither stale nor of a worthless task when the clock was lost.
+/// Whether, when the clock was lost, the claim was not stale and its task not expired.
 fn is_in_time(task: &Task, stale_at: LogInstant, before: LogInstant) -> bool {
     stale_at > before && task.expires_at.is_none_or(|at| at > before)
 }

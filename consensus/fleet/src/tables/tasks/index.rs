@@ -8,7 +8,7 @@ use skep_protocol::refusal::Refusal;
 use skep_protocol::task::{Task, TaskRefusal, TaskState};
 use skep_protocol::text::AgentId;
 
-use super::era::worthless_at;
+use super::era::expiry_of;
 use super::{Agents, Cx, Due, Tasks, receipt};
 
 impl Tasks {
@@ -58,7 +58,7 @@ impl Tasks {
                 return;
             }
         }
-        if let Some(at) = worthless_at(task) {
+        if let Some(at) = expiry_of(task) {
             self.due.insert((at, Due::TaskExpiry, task.id));
         }
     }
@@ -80,7 +80,7 @@ impl Tasks {
                 return;
             }
         }
-        if let Some(at) = worthless_at(task) {
+        if let Some(at) = expiry_of(task) {
             self.due.remove(&(at, Due::TaskExpiry, task.id));
         }
     }

@@ -73,7 +73,7 @@ impl Site {
     fn carry_out(&mut self) -> Option<Settled> {
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
-                Effect::Attempt { key, attempt, target: Target::Node(to), work, .. } => {
+                Effect::Attempt { key, attempt, target: AttemptTarget::Node(to), work, .. } => {
                     let to = to.public_key()[0];
                     self.asked.push(to);
                     if let Some(outcome) = self.answer(to, &work) {
@@ -278,9 +278,9 @@ fn an_answer_that_comes_late_counts_and_the_next_one_is_waited_for() {
                 .any(|effect| matches!(effect, Effect::Answer { settled: Settled::Heard(_) | Settled::Read(_), .. }));
             assert!(settled, "{work:?}");
         }
-        assert_eq!(asked[0][0], Target::Node(node(3)));
+        assert_eq!(asked[0][0], AttemptTarget::Node(node(3)));
         assert!(asked[0].len() > 1, "nobody knows yet how long it takes");
-        assert_eq!(asked[1], [Target::Node(node(3))], "who answered late leads, and is given the time");
+        assert_eq!(asked[1], [AttemptTarget::Node(node(3))], "who answered late leads, and is given the time");
     }
 }
 

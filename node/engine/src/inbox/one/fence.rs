@@ -13,13 +13,13 @@ use super::{DeliverySeq, Inbox, Out, Taker};
 
 /// A word to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Word {
+pub(super) struct GoWord {
     stamp: u64,
     within_ms: u64,
     token: GoToken,
 }
 
-impl Word {
+impl GoWord {
     /// The word for software that asked at `stamp` of its own clock, with so long to the deadline. None while its lease does
     /// not run: it is to ask again. That it is too late it is told in any case.
     pub(super) fn of(taker: Option<&Taker>, seq: DeliverySeq, stamp: u64, left_ms: u64) -> Option<Self> {
@@ -61,7 +61,7 @@ impl Inbox {
             let never = live.void.is_some() || (self.open && seq.home != self.head.home);
             let left_ms = if never { Some(0) } else { bound.map(|now| deadline.checked_since_ms(now).unwrap_or(0)) };
             let left_ms = left_ms.filter(|left_ms| self.open || *left_ms == 0);
-            let word = left_ms.and_then(|left_ms| Word::of(self.taker.as_ref(), seq, stamp, left_ms));
+            let word = left_ms.and_then(|left_ms| GoWord::of(self.taker.as_ref(), seq, stamp, left_ms));
             let Some(word) = word else { return out.told.push((live.command(), CommandTold::Ignored)) };
             live.go = Some(word);
         }

@@ -299,7 +299,7 @@ fn no_more_reports_are_under_way_than_are_allowed_and_the_others_follow() {
     while told < all {
         inboxes.handle_timeout(now_ms);
         while let Some(want) = inboxes.poll_want() {
-            if let Want::Ask(ask) = want {
+            if let InboxWant::Ask(ask) = want {
                 under_way.push_back(ask.purpose);
             }
         }

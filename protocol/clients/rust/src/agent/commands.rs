@@ -71,7 +71,7 @@ struct Waiting {
 }
 
 /// What the stream and the software share of commands.
-pub(super) struct Desk {
+pub(super) struct CommandDesk {
     /// The groups of an agent that takes commands.
     takes: watch::Sender<Option<Vec<String>>>,
     waiting: std::sync::Mutex<BTreeMap<Vec<u8>, Waiting>>,
@@ -82,7 +82,7 @@ pub(super) struct Desk {
     offers: mpsc::Sender<(v1::Command, mpsc::Receiver<News>)>,
 }
 
-impl Desk {
+impl CommandDesk {
     pub(super) fn new() -> (Self, mpsc::Receiver<(v1::Command, mpsc::Receiver<News>)>) {
         let (offers, offered) = mpsc::channel(OFFERS_QUEUED_MAX);
         let (takes, to_say) = (watch::channel(None).0, watch::channel(BTreeSet::new()).0);
@@ -459,7 +459,7 @@ mod tests {
 
     #[test]
     fn what_was_given_up_on_after_it_was_ignored_is_in_nobodys_hands() {
-        let (desk, mut offered) = Desk::new();
+        let (desk, mut offered) = CommandDesk::new();
         desk.hear(offer(1));
         desk.hear(offer(2));
         assert_eq!(desk.in_hand(), [id(1), id(2)]);
@@ -476,7 +476,7 @@ mod tests {
 
     #[test]
     fn what_its_node_has_let_go_of_for_good_is_not_said_again() {
-        let (desk, mut offered) = Desk::new();
+        let (desk, mut offered) = CommandDesk::new();
         desk.hear(offer(1));
         drop(offered.try_recv().unwrap());
         desk.say(&id(1), Step::Succeeded(Vec::new()));
@@ -487,7 +487,7 @@ mod tests {
 
     #[test]
     fn no_more_is_taken_up_than_its_node_lets_it_name() {
-        let (desk, _offered) = Desk::new();
+        let (desk, _offered) = CommandDesk::new();
         for n in 0..=u8::try_from(COMMANDS_IN_HAND_MAX).unwrap() {
             desk.hear(offer(n));
         }
@@ -496,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_question_to_begin_is_stamped_whenever_it_is_said() {
-        let (desk, _offered) = Desk::new();
+        let (desk, _offered) = CommandDesk::new();
         desk.hear(offer(1));
         desk.say(&id(1), Step::Start(0));
         let stamps: Vec<u64> = [(), ()]
@@ -515,7 +515,7 @@ mod tests {
 
     #[test]
     fn the_token_of_a_run_never_falls() {
-        let (desk, _offered) = Desk::new();
+        let (desk, _offered) = CommandDesk::new();
         let token = |home, attachment| convert::go_token(Some(v1::GoToken { home, attachment }));
         for (given, greatest) in [((1, 7), (1, 7)), ((2, 3), (2, 3)), ((1, 9), (2, 3))] {
             desk.raise(token(given.0, given.1));

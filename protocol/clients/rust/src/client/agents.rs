@@ -1,25 +1,25 @@
 //! Agents: who they are, and the stream over which one is attached.
 
 use skep_proto::v1;
-use skep_proto::v1::agent_commands_client::AgentCommandsClient;
 use skep_proto::v1::agent_queries_client::AgentQueriesClient;
+use skep_proto::v1::agent_requests_client::AgentRequestsClient;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::calls::{command, query, read_options};
+use super::calls::{query, read_options, request};
 use super::{Client, Read};
 use crate::error::ClientError;
 
 impl Client {
-    command!(
+    request!(
         /// Makes an agent known, or changes its role.
         register_agent(agent: &str, role: v1::Role) -> v1::AgentReceipt,
-        AgentCommandsClient.register, RegisterAgentRequest { agent: agent.to_owned(), role: Some(role) }
+        AgentRequestsClient.register, RegisterAgentRequest { agent: agent.to_owned(), role: Some(role) }
     );
-    command!(
+    request!(
         /// Forgets an agent that holds nothing.
         remove_agent(agent: &str) -> v1::AgentReceipt,
-        AgentCommandsClient.remove, RemoveAgentRequest { agent: agent.to_owned() }
+        AgentRequestsClient.remove, RemoveAgentRequest { agent: agent.to_owned() }
     );
 
     query!(
@@ -33,6 +33,6 @@ impl Client {
         &self,
         messages: ReceiverStream<v1::AgentMessage>,
     ) -> Result<Streaming<v1::NodeMessage>, Status> {
-        AgentCommandsClient::new(self.service()).attach(messages).await.map(tonic::Response::into_inner)
+        AgentRequestsClient::new(self.service()).attach(messages).await.map(tonic::Response::into_inner)
     }
 }

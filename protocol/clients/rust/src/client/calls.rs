@@ -8,7 +8,7 @@ use tonic::Status;
 use super::Read;
 use crate::error::ClientError;
 
-macro_rules! command {
+macro_rules! request {
     ($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $reply:ty,
      $service:ident . $method:ident, $message:ident { $($field:ident: $value:expr),* $(,)? }) => {
         $(#[$doc])*
@@ -31,7 +31,7 @@ macro_rules! command {
     };
 }
 
-pub(crate) use command;
+pub(crate) use request;
 
 macro_rules! query {
     ($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $reply:ty,

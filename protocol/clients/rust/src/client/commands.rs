@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use skep_proto::convert::signed_to_proto;
 use skep_proto::v1;
-use skep_proto::v1::operator_commands_client::OperatorCommandsClient;
-use skep_proto::v1::operator_queries_client::OperatorQueriesClient;
-use skep_protocol::command::{SignedCommand, SignedOrder};
+use skep_proto::v1::command_queries_client::CommandQueriesClient;
+use skep_proto::v1::command_requests_client::CommandRequestsClient;
+use skep_protocol::command::{SignedCommand, SignedControl};
 use skep_protocol::ids::CommandId;
 use skep_protocol::time::LogInstant;
 use tonic::Streaming;
 
-use super::calls::{command, definite, query, read_options};
+use super::calls::{definite, query, read_options, request};
 use super::{Client, Read};
 use crate::error::ClientError;
 
@@ -20,24 +20,24 @@ const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
 const LOOK_AGAIN_MAX: Duration = Duration::from_millis(200);
 
 impl Client {
-    command!(
+    request!(
         /// Sends a command. The same command sent again, under whatever request, is the same command.
         send_command(command: &SignedCommand) -> v1::CommandReceipt,
-        OperatorCommandsClient.send,
+        CommandRequestsClient.send,
         SendCommandRequest { command: Some(signed_to_proto(command)) }
     );
-    command!(
+    request!(
         /// Cancels, aborts or resolves a command.
-        order_command(order: &SignedOrder) -> v1::CommandReceipt,
-        OperatorCommandsClient.order,
-        OrderCommandRequest { order: Some(signed_to_proto(order)) }
+        control_command(control: &SignedControl) -> v1::CommandReceipt,
+        CommandRequestsClient.control,
+        ControlCommandRequest { control: Some(signed_to_proto(control)) }
     );
 
     query!(
         /// One command, and how it stands at as many agents as one message holds, after one of them; from the first on if
         /// that is empty.
         command_page(id: CommandId, after_agent: &str, read: Read) -> v1::ShowCommandReply,
-        OperatorQueriesClient.show,
+        CommandQueriesClient.show,
         |shard| v1::ShowCommandRequest {
             read: read_options(shard, read),
             command_id: id.as_bytes().to_vec(),
@@ -49,7 +49,7 @@ impl Client {
         /// One command, once it has ended at all of its agents, or as it is after a while, as long as this or less; and how it
         /// stands at as many agents as one message holds.
         command_within(id: CommandId, wait_ms: u64) -> v1::ShowCommandReply,
-        OperatorQueriesClient.show,
+        CommandQueriesClient.show,
         |shard| v1::ShowCommandRequest {
             read: read_options(shard, Read::Linearizable),
             command_id: id.as_bytes().to_vec(),
@@ -60,7 +60,7 @@ impl Client {
     query!(
         /// A page of commands, after an id.
         commands(after: &[u8], limit: u32, read: Read) -> v1::ListCommandsReply,
-        OperatorQueriesClient.list,
+        CommandQueriesClient.list,
         |shard| v1::ListCommandsRequest { read: read_options(shard, read), after: after.to_vec(), limit: Some(limit) }
     );
 
@@ -125,7 +125,7 @@ impl Client {
         let command_id = command.map(|id| id.as_bytes().to_vec()).unwrap_or_default();
         let request =
             v1::WatchCommandsRequest { shard: self.shard().0, from_index, command_id, agent: agent.to_owned() };
-        let mut service = OperatorQueriesClient::new(self.service());
+        let mut service = CommandQueriesClient::new(self.service());
         service.watch(request).await.map(tonic::Response::into_inner).map_err(|status| definite(&status))
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use skep_proto::{convert, v1};
-use skep_protocol::command::{Command, CommandClass, CommandOrder, CommandOutcome, OrderKind, Target, redriven};
+use skep_protocol::command::{Command, CommandClass, CommandControl, CommandOutcome, ControlKind, Target, redriven};
 use skep_protocol::ids::CommandId;
 use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::text::{AgentId, Reason};
@@ -230,8 +230,8 @@ impl Client {
         (place, secret): (&Place, &OperatorSecret),
     ) -> Result<(), RedriveError> {
         let (place, operator) = (place.clone(), secret.key());
-        let order = CommandOrder { place, command, what: OrderKind::Discard, reason, operator };
-        self.order_command(&order.sign(secret).map_err(unsigned)?).await?;
+        let control = CommandControl { place, command, what: ControlKind::Discard, reason, operator };
+        self.control_command(&control.sign(secret).map_err(unsigned)?).await?;
         Ok(())
     }
 }

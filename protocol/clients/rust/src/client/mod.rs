@@ -40,7 +40,7 @@ pub struct Settings {
     pub patience: Duration,
     /// How long one sending may take.
     pub attempt_timeout: Duration,
-    /// Whether task commands share one stream, which costs less each, or are calls of their own.
+    /// Whether requests about tasks share one stream, which costs less each, or are calls of their own.
     pub pipelined: bool,
     /// The shard's genesis, if it is known. What an operator signs is for the shard that the node names: one that lies names another
     /// one, and has a command signed that is good there. With this a client says [`ClientError::AnotherShard`] instead.
@@ -74,7 +74,7 @@ pub enum Read {
 pub struct Client {
     service: Service,
     settings: Settings,
-    /// The one request that its commands are, if they are.
+    /// The one request that all its calls are, if they are one.
     request: Option<v1::RequestMeta>,
     /// Whether that one was sent before, by somebody who does not know what became of it.
     sent_before: bool,
@@ -140,13 +140,13 @@ impl Client {
         Patience { total, each, in_doubt: each }
     }
 
-    /// What a command of this name is.
+    /// What a request of this name is.
     pub(crate) fn asked<'a>(&self, name: &'a str) -> Asked<'a> {
         if self.sent_before { Asked::Again(name) } else { Asked::First(name) }
     }
 
-    /// A client whose next command is the request of this name, sent for the first time or again; a new one if there is no
-    /// name. It is refused so long after it was first sent, in milliseconds. A client for one command: another one under the
+    /// A client whose next call is the request of this name, sent for the first time or again; a new one if there is no
+    /// name. It is refused so long after it was first sent, in milliseconds. A client for one request: another one under the
     /// same name is refused.
     ///
     /// What is sent again is in doubt until the shard says what became of it: if that is refused as too old, or nobody can be
@@ -170,7 +170,7 @@ impl Client {
         Ok(Self { request: Some(request), sent_before: known.is_some(), ..self.clone() })
     }
 
-    /// The identity of a new request, or of the one that this client's commands are.
+    /// The identity of a new request, or of the one that this client's calls are.
     pub(crate) async fn meta(&self) -> Result<v1::RequestMeta, ClientError> {
         if let Some(request) = &self.request {
             return Ok(request.clone());

@@ -2,34 +2,34 @@
 
 use skep_proto::convert::{place, signed_to_proto};
 use skep_proto::v1;
-use skep_proto::v1::operator_commands_client::OperatorCommandsClient;
 use skep_proto::v1::operator_queries_client::OperatorQueriesClient;
+use skep_proto::v1::operator_requests_client::OperatorRequestsClient;
 use skep_protocol::ids::{Genesis, ShardId};
 use skep_protocol::operator::{SignedGrant, SignedReplacement};
 use tonic::Streaming;
 
-use super::calls::{command, definite, query, read_options};
+use super::calls::{definite, query, read_options, request};
 use super::{Client, Read};
 use crate::error::ClientError;
 
 impl Client {
-    command!(
+    request!(
         /// Has another key be the shard's first operator, as the present one signed.
         replace_first(replacement: &SignedReplacement) -> v1::OperatorReceipt,
-        OperatorCommandsClient.replace_first,
+        OperatorRequestsClient.replace_first,
         ReplaceFirstRequest { replacement: Some(signed_to_proto(replacement)) }
     );
-    command!(
+    request!(
         /// Grants an operator what an admin signed.
         grant_operator(grant: &SignedGrant) -> v1::OperatorReceipt,
-        OperatorCommandsClient.grant,
+        OperatorRequestsClient.grant,
         GrantOperatorRequest { grant: Some(signed_to_proto(grant)) }
     );
 
     query!(
         /// A page of those who may send commands, after one of them; from the first on if that is empty.
         operators(after: &str, limit: u32, read: Read) -> v1::ListOperatorsReply,
-        OperatorQueriesClient.operators,
+        OperatorQueriesClient.list,
         |shard| v1::ListOperatorsRequest {
             read: read_options(shard, read),
             after: after.to_owned(),
@@ -44,7 +44,7 @@ impl Client {
     pub async fn watch_operators(&self, from_index: Option<u64>) -> Result<Streaming<v1::OperatorEvent>, ClientError> {
         let request = v1::WatchOperatorsRequest { shard: self.shard().0, from_index };
         let mut service = OperatorQueriesClient::new(self.service());
-        service.watch_operators(request).await.map(tonic::Response::into_inner).map_err(|status| definite(&status))
+        service.watch(request).await.map(tonic::Response::into_inner).map_err(|status| definite(&status))
     }
 
     query!(

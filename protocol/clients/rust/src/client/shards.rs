@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use skep_proto::v1;
-use skep_proto::v1::shard_commands_client::ShardCommandsClient;
 use skep_proto::v1::shard_queries_client::ShardQueriesClient;
+use skep_proto::v1::shard_requests_client::ShardRequestsClient;
 use skep_protocol::ids::Genesis;
 use skep_protocol::operator::SignedFirst;
 use tonic::Streaming;
@@ -22,7 +22,7 @@ macro_rules! member_change {
         /// [`ClientError`]: not done, or unknown; the shard's status shows which.
         pub async fn $name(&self, $($argument: $type),*) -> Result<$reply, ClientError> {
             let message = ($message)(self.shard().0);
-            let service = ShardCommandsClient::new(self.service());
+            let service = ShardRequestsClient::new(self.service());
             let sending = |request| {
                 let mut service = service.clone();
                 async move { service.$method(request).await }

@@ -1,19 +1,19 @@
 //! Tasks: work that one agent after the other may claim.
 
 use skep_proto::v1;
-use skep_proto::v1::task_command::Command;
-use skep_proto::v1::task_commands_client::TaskCommandsClient;
 use skep_proto::v1::task_queries_client::TaskQueriesClient;
+use skep_proto::v1::task_request::Op;
+use skep_proto::v1::task_requests_client::TaskRequestsClient;
 use tonic::{Request, Streaming};
 
-use super::calls::{command, definite, query, read_options};
+use super::calls::{definite, query, read_options, request};
 use super::{Client, Read};
 use crate::call::{Asked, send};
 use crate::error::ClientError;
 use crate::pipe::Pipe;
 use crate::request::RequestName;
 
-macro_rules! task_command {
+macro_rules! task_request {
     ($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*), $variant:ident . $method:ident,
      $message:ident { $($field:ident: $value:expr),* $(,)? }) => {
         $(#[$doc])*
@@ -29,11 +29,11 @@ macro_rules! task_command {
                 let pipe = self.pipe.get_or_init(|| Pipe::open(self.service()));
                 let sending = |request: Request<v1::$message>| {
                     let (pipe, request_id) = (pipe.clone(), request_id.clone());
-                    async move { pipe.send(request_id, Command::$variant(request.into_inner())).await }
+                    async move { pipe.send(request_id, Op::$variant(request.into_inner())).await }
                 };
                 send(self.asked(&id), &message, self.patience(), sending).await
             } else {
-                let service = TaskCommandsClient::new(self.service());
+                let service = TaskRequestsClient::new(self.service());
                 let sending = |request| {
                     let mut service = service.clone();
                     async move { service.$method(request).await }
@@ -47,26 +47,26 @@ macro_rules! task_command {
 }
 
 impl Client {
-    task_command!(
+    task_request!(
         /// Adds a task; its id is that of the request.
         create_task(spec: v1::TaskSpec),
         Create.create, CreateTaskRequest { task_id: Vec::new(), spec: Some(spec) }
     );
-    command!(
+    request!(
         /// Takes a task; without one, the most urgent that suits the agent. The reply is empty if none waits.
         claim_task(agent: &str, task_id: Option<&[u8]>) -> v1::ClaimTaskReply,
-        TaskCommandsClient.claim,
+        TaskRequestsClient.claim,
         ClaimTaskRequest {
             agent: agent.to_owned(), task_id: task_id.map(<[u8]>::to_vec).unwrap_or_default(), attachment: 0
         }
     );
-    command!(
+    request!(
         /// Takes a task for an attached agent: refused once the attachment has ended.
         claim_attached(agent: &str, task_id: &[u8], attachment: u64) -> v1::ClaimTaskReply,
-        TaskCommandsClient.claim,
+        TaskRequestsClient.claim,
         ClaimTaskRequest { agent: agent.to_owned(), task_id: task_id.to_vec(), attachment: attachment }
     );
-    task_command!(
+    task_request!(
         /// Says how far a claimed task has come, and where another holder would go on.
         report_checkpoint(claim: v1::Claim, permille: u32, note: &str, checkpoint: Option<Vec<u8>>),
         Progress.progress,
@@ -74,47 +74,47 @@ impl Client {
             claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: checkpoint
         }
     );
-    task_command!(
+    task_request!(
         /// Says how far a claimed task has come.
         report_progress(claim: v1::Claim, permille: u32, note: &str),
         Progress.progress,
         ReportProgressRequest { claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: None }
     );
-    task_command!(
+    task_request!(
         /// Finishes a claimed task.
         complete_task(claim: v1::Claim, result: Vec<u8>),
         Complete.complete, CompleteTaskRequest { claim: Some(claim), result: result }
     );
-    task_command!(
+    task_request!(
         /// Gives a claimed task back as failed; `permanent` makes it a dead letter at once.
         fail_task(claim: v1::Claim, reason: &str, permanent: bool),
         Fail.fail,
         FailTaskRequest { claim: Some(claim), reason: reason.to_owned(), permanent: permanent }
     );
-    task_command!(
+    task_request!(
         /// Gives a claimed task back, neither done nor failed.
         release_task(claim: v1::Claim),
         Release.release, ReleaseTaskRequest { claim: Some(claim) }
     );
-    task_command!(
+    task_request!(
         /// Calls a task off.
         cancel_task(task_id: &[u8], reason: &str),
         Cancel.cancel,
         CancelTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned(), only_dead_letter: false }
     );
-    task_command!(
+    task_request!(
         /// Nobody need look at a dead letter any more. A task that is none is left as it is.
         discard_task(task_id: &[u8], reason: &str),
         Cancel.cancel,
         CancelTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned(), only_dead_letter: true }
     );
-    task_command!(
+    task_request!(
         /// Makes a task pending again, with all its attempts.
         requeue_task(task_id: &[u8], reason: &str),
         Requeue.requeue,
         RequeueTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned(), only_dead_letter: false }
     );
-    task_command!(
+    task_request!(
         /// Makes a dead letter pending again. A task that is none is left as it is.
         redrive_task(task_id: &[u8], reason: &str),
         Requeue.requeue,
@@ -131,7 +131,7 @@ impl Client {
         let id = meta.map(|meta| RequestName::of(meta).to_string()).ok_or_else(|| {
             ClientError::Endpoint("a request that is to be sent again needs an id of its own".to_owned())
         })?;
-        let service = TaskCommandsClient::new(self.service());
+        let service = TaskRequestsClient::new(self.service());
         let sending = |request| {
             let mut service = service.clone();
             async move { service.create(request).await }
@@ -174,11 +174,11 @@ impl Client {
     /// [`ClientError`]. The stream's own errors come as gRPC statuses; begin again after the last index seen.
     pub async fn watch_tasks(
         &self,
-        topics: &[&str],
+        feeds: &[&str],
         from_index: Option<u64>,
     ) -> Result<Streaming<v1::TaskEvent>, ClientError> {
-        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        let request = v1::WatchTasksRequest { shard: self.shard().0, topics, from_index };
+        let feeds = feeds.iter().map(|feed| (*feed).to_owned()).collect();
+        let request = v1::WatchTasksRequest { shard: self.shard().0, feeds, from_index };
         let mut service = TaskQueriesClient::new(self.service());
         service.watch(request).await.map(tonic::Response::into_inner).map_err(|status| definite(&status))
     }

@@ -32,7 +32,7 @@ use super::disk::{Disk, ROOM_CHECK_EVERY, is_shortage};
 use super::progress::Mark;
 use super::record::{self, EntryBody, Header, RecordKind, two};
 use super::segment::{self, DATA_START, Segment};
-use super::shard_log::{LogPoint, Place, ShardLog};
+use super::shard_log::{Extent, LogPoint, ShardLog};
 use super::tail::Tail;
 use super::{Shared, StoreOptions, WrittenBytes, lock};
 
@@ -111,7 +111,7 @@ pub(super) struct Writer {
 
 #[derive(Default)]
 struct Batch {
-    placed: Vec<(ShardId, LogPoint, Place)>,
+    placed: Vec<(ShardId, LogPoint, Extent)>,
     done: Vec<Done>,
 }
 
@@ -288,8 +288,8 @@ impl Writer {
                         let entries = std::iter::once((point, entry)).chain(entries).collect();
                         return Ok(Some(Write::Append { shard, entries, done }));
                     }
-                    let place = self.record(RecordKind::Append, shard, &head, &entry);
-                    self.batch.placed.push((shard, point, place));
+                    let extent = self.record(RecordKind::Append, shard, &head, &entry);
+                    self.batch.placed.push((shard, point, extent));
                 }
                 if committed.is_some() {
                     self.written.entry(shard).or_default().committed = committed;
@@ -326,9 +326,9 @@ impl Writer {
         Some(known).filter(|known| Some(*known) > written)
     }
 
-    fn record(&mut self, kind: RecordKind, shard: ShardId, head: &[u8], tail: &[u8]) -> Place {
+    fn record(&mut self, kind: RecordKind, shard: ShardId, head: &[u8], tail: &[u8]) -> Extent {
         let body_bytes = head.len() + tail.len();
-        let place = Place {
+        let extent = Extent {
             segment: self.setup.active.number,
             offset: self.setup.end + self.buffer.len() as u64,
             bytes: record::padded(body_bytes) as u32,
@@ -338,7 +338,7 @@ impl Writer {
         self.setup.next_seq += 1;
         self.counted.count(kind, head.len(), tail.len());
         record::write(&mut self.buffer, header, head, tail);
-        place
+        extent
     }
 
     /// Moves on to the next segment if a record of this size does not fit into the active one. False: there is none now.
@@ -419,9 +419,9 @@ impl Writer {
         }
         {
             let mut logs = lock(&self.setup.shared.logs);
-            for (shard, point, place) in batch.placed {
+            for (shard, point, extent) in batch.placed {
                 if let Some(log) = logs.get_mut(&shard) {
-                    log.settle(point, place);
+                    log.settle(point, extent);
                 }
             }
         }

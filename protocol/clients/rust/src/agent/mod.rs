@@ -105,7 +105,7 @@ pub(crate) struct Shared {
     leaving: watch::Sender<bool>,
     /// Who keeps a record of every renewal.
     renewals: Option<OnRenewal>,
-    desk: commands::Desk,
+    desk: commands::CommandDesk,
 }
 
 impl Shared {
@@ -153,7 +153,7 @@ impl AttachedAgent {
         renewals: Option<OnRenewal>,
     ) -> Result<Self, ClientError> {
         let (queue, grants) = mpsc::channel(limits::CONCURRENT_CLAIMS_MAX as usize);
-        let (desk, offered) = commands::Desk::new();
+        let (desk, offered) = commands::CommandDesk::new();
         let shared = Arc::new(Shared {
             desk,
             place: watch::channel(options.place).0,

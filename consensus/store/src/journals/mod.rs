@@ -280,7 +280,7 @@ impl Keeper {
         self.store.append(LOG, entries, tell_all).map_err(|e| e.to_string())
     }
 
-    /// Records of these writes, with the next places in the log.
+    /// Records of these writes, with the next indexes of the log.
     fn records(&mut self, whose: &Whose, writes: Vec<JournalWrite>) -> Result<Vec<(LogPoint, Bytes)>, String> {
         let mut records: Vec<Vec<JournalWrite>> = Vec::new();
         let mut bytes = 0;

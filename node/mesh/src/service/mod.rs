@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::behaviour::{Behaviour, Event, process_of};
 use crate::dials::Dial;
-use crate::envelopes::{Dropped, Judged, Outgoing, Signer, Verifier};
+use crate::envelopes::{DroppedEnvelopes, Judged, Outgoing, Signer, Verifier};
 use crate::error::{MeshError, reason};
 use crate::gate::Gate;
 use crate::handle::{MeshHandle, MeshView};
@@ -50,7 +50,7 @@ struct Service {
     cut_off: watch::Receiver<BTreeSet<NodeId>>,
     gate: Arc<Gate>,
     floors: SharedFloors,
-    dropped: Arc<Dropped>,
+    dropped: Arc<DroppedEnvelopes>,
     /// The listed peers, and when each is dialled next unless it is up.
     dials: BTreeMap<PeerId, Dial>,
     links: Links,
@@ -90,7 +90,7 @@ impl Mesh {
         let kept = keeps.map(Kept::of);
         // Higher with each start, and another number in each of two copies of a directory.
         let process = (u64::from(kept.as_ref().map_or(1, Kept::start)) << u32::BITS) | u64::from(rand::random::<u32>());
-        let dropped: Arc<Dropped> = Arc::default();
+        let dropped: Arc<DroppedEnvelopes> = Arc::default();
         let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
         let gate = Arc::new(Gate::new(arrived, Arc::clone(&dropped)));
         let mut swarm = transport::swarm(key, config, process, Arc::clone(&gate))?;

@@ -13,7 +13,7 @@ use crate::raw::RawConfig;
 use crate::sections::Config;
 
 /// Values below every preset.
-const DEFAULTS: &str = include_str!("../presets/default.toml");
+const DEFAULTS: &str = include_str!("../../presets/default.toml");
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

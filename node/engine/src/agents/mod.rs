@@ -35,9 +35,9 @@ const HEARTBEATS_UNDER_WAY_MAX: usize = 4;
 
 /// What the agents' machine wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Want {
+pub(crate) enum AgentsWant {
     /// Ask a shard; its answer is for [`Agents::answered`].
-    Ask(Ask<Purpose>),
+    Ask(Ask<AgentsPurpose>),
     /// Tell an agent.
     Tell { stream: StreamKey, message: AgentTold },
     /// Answer an update.
@@ -52,7 +52,7 @@ pub(crate) enum Want {
 
 /// What a shard is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum AgentsPurpose {
     /// The attachment of a stream begins, or ends.
     Attachment(StreamKey),
     /// The heartbeat of this number, which no other one has.
@@ -68,7 +68,7 @@ struct Takes {
 
 /// One stream of an agent.
 #[derive(Clone, Debug)]
-struct Session {
+struct AgentStream {
     wish: AttachWish,
     lease: LeaseTerms,
     /// None until the shard has attached it.
@@ -126,13 +126,13 @@ struct Beat {
 pub(crate) struct Agents {
     local: NodeId,
     config: EngineConfig,
-    sessions: BTreeMap<StreamKey, Session>,
+    streams: BTreeMap<StreamKey, AgentStream>,
     /// The stream of each attached agent.
     attached: BTreeMap<(ShardId, AgentId), StreamKey>,
     beats: BTreeMap<ShardId, Beat>,
     /// The number of the newest heartbeat.
     heartbeats: u64,
-    wants: VecDeque<Want>,
+    wants: VecDeque<AgentsWant>,
 }
 
 impl Agents {
@@ -140,7 +140,7 @@ impl Agents {
         Self {
             local,
             config,
-            sessions: BTreeMap::new(),
+            streams: BTreeMap::new(),
             attached: BTreeMap::new(),
             beats: BTreeMap::new(),
             heartbeats: 0,
@@ -197,15 +197,15 @@ impl Agents {
         self.beats.values().map(|beat| beat.at_ms).min()
     }
 
-    pub(crate) fn poll_want(&mut self) -> Option<Want> {
+    pub(crate) fn poll_want(&mut self) -> Option<AgentsWant> {
         self.wants.pop_front()
     }
 
     /// A shard answered, or did not.
-    pub(crate) fn answered(&mut self, purpose: Purpose, settled: Settled, now_ms: u64) {
+    pub(crate) fn answered(&mut self, purpose: AgentsPurpose, settled: Settled, now_ms: u64) {
         match purpose {
-            Purpose::Attachment(stream) => self.on_request_ended(stream, settled, now_ms),
-            Purpose::Heartbeat { shard, number } => {
+            AgentsPurpose::Attachment(stream) => self.on_request_ended(stream, settled, now_ms),
+            AgentsPurpose::Heartbeat { shard, number } => {
                 let said = self.beats.get_mut(&shard).and_then(|beat| beat.under_way.remove(&number));
                 if let Some(said) = said {
                     self.on_heartbeat_ended(shard, &said, settled, now_ms);
@@ -216,14 +216,14 @@ impl Agents {
 
     /// Whether an agent is attached here under a lease that runs: then no other node serves it.
     pub(crate) fn serves(&self, agent: &AgentId, now_ms: u64) -> bool {
-        let runs = |session: &Session| {
-            session.asked_ms.is_some_and(|asked_ms| now_ms < asked_ms.saturating_add(session.lease.ttl_ms))
+        let runs = |opened: &AgentStream| {
+            opened.asked_ms.is_some_and(|asked_ms| now_ms < asked_ms.saturating_add(opened.lease.ttl_ms))
         };
-        let mut sessions = self.beats.keys().filter_map(|shard| {
+        let mut streams = self.beats.keys().filter_map(|shard| {
             let stream = self.attached.get(&(*shard, agent.clone()))?;
-            self.sessions.get(stream)
+            self.streams.get(stream)
         });
-        sessions.any(runs)
+        streams.any(runs)
     }
 
     fn attached_streams(&self, shard: ShardId) -> impl Iterator<Item = StreamKey> + '_ {
@@ -231,7 +231,7 @@ impl Agents {
     }
 
     fn shortest_ttl_ms(&self, shard: ShardId) -> Option<u64> {
-        self.sessions.values().filter(|session| session.wish.shard == shard).map(|session| session.lease.ttl_ms).min()
+        self.streams.values().filter(|opened| opened.wish.shard == shard).map(|opened| opened.lease.ttl_ms).min()
     }
 
     /// The interval of heartbeats: short enough for the shortest lease.
@@ -249,7 +249,7 @@ impl Agents {
     }
 
     fn tell(&mut self, stream: StreamKey, message: AgentTold) {
-        self.wants.push_back(Want::Tell { stream, message });
+        self.wants.push_back(AgentsWant::Tell { stream, message });
     }
 
     fn end(&mut self, stream: StreamKey, why: Option<NotDone>) {
@@ -258,34 +258,34 @@ impl Agents {
         }
     }
 
-    fn remove(&mut self, stream: StreamKey) -> Option<Session> {
-        let session = self.sessions.remove(&stream)?;
-        if session.takes.is_some() {
-            self.wants.push_back(Want::Gone { stream });
+    fn remove(&mut self, stream: StreamKey) -> Option<AgentStream> {
+        let opened = self.streams.remove(&stream)?;
+        if opened.takes.is_some() {
+            self.wants.push_back(AgentsWant::Gone { stream });
         }
-        let key = (session.wish.shard, session.wish.agent.clone());
+        let key = (opened.wish.shard, opened.wish.agent.clone());
         if self.attached.get(&key) == Some(&stream) {
             self.attached.remove(&key);
         }
-        if let Some(beat) = self.beats.get_mut(&session.wish.shard) {
+        if let Some(beat) = self.beats.get_mut(&opened.wish.shard) {
             beat.dirty.remove(&stream);
             beat.under_way.values_mut().for_each(|said| _ = said.stamps.remove(&stream));
         }
-        Some(session)
+        Some(opened)
     }
 
     fn on_opened(&mut self, stream: StreamKey, wish: AttachWish) {
-        if self.sessions.len() >= limits::AGENTS_PER_NODE_MAX {
+        if self.streams.len() >= limits::AGENTS_PER_NODE_MAX {
             let retry_after_ms = self.config.retry_ms_max;
             return self.tell(stream, AgentTold::Ended(Some(NotDone::Overloaded { retry_after_ms })));
         }
         let lease = wish.lease.unwrap_or(self.config.lease);
         let (shard, agent) = (wish.shard, wish.agent.clone());
         // Another stream of the same run of its software is one that it gave up.
-        let same = |s: &Session| (s.wish.shard, &s.wish.agent, s.wish.session) == (shard, &agent, wish.session);
-        let given_up: Vec<StreamKey> = self.sessions.iter().filter(|(_, s)| same(s)).map(|(key, _)| *key).collect();
+        let same = |s: &AgentStream| (s.wish.shard, &s.wish.agent, s.wish.session) == (shard, &agent, wish.session);
+        let given_up: Vec<StreamKey> = self.streams.iter().filter(|(_, s)| same(s)).map(|(key, _)| *key).collect();
         given_up.into_iter().for_each(|old| self.end(old, None));
-        let session = Session {
+        let opened = AgentStream {
             wish,
             lease,
             attachment: None,
@@ -302,79 +302,79 @@ impl Agents {
             told: 0,
             missed: 0,
         };
-        self.sessions.insert(stream, session);
+        self.streams.insert(stream, opened);
         self.ask_for_attach(stream);
     }
 
     fn ask_for_attach(&mut self, stream: StreamKey) {
-        let Some(Session { wish, lease, .. }) = self.sessions.get(&stream) else { return };
+        let Some(AgentStream { wish, lease, .. }) = self.streams.get(&stream) else { return };
         let (shard, agent, session) = (wish.shard, wish.agent.clone(), wish.session);
         let op = AgentOp::Attach { agent, role: wish.role.clone(), node: self.local, session, lease: *lease };
         self.request(stream, shard, op);
     }
 
     fn request(&mut self, stream: StreamKey, shard: ShardId, op: AgentOp) {
-        let (purpose, work) = (Purpose::Attachment(stream), Asked::Op(Op::Agent(op)));
-        self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
+        let (purpose, work) = (AgentsPurpose::Attachment(stream), Asked::Op(Op::Agent(op)));
+        self.wants.push_back(AgentsWant::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
     }
 
     fn on_credits(&mut self, stream: StreamKey, count: u64, now_ms: u64) {
-        let Some(session) = self.sessions.get_mut(&stream) else { return };
-        session.credit_limit = session.credit_limit.saturating_add(count.min(limits::CREDITS_MAX));
+        let Some(opened) = self.streams.get_mut(&stream) else { return };
+        opened.credit_limit = opened.credit_limit.saturating_add(count.min(limits::CREDITS_MAX));
         self.mark(stream, now_ms);
     }
 
     fn on_keep_alive(&mut self, stream: StreamKey, stamp: u64, place: Option<Position>, now_ms: u64) {
-        let Some(session) = self.sessions.get_mut(&stream) else { return };
+        let Some(opened) = self.streams.get_mut(&stream) else { return };
         // The first renewal is asked for at once; the others with the next heartbeat.
-        let first = session.stamp.is_none();
-        session.stamp = session.stamp.max(Some(stamp));
-        session.place = place.or(session.place);
+        let first = opened.stamp.is_none();
+        opened.stamp = opened.stamp.max(Some(stamp));
+        opened.place = place.or(opened.place);
         if first {
             self.mark(stream, now_ms);
         }
     }
 
     fn on_takes_commands(&mut self, stream: StreamKey, takes: Takes) {
-        if let Some(session) = self.sessions.get_mut(&stream) {
-            session.takes = Some(takes);
+        if let Some(opened) = self.streams.get_mut(&stream) {
+            opened.takes = Some(takes);
             self.say_takes(stream);
         }
     }
 
     /// Has the commands of an agent taken, once it is attached and takes any.
     fn say_takes(&mut self, stream: StreamKey) {
-        let Some(session) = self.sessions.get(&stream) else { return };
-        if let Some((attachment, Takes { groups, in_hand })) = session.attachment.zip(session.takes.clone()) {
-            let lease = session.renewed;
-            let AttachWish { shard, agent, session, .. } = session.wish.clone();
+        let Some(opened) = self.streams.get(&stream) else { return };
+        if let Some((attachment, Takes { groups, in_hand })) = opened.attachment.zip(opened.takes.clone()) {
+            let lease = opened.renewed;
+            let AttachWish { shard, agent, session, .. } = opened.wish.clone();
             let taker = Taker { stream, shard, agent, session, attachment, groups, in_hand, lease };
-            self.wants.push_back(Want::Takes(taker));
+            self.wants.push_back(AgentsWant::Takes(taker));
         }
     }
 
     fn on_detach(&mut self, stream: StreamKey) {
-        let Some(session) = self.sessions.get_mut(&stream).filter(|session| !session.detaching) else { return };
-        session.detaching = true;
+        let Some(opened) = self.streams.get_mut(&stream).filter(|opened| !opened.detaching) else { return };
+        opened.detaching = true;
         self.ask_for_detach(stream);
     }
 
     /// Has the attachment ended, once there is one.
     fn ask_for_detach(&mut self, stream: StreamKey) {
-        let Some(session) = self.sessions.get(&stream) else { return };
-        let Some(attachment) = session.attachment else { return };
-        let (shard, agent) = (session.wish.shard, session.wish.agent.clone());
+        let Some(opened) = self.streams.get(&stream) else { return };
+        let Some(attachment) = opened.attachment else { return };
+        let (shard, agent) = (opened.wish.shard, opened.wish.agent.clone());
         self.request(stream, shard, AgentOp::Detach { agent, attachment });
     }
 
     fn on_request_ended(&mut self, stream: StreamKey, settled: Settled, now_ms: u64) {
-        let Some(session) = self.sessions.get_mut(&stream) else { return };
+        let Some(opened) = self.streams.get_mut(&stream) else { return };
         match settled {
             Settled::Done { receipt: Receipt::Attached { attachment, lease, .. }, .. } => {
-                session.attachment = Some(attachment);
-                session.lease = lease;
-                let detaching = session.detaching;
-                let key = (session.wish.shard, session.wish.agent.clone());
+                opened.attachment = Some(attachment);
+                opened.lease = lease;
+                let detaching = opened.detaching;
+                let key = (opened.wish.shard, opened.wish.agent.clone());
                 if let Some(former) = self.attached.insert(key, stream).filter(|former| *former != stream) {
                     self.end(former, None);
                 }
@@ -388,7 +388,7 @@ impl Agents {
             Settled::NotDone(why) => self.end(stream, Some(why)),
             // Nobody knows: it is asked for again, which a second attachment of one session, or a second end of one
             // attachment, makes safe.
-            Settled::Unknown if session.detaching => self.ask_for_detach(stream),
+            Settled::Unknown if opened.detaching => self.ask_for_detach(stream),
             Settled::Unknown => self.ask_for_attach(stream),
             Settled::Done { .. } | Settled::Read(_) | Settled::Heard(_) | Settled::Pulled(_) => self.end(stream, None),
         }
@@ -396,8 +396,8 @@ impl Agents {
 
     /// An attached agent has something new to say.
     fn mark(&mut self, stream: StreamKey, now_ms: u64) {
-        let Some(session) = self.sessions.get(&stream).filter(|session| session.attachment.is_some()) else { return };
-        let shard = session.wish.shard;
+        let Some(opened) = self.streams.get(&stream).filter(|opened| opened.attachment.is_some()) else { return };
+        let shard = opened.wish.shard;
         let heartbeat_ms = self.heartbeat_ms(shard);
         let fresh = || Beat { at_ms: now_ms + heartbeat_ms, ..Beat::default() };
         self.beats.entry(shard).or_insert_with(fresh).dirty.insert(stream);
@@ -412,14 +412,14 @@ impl Agents {
         let dirty = std::mem::take(&mut beat.dirty);
         let (mut agents, mut stamps) = (Vec::new(), BTreeMap::new());
         for stream in dirty {
-            let Some(session) = self.sessions.get_mut(&stream) else { continue };
-            let Some(attachment) = session.attachment else { continue };
-            let renew = session.stamp > session.asked_stamp && !session.detaching;
-            if let Some(stamp) = session.stamp.filter(|_| renew) {
-                session.asked_stamp = Some(stamp);
+            let Some(opened) = self.streams.get_mut(&stream) else { continue };
+            let Some(attachment) = opened.attachment else { continue };
+            let renew = opened.stamp > opened.asked_stamp && !opened.detaching;
+            if let Some(stamp) = opened.stamp.filter(|_| renew) {
+                opened.asked_stamp = Some(stamp);
                 stamps.insert(stream, stamp);
             }
-            let (agent, credit_limit, place) = (session.wish.agent.clone(), session.credit_limit, session.place);
+            let (agent, credit_limit, place) = (opened.wish.agent.clone(), opened.credit_limit, opened.place);
             agents.push(AgentHeartbeat { agent, attachment, credit_limit, place, renew });
         }
         if agents.is_empty() {
@@ -427,9 +427,9 @@ impl Agents {
         }
         self.heartbeats += 1;
         beat.under_way.insert(self.heartbeats, Said { stamps, asked_ms: now_ms });
-        let purpose = Purpose::Heartbeat { shard, number: self.heartbeats };
+        let purpose = AgentsPurpose::Heartbeat { shard, number: self.heartbeats };
         let work = Asked::Heartbeat(Heartbeat { agents });
-        self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms }));
+        self.wants.push_back(AgentsWant::Ask(Ask { purpose, shard, work, patience_ms }));
     }
 
     fn on_heartbeat_ended(&mut self, shard: ShardId, said: &Said, settled: Settled, now_ms: u64) {
@@ -442,8 +442,8 @@ impl Agents {
             // Said again at the next turn, renewals with the same stamps.
             Settled::Done { .. } | Settled::Read(_) | Settled::Pulled(_) | Settled::NotDone(_) | Settled::Unknown => {
                 for stream in stamps.keys() {
-                    if let Some(session) = self.sessions.get_mut(stream) {
-                        session.asked_stamp = None;
+                    if let Some(opened) = self.streams.get_mut(stream) {
+                        opened.asked_stamp = None;
                     }
                 }
                 let streams: Vec<StreamKey> = self.attached_streams(shard).collect();
@@ -462,31 +462,31 @@ impl Agents {
         for renewed in reply.agents {
             let key = (shard, renewed.agent.clone());
             let Some(stream) = self.attached.get(&key).copied() else { continue };
-            let Some(session) = self.sessions.get_mut(&stream) else { continue };
-            if session.attachment != Some(renewed.attachment) {
+            let Some(opened) = self.streams.get_mut(&stream) else { continue };
+            if opened.attachment != Some(renewed.attachment) {
                 continue;
             }
             match renewed.renewal {
                 Renewal::Confirmed => {
-                    let newest = session.stamp.filter(|_| is_on(Mutant::LeaseFromReceipt));
+                    let newest = opened.stamp.filter(|_| is_on(Mutant::LeaseFromReceipt));
                     if let Some(stamp) = newest.or(said.stamps.get(&stream).copied()) {
                         // The answers to two heartbeats may overtake each other.
-                        if session.renewed.is_some_and(|known| known.stamp > stamp) {
+                        if opened.renewed.is_some_and(|known| known.stamp > stamp) {
                             continue;
                         }
-                        let renewed = Usable { stamp, usable_ms: session.lease.holder_ms() };
-                        session.renewed = Some(renewed);
-                        session.asked_ms = Some(said.asked_ms);
-                        let takes = session.takes.is_some();
+                        let renewed = Usable { stamp, usable_ms: opened.lease.holder_ms() };
+                        opened.renewed = Some(renewed);
+                        opened.asked_ms = Some(said.asked_ms);
+                        let takes = opened.takes.is_some();
                         self.tell(stream, AgentTold::Lease(renewed));
                         if takes {
-                            self.wants.push_back(Want::Renewed { stream, lease: renewed });
+                            self.wants.push_back(AgentsWant::Renewed { stream, lease: renewed });
                         }
                     }
                 }
                 Renewal::NotConfirmed => {
                     // The next heartbeat asks again, from the newest keep-alive.
-                    session.asked_stamp = None;
+                    opened.asked_stamp = None;
                 }
                 Renewal::NotAttached => {
                     let (agent, attachment) = (renewed.agent, renewed.attachment);

@@ -19,7 +19,7 @@ use skep_protocol::time::LogInstant;
 
 use super::*;
 use crate::connectivity::Permission;
-use crate::event::{Outcome, Target};
+use crate::event::{AttemptTarget, Outcome};
 use crate::key::{StreamKey, SubscriberKey};
 use crate::topics::TopicEffect;
 
@@ -77,7 +77,7 @@ fn effects(engine: &mut Engine) -> Vec<Effect> {
 }
 
 /// The targets of the attempts among the effects. Every one carries the same request.
-fn attempts(effects: &[Effect]) -> Vec<Target> {
+fn attempts(effects: &[Effect]) -> Vec<AttemptTarget> {
     let target = |effect: &Effect| match effect {
         Effect::Attempt { target, work, .. } => {
             assert_eq!(*work, Work::Request(request()), "a retry repeats the request byte for byte");
@@ -129,9 +129,9 @@ fn work_goes_to_the_leader_wherever_it_is() {
     let mut engine = engine();
     leader(&mut engine, Some(node(2)), 0);
     submit(&mut engine, 1);
-    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(2))]);
+    assert_eq!(attempts(&effects(&mut engine)), [AttemptTarget::Node(node(2))]);
     outcome(&mut engine, 1, ProposeOutcome::NotLeader(hint(Some(node(1)))), 2);
-    assert_eq!(attempts(&effects(&mut engine)), [Target::Local]);
+    assert_eq!(attempts(&effects(&mut engine)), [AttemptTarget::Local]);
     outcome(&mut engine, 2, done(), 3);
     assert!(matches!(answer(&effects(&mut engine)), Some(Settled::Done { index: 4, .. })));
     assert_eq!(engine.poll_timeout(), None, "nothing is left behind");
@@ -146,7 +146,7 @@ fn a_new_leader_is_tried_at_once() {
     outcome(&mut engine, 1, ProposeOutcome::NotLeader(hint(None)), 1);
     assert_eq!(attempts(&effects(&mut engine)), []);
     leader(&mut engine, Some(node(3)), 2);
-    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
+    assert_eq!(attempts(&effects(&mut engine)), [AttemptTarget::Node(node(3))]);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn work_under_way_at_a_deposed_leader_moves_to_the_new_one_and_stays_in_doubt() 
     submit(&mut engine, 0);
     effects(&mut engine);
     leader(&mut engine, Some(node(3)), 400);
-    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
+    assert_eq!(attempts(&effects(&mut engine)), [AttemptTarget::Node(node(3))]);
     let expired = Refusal::Request(RequestRefusal::Expired { deadline: LogInstant::ZERO, now: LogInstant::ZERO });
     outcome(&mut engine, 2, refused(expired), 401);
     assert_eq!(answer(&effects(&mut engine)), Some(Settled::Unknown));
@@ -236,13 +236,13 @@ fn a_node_that_is_no_member_finds_the_leader_again_and_again() {
     submit(&mut engine, 0);
     assert_eq!(attempts(&effects(&mut engine)).len(), 1, "any peer may know");
     outcome(&mut engine, 1, ProposeOutcome::NotLeader(hint(Some(node(3)))), 1);
-    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
+    assert_eq!(attempts(&effects(&mut engine)), [AttemptTarget::Node(node(3))]);
     outcome(&mut engine, 2, done(), 2);
     effects(&mut engine);
     // Long after: the leader is still known, so it is asked at once.
     engine.handle_timeout(60_000);
     submit(&mut engine, 60_000);
-    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
+    assert_eq!(attempts(&effects(&mut engine)), [AttemptTarget::Node(node(3))]);
     // It was deposed and knows nobody: the others are asked, however long nobody is known to lead.
     outcome(&mut engine, 1, ProposeOutcome::NotLeader(hint(None)), 60_001);
     engine.handle_timeout(60_400);
@@ -251,7 +251,7 @@ fn a_node_that_is_no_member_finds_the_leader_again_and_again() {
     engine.handle_timeout(64_000);
     assert_eq!(attempts(&effects(&mut engine)).len(), 1, "it does not give up while there are peers");
     outcome(&mut engine, 3, ProposeOutcome::NotLeader(hint(Some(node(3)))), 64_001);
-    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
+    assert_eq!(attempts(&effects(&mut engine)), [AttemptTarget::Node(node(3))]);
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_member_that_was_removed_becomes_a_client_of_the_shard() {
     effects(&mut engine);
     submit(&mut engine, 10_000);
     outcome(&mut engine, 1, ProposeOutcome::NotLeader(hint(Some(node(3)))), 10_001);
-    assert_eq!(attempts(&effects(&mut engine)).last(), Some(&Target::Node(node(3))));
+    assert_eq!(attempts(&effects(&mut engine)).last(), Some(&AttemptTarget::Node(node(3))));
 }
 
 #[test]

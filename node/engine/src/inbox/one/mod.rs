@@ -26,8 +26,8 @@ use skep_protocol::time::LogInstant;
 
 use super::due::Due;
 use super::event::Taker;
-use super::pressure::{Room, STEP_BYTES};
-use fence::Word;
+use super::pressure::{JournalRoom, STEP_BYTES};
+use fence::GoWord;
 use report::Report;
 
 pub(super) use deliver::Verified;
@@ -40,7 +40,7 @@ pub(super) use report::{LOST_AFTER_MS, LOST_PAST_DEADLINE_MS};
 #[derive(Debug, Default)]
 pub(super) struct Out {
     /// What the journal has room for beside ends.
-    pub(super) room: Room,
+    pub(super) room: JournalRoom,
     /// What the shard's clock has surely come to.
     pub(super) clock_floor: LogInstant,
     /// What the inboxes of the shard know of the statements of operators.
@@ -64,7 +64,7 @@ struct Live {
     /// Its software waits for the word to go: its stamp, and how long it was to the deadline.
     start: Option<(u64, u64)>,
     /// The word to go, once it was given.
-    go: Option<Word>,
+    go: Option<GoWord>,
     /// How far its software says it has come.
     progress: Option<CommandProgress>,
     report: Report,
@@ -365,7 +365,7 @@ impl Inbox {
         // Software whose lease is over may have been followed by another run: it asks again, and is told once it is renewed.
         // How long it is until a deadline of an era that the clock has not reached is known to nobody.
         let word = deadline.checked_since_ms(now).and_then(|left_ms| {
-            let word = Word::of(self.taker.as_ref(), seq, stamp, left_ms)?;
+            let word = GoWord::of(self.taker.as_ref(), seq, stamp, left_ms)?;
             Some((left_ms, word))
         });
         let Some((left_ms, word)) = word else {
@@ -417,7 +417,7 @@ impl Inbox {
             return self.void_here(seq, cause, out);
         }
         // It may have been renewed meanwhile: what counts is that it runs from the stamp on.
-        let Some(word) = Word::of(self.taker.as_ref(), seq, stamp, left_ms) else {
+        let Some(word) = GoWord::of(self.taker.as_ref(), seq, stamp, left_ms) else {
             out.told.push((live.command(), CommandTold::Ignored));
             return self.withdraw(seq, out);
         };

@@ -1,67 +1,22 @@
-//! The border between the vocabulary and the protobuf types of the local API.
-//!
-//! Everything that a client sends is checked here, field by field, and a refusal names the field.
+//! Tasks at the border.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use skep_protocol::change::ChangeKind;
-pub use skep_protocol::field::FieldError;
-use skep_protocol::field::{InField as _, field};
+use skep_protocol::field::{FieldError, InField as _, field};
 use skep_protocol::history::HistoryRecord;
-use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId, ShardId, TaskId};
-use skep_protocol::limits;
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId, TaskId};
 use skep_protocol::outcome::Receipt;
-use skep_protocol::query::AsOf;
 use skep_protocol::task::{
-    Claim, DisconnectPolicy, InvalidSpec, Priority, Reconcile, RetryPolicy, Task, TaskChange, TaskOp, TaskSpec,
-    TaskState, TaskStatus, TaskView, Topic, check_checkpoint, check_payload,
+    Claim, DisconnectPolicy, Feed, Priority, Reconcile, RetryPolicy, Task, TaskChange, TaskOp, TaskSpec, TaskState,
+    TaskStatus, TaskView, check_checkpoint, check_payload,
 };
-use skep_protocol::text::{AgentId, Capability, Reason, TaskKind, Title};
+use skep_protocol::text::{AgentId, Reason, TaskKind, Title};
 use skep_protocol::time::LogInstant;
 
+use super::agents::{position, position_to_proto};
+use super::{Meta, capabilities, duration_ms, duration_to_proto, meta, permille};
 use crate::v1;
-
-pub use agents::{agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
-pub use command_events::command_events;
-pub use commands::{
-    command_id, command_step, command_to_proto, command_view_to_proto, first_operator, genesis, go_token,
-    grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, outcome, place,
-    place_to_proto, replace_first, send_command, take_commands, wait_ms,
-};
-pub use failures::failure;
-pub use operator_events::operator_event;
-pub use statements::signed_to_proto;
-pub use topics::{publication, topic, value_to_proto};
-
-mod agents;
-mod command_events;
-mod commands;
-mod failures;
-mod operator_events;
-mod statements;
-mod topics;
-
-/// The shard that a request names: 0 is the site's first.
-pub fn shard_id(shard: u32) -> ShardId {
-    if shard == 0 { ShardId::FIRST } else { ShardId(shard) }
-}
-
-/// How many items a page is to hold.
-///
-/// # Errors
-/// [`FieldError`] if none.
-pub fn page_limit(asked: Option<u32>) -> Result<u32, FieldError> {
-    const DEFAULT: u32 = 100;
-    match asked {
-        Some(0) => Err(field("limit", format!("give 1 to {}, or leave it out", limits::PAGE_ITEMS_MAX))),
-        asked => Ok(asked.unwrap_or(DEFAULT).min(limits::PAGE_ITEMS_MAX as u32)),
-    }
-}
-
-fn permille(given: u32) -> Result<u16, FieldError> {
-    u16::try_from(given).ok().filter(|p| *p <= 1_000).ok_or_else(|| field("permille", "give 0 to 1000"))
-}
 
 /// A task id of 16 bytes.
 ///
@@ -77,55 +32,6 @@ pub fn task_id(bytes: &[u8]) -> Result<TaskId, FieldError> {
 /// [`FieldError`] if there are neither 0 nor 16.
 pub fn optional_task_id(bytes: &[u8]) -> Result<Option<TaskId>, FieldError> {
     if bytes.is_empty() { Ok(None) } else { task_id(bytes).map(Some) }
-}
-
-/// The identity of a mutating request, as far as the client gave it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meta {
-    /// The shard.
-    pub shard: ShardId,
-    /// The id; none if the node is to make one.
-    pub id: Option<RequestId>,
-    /// The shard's clock at first sending; none if the node is to fill it in.
-    pub first_sent: Option<LogInstant>,
-    /// The deadline; none for the default.
-    pub deadline: Option<LogInstant>,
-}
-
-/// The identity of a mutating request.
-///
-/// # Errors
-/// [`FieldError`] if the id is neither empty nor 16 bytes.
-pub fn meta(meta: Option<v1::RequestMeta>) -> Result<Meta, FieldError> {
-    let meta = meta.unwrap_or_default();
-    let id = if meta.request_id.is_empty() {
-        None
-    } else {
-        let bytes = meta.request_id.as_slice().try_into();
-        Some(RequestId::from_bytes(bytes.map_err(|_| field("meta.request_id", "give the 16 bytes of a UUIDv7"))?))
-    };
-    let instant = |raw: u64| (raw != 0).then(|| LogInstant::from_raw(raw));
-    Ok(Meta { shard: shard_id(meta.shard), id, first_sent: instant(meta.first_sent), deadline: instant(meta.deadline) })
-}
-
-fn duration_ms(name: &'static str, duration: Option<prost_types::Duration>) -> Result<Option<u64>, FieldError> {
-    let Some(duration) = duration else { return Ok(None) };
-    let duration = Duration::try_from(duration).map_err(|_| field(name, "it is negative or not a duration"))?;
-    u64::try_from(duration.as_millis()).map(Some).map_err(|_| field(name, "it is too long"))
-}
-
-/// The protobuf form of a duration in milliseconds.
-pub fn duration_to_proto(ms: u64) -> prost_types::Duration {
-    let seconds = i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
-    prost_types::Duration { seconds, nanos: i32::try_from(ms % 1_000).unwrap_or(0) * 1_000_000 }
-}
-
-fn capabilities(name: &'static str, texts: &[String]) -> Result<BTreeSet<Capability>, FieldError> {
-    if texts.len() > limits::CAPABILITIES_MAX {
-        let (given, max) = (texts.len(), limits::CAPABILITIES_MAX as u64);
-        return Err(field(name, InvalidSpec::Capabilities { given, max }));
-    }
-    texts.iter().map(|text| Capability::new(text).in_field(name)).collect()
 }
 
 /// What a client wants done.
@@ -208,7 +114,7 @@ pub fn task_spec_to_proto(spec: &TaskSpec) -> v1::TaskSpec {
             }
             .into(),
         }),
-        place: spec.place.map(agents::position_to_proto),
+        place: spec.place.map(position_to_proto),
     }
 }
 
@@ -231,74 +137,106 @@ fn claim(claim: Option<v1::Claim>) -> Result<Claim, FieldError> {
     })
 }
 
-/// A command of any kind: its identity and what it asks.
+/// What a request asks of a task, with its identity.
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
-pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, TaskOp), FieldError> {
-    use v1::task_command::Command;
-    match command {
-        Command::Create(request) => {
-            let meta = meta(request.meta)?;
-            let task = match (optional_task_id(&request.task_id)?, meta.id) {
-                (Some(task), _) => task,
-                (None, Some(id)) => TaskId::from_bytes(*id.as_bytes()),
-                (None, None) => return Err(field("task_id", "give it, or meta.request_id")),
-            };
-            Ok((meta, TaskOp::Create { task, spec: Box::new(task_spec(request.spec)?) }))
-        }
-        Command::Claim(request) => Ok((
-            meta(request.meta)?,
-            TaskOp::Claim {
-                agent: AgentId::new(&request.agent).in_field("agent")?,
-                task: optional_task_id(&request.task_id)?,
-                attachment: (request.attachment != 0).then_some(AttachmentId(request.attachment)),
-            },
-        )),
-        Command::Progress(request) => {
-            if let Some(checkpoint) = &request.checkpoint {
-                check_checkpoint(checkpoint).in_field("checkpoint")?;
-            }
-            Ok((
-                meta(request.meta)?,
-                TaskOp::Report {
-                    claim: claim(request.claim)?,
-                    permille: permille(request.permille)?,
-                    note: Reason::truncated(&request.note),
-                    checkpoint: request.checkpoint,
-                },
-            ))
-        }
-        Command::Complete(request) => {
-            check_payload(&request.result).in_field("result")?;
-            Ok((meta(request.meta)?, TaskOp::Complete { claim: claim(request.claim)?, result: request.result }))
-        }
-        Command::Fail(request) => Ok((
-            meta(request.meta)?,
-            TaskOp::Fail {
-                claim: claim(request.claim)?,
-                reason: Reason::truncated(&request.reason),
-                retryable: !request.permanent,
-            },
-        )),
-        Command::Cancel(request) => {
-            let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
-            let op = match request.only_dead_letter {
-                true => TaskOp::Settle { task, again: false, reason },
-                false => TaskOp::Cancel { task, reason },
-            };
-            Ok((meta(request.meta)?, op))
-        }
-        Command::Release(request) => Ok((meta(request.meta)?, TaskOp::Release { claim: claim(request.claim)? })),
-        Command::Requeue(request) => {
-            let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
-            let op = match request.only_dead_letter {
-                true => TaskOp::Settle { task, again: true, reason },
-                false => TaskOp::Requeue { task, reason },
-            };
-            Ok((meta(request.meta)?, op))
-        }
+pub fn task_request(op: v1::task_request::Op) -> Result<(Meta, TaskOp), FieldError> {
+    use v1::task_request::Op;
+    match op {
+        Op::Create(request) => create(request),
+        Op::Claim(request) => take(request),
+        Op::Progress(request) => report(request),
+        Op::Complete(request) => complete(request),
+        Op::Fail(request) => fail(request),
+        Op::Cancel(request) => cancel(request),
+        Op::Release(request) => release(request),
+        Op::Requeue(request) => requeue(request),
     }
+}
+
+/// The id that a client gave a request; empty if it gave none.
+pub fn request_id(op: &v1::task_request::Op) -> Vec<u8> {
+    use v1::task_request::Op;
+    let meta = match op {
+        Op::Create(request) => &request.meta,
+        Op::Claim(request) => &request.meta,
+        Op::Progress(request) => &request.meta,
+        Op::Complete(request) => &request.meta,
+        Op::Fail(request) => &request.meta,
+        Op::Cancel(request) => &request.meta,
+        Op::Requeue(request) => &request.meta,
+        Op::Release(request) => &request.meta,
+    };
+    meta.as_ref().map(|meta| meta.request_id.clone()).unwrap_or_default()
+}
+
+fn create(request: v1::CreateTaskRequest) -> Result<(Meta, TaskOp), FieldError> {
+    let meta = meta(request.meta)?;
+    let task = match (optional_task_id(&request.task_id)?, meta.id) {
+        (Some(task), _) => task,
+        (None, Some(id)) => TaskId::from_bytes(*id.as_bytes()),
+        (None, None) => return Err(field("task_id", "give it, or meta.request_id")),
+    };
+    Ok((meta, TaskOp::Create { task, spec: Box::new(task_spec(request.spec)?) }))
+}
+
+fn take(request: v1::ClaimTaskRequest) -> Result<(Meta, TaskOp), FieldError> {
+    let op = TaskOp::Claim {
+        agent: AgentId::new(&request.agent).in_field("agent")?,
+        task: optional_task_id(&request.task_id)?,
+        attachment: (request.attachment != 0).then_some(AttachmentId(request.attachment)),
+    };
+    Ok((meta(request.meta)?, op))
+}
+
+fn report(request: v1::ReportProgressRequest) -> Result<(Meta, TaskOp), FieldError> {
+    if let Some(checkpoint) = &request.checkpoint {
+        check_checkpoint(checkpoint).in_field("checkpoint")?;
+    }
+    let op = TaskOp::Report {
+        claim: claim(request.claim)?,
+        permille: permille(request.permille)?,
+        note: Reason::truncated(&request.note),
+        checkpoint: request.checkpoint,
+    };
+    Ok((meta(request.meta)?, op))
+}
+
+fn complete(request: v1::CompleteTaskRequest) -> Result<(Meta, TaskOp), FieldError> {
+    check_payload(&request.result).in_field("result")?;
+    Ok((meta(request.meta)?, TaskOp::Complete { claim: claim(request.claim)?, result: request.result }))
+}
+
+fn fail(request: v1::FailTaskRequest) -> Result<(Meta, TaskOp), FieldError> {
+    let op = TaskOp::Fail {
+        claim: claim(request.claim)?,
+        reason: Reason::truncated(&request.reason),
+        retryable: !request.permanent,
+    };
+    Ok((meta(request.meta)?, op))
+}
+
+fn cancel(request: v1::CancelTaskRequest) -> Result<(Meta, TaskOp), FieldError> {
+    let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
+    let op = match request.only_dead_letter {
+        true => TaskOp::Settle { task, again: false, reason },
+        false => TaskOp::Cancel { task, reason },
+    };
+    Ok((meta(request.meta)?, op))
+}
+
+fn release(request: v1::ReleaseTaskRequest) -> Result<(Meta, TaskOp), FieldError> {
+    Ok((meta(request.meta)?, TaskOp::Release { claim: claim(request.claim)? }))
+}
+
+fn requeue(request: v1::RequeueTaskRequest) -> Result<(Meta, TaskOp), FieldError> {
+    let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
+    let op = match request.only_dead_letter {
+        true => TaskOp::Settle { task, again: true, reason },
+        false => TaskOp::Requeue { task, reason },
+    };
+    Ok((meta(request.meta)?, op))
 }
 
 /// The protobuf form of a status.
@@ -329,18 +267,18 @@ pub fn status(status: i32) -> Result<TaskStatus, FieldError> {
     }
 }
 
-/// The topics that a watcher names; all if it names none.
+/// The feeds that a watcher names; all if it names none.
 ///
 /// # Errors
 /// [`FieldError`] if one is unknown.
-pub fn topics(names: &[String]) -> Result<BTreeSet<Topic>, FieldError> {
+pub fn feeds(names: &[String]) -> Result<BTreeSet<Feed>, FieldError> {
     if names.is_empty() {
-        return Ok([Topic::NewOrders, Topic::AssignedTasks, Topic::TaskCompletions].into());
+        return Ok([Feed::NewOrders, Feed::AssignedTasks, Feed::TaskCompletions].into());
     }
     let unknown = |name: &String| {
-        field("topics", format!("{name:?} is unknown; use new-orders, assigned-tasks, task-completions"))
+        field("feeds", format!("{name:?} is unknown; use new-orders, assigned-tasks, task-completions"))
     };
-    names.iter().map(|name| Topic::named(name).ok_or_else(|| unknown(name))).collect()
+    names.iter().map(|name| Feed::named(name).ok_or_else(|| unknown(name))).collect()
 }
 
 /// The protobuf form of what a request did to a task; none if it did nothing to any.
@@ -414,17 +352,6 @@ pub fn task_to_proto(task: &Task) -> v1::Task {
     proto
 }
 
-/// The protobuf form of where an answer stands.
-pub fn as_of_to_proto(as_of: &AsOf) -> v1::AsOf {
-    v1::AsOf {
-        index: as_of.index,
-        stamp: as_of.stamp.raw(),
-        clock: as_of.clock.map_or(0, LogInstant::raw),
-        linearizable: as_of.linearizable,
-        age_ms: as_of.age_ms,
-    }
-}
-
 /// The protobuf form of a transition; none if it is not a task's.
 pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
     let ChangeKind::Task { task, change } = &record.change.what else { return None };
@@ -432,7 +359,7 @@ pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
         index: record.index,
         term: record.term,
         clock: record.change.at.raw(),
-        topic: change.topic().name().to_owned(),
+        feed: change.feed().name().to_owned(),
         request_id: record.change.request.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
         task_id: task.as_bytes().to_vec(),
         ..v1::TaskEvent::default()
@@ -481,6 +408,3 @@ pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
     event.kind = kind.to_owned();
     Some(event)
 }
-
-#[cfg(test)]
-mod tests;

@@ -34,7 +34,7 @@ struct Underway {
 /// It compares what is with what was told, so that an update that was lost, or a leader that is new, needs nothing
 /// more than telling it again.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Delivery {
+pub(super) struct NodeUpdates {
     /// Agents that are attached: their nodes, and their attachments. Nothing is kept of others.
     attached: BTreeMap<AgentId, (NodeId, AttachmentId)>,
     told: BTreeMap<AgentId, Told>,
@@ -53,7 +53,7 @@ pub(super) struct Delivery {
     carries: BTreeMap<NodeId, u64>,
 }
 
-impl Delivery {
+impl NodeUpdates {
     /// What an agent holds changed, or how it is attached.
     pub(super) fn note(&mut self, state: &FleetState, agent: &AgentId) {
         let Some(attachment) = state.agent(agent).and_then(|record| record.attachment) else { return };
@@ -250,35 +250,35 @@ mod tests {
     #[test]
     fn nodes_that_are_being_told_are_not_looked_at_whatever_happens_to_others() {
         let Served { state, attachments, .. } = Served::new(AGENTS);
-        let mut delivery = Delivery::default();
-        attachments.iter().for_each(|(agent, _, _)| delivery.note(&state, agent));
-        let told: BTreeSet<NodeId> = std::iter::from_fn(|| delivery.poll(&state)).map(|(node, _)| node).collect();
+        let mut updates = NodeUpdates::default();
+        attachments.iter().for_each(|(agent, _, _)| updates.note(&state, agent));
+        let told: BTreeSet<NodeId> = std::iter::from_fn(|| updates.poll(&state)).map(|(node, _)| node).collect();
         assert_eq!(told.len(), usize::from(AGENTS));
         looks::take();
         for (agent, node, attachment) in &attachments {
-            assert!(!delivery.knows_losses(&state, agent, *attachment));
-            delivery.ended(*node, true);
-            assert_eq!(delivery.poll(&state), None, "it knows");
-            assert!(delivery.knows_losses(&state, agent, *attachment));
+            assert!(!updates.knows_losses(&state, agent, *attachment));
+            updates.ended(*node, true);
+            assert_eq!(updates.poll(&state), None, "it knows");
+            assert!(updates.knows_losses(&state, agent, *attachment));
             // Something else may have changed.
-            delivery.note(&state, agent);
+            updates.note(&state, agent);
         }
         assert!(looks::take() <= 2 * usize::from(AGENTS));
-        assert_eq!((delivery.ready.len(), delivery.sent.len(), delivery.underway.len()), (1, 0, 0), "the last one");
+        assert_eq!((updates.ready.len(), updates.sent.len(), updates.underway.len()), (1, 0, 0), "the last one");
     }
 
     #[test]
     fn a_node_that_could_not_be_told_is_told_once_it_is_heard() {
         let Served { state, attachments, .. } = Served::new(2);
-        let mut delivery = Delivery::default();
-        attachments.iter().for_each(|(agent, _, _)| delivery.note(&state, agent));
-        let (first, _) = delivery.poll(&state).unwrap();
-        delivery.ended(first, false);
-        let (second, _) = delivery.poll(&state).unwrap();
+        let mut updates = NodeUpdates::default();
+        attachments.iter().for_each(|(agent, _, _)| updates.note(&state, agent));
+        let (first, _) = updates.poll(&state).unwrap();
+        updates.ended(first, false);
+        let (second, _) = updates.poll(&state).unwrap();
         assert_ne!(first, second);
-        assert_eq!(delivery.poll(&state), None);
-        delivery.heard(first);
-        assert_eq!(delivery.poll(&state).map(|(node, _)| node), Some(first));
+        assert_eq!(updates.poll(&state), None);
+        updates.heard(first);
+        assert_eq!(updates.poll(&state).map(|(node, _)| node), Some(first));
     }
 
     #[test]
@@ -290,20 +290,20 @@ mod tests {
             let (by, attachment) = (agent.clone(), Some(attachment));
             served.ask(TaskOp::Claim { agent: by, task: Some(task(1)), attachment });
             assert_eq!(served.state.held_by(&agent).count(), 1);
-            let mut delivery = Delivery::default();
-            delivery.note(&served.state, &agent);
-            assert_eq!(delivery.poll(&served.state).map(|(node, _)| node), Some(former));
+            let mut updates = NodeUpdates::default();
+            updates.note(&served.state, &agent);
+            assert_eq!(updates.poll(&served.state).map(|(node, _)| node), Some(former));
 
             // It gives back what it held, goes, and comes again elsewhere before anything is heard of the update.
             served.detach(0);
-            delivery.forget(&agent);
+            updates.forget(&agent);
             served.attach(0, 1);
             let (_, now, attachment) = served.attachments[1].clone();
-            delivery.note(&served.state, &agent);
-            assert_eq!(delivery.poll(&served.state).map(|(node, _)| node), Some(now));
-            delivery.ended(now, true);
-            delivery.ended(former, arrived);
-            assert!(delivery.knows_losses(&served.state, &agent, attachment), "arrived: {arrived}");
+            updates.note(&served.state, &agent);
+            assert_eq!(updates.poll(&served.state).map(|(node, _)| node), Some(now));
+            updates.ended(now, true);
+            updates.ended(former, arrived);
+            assert!(updates.knows_losses(&served.state, &agent, attachment), "arrived: {arrived}");
         }
     }
 }

@@ -10,7 +10,7 @@ use skep_protocol::task::{Task, TaskState};
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
-use super::crew::{Crew, Room};
+use super::crew::{Capacity, Crew};
 use super::leases::Leases;
 use super::policy::{Allocator, Policy};
 use super::{DECISIONS_PER_PROPOSAL_MAX, RETRY_AFTER_MS};
@@ -100,7 +100,7 @@ impl Work {
     }
 
     /// How much more an agent may be assigned; none if that is nothing.
-    fn room(&self, state: &FleetState, leases: &Leases, agent: &AgentId, now: LogInstant) -> Option<Room> {
+    fn room(&self, state: &FleetState, leases: &Leases, agent: &AgentId, now: LogInstant) -> Option<Capacity> {
         #[cfg(test)]
         looks::count();
         let (wants, record) = (self.wants.get(agent)?, state.agent(agent)?);
@@ -115,7 +115,7 @@ impl Work {
         let credits = wants.credit_limit.saturating_sub(attachment.assigned);
         let free = room.min(credits);
         let (attachment, nth, place) = (attachment.id, attachment.assigned, wants.place);
-        (free > 0).then_some(Room { attachment, free, nth, place })
+        (free > 0).then_some(Capacity { attachment, free, nth, place })
     }
 
     /// What to assign at this instant.
@@ -143,7 +143,7 @@ impl Work {
             let (Some(room), Some(record)) = (room, record) else { continue };
             let proposed = on_their_way.get(&agent).copied().unwrap_or(0);
             if room.free > proposed {
-                let room = Room { free: room.free - proposed, nth: room.nth + proposed, ..room };
+                let room = Capacity { free: room.free - proposed, nth: room.nth + proposed, ..room };
                 let turn = self.allocator.turn_of(&agent);
                 crew.add(agent.clone(), turn, &record.role.capabilities, room);
             }
@@ -170,7 +170,7 @@ impl Work {
                 continue;
             };
             let Some(room) = crew.give(&agent, self.allocator.note(&agent)) else { continue };
-            let Room { attachment, free, nth, .. } = room;
+            let Capacity { attachment, free, nth, .. } = room;
             decisions.push(Decision::AssignTask { task: task.id, agent: agent.clone(), attachment, nth });
             if free == 1 {
                 claimable.has_enough(&agent);

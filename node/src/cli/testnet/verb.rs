@@ -1,12 +1,12 @@
-//! The verbs for a testnet that is up: each is an order to it, of the same name.
+//! The verbs for a testnet that is up: each asks it for what it is called.
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command, Error, FromArgMatches, Subcommand};
-use skep_testnet::scenario::up::Order;
+use skep_testnet::scenario::up::TestnetVerb;
 
-/// An order as it is given on the command line.
+/// A verb as it is given on the command line.
 #[derive(Debug)]
-pub(crate) struct Given(pub(super) Order);
+pub(crate) struct Given(pub(super) TestnetVerb);
 
 /// Each verb, whether it is for one process, and its help.
 const VERBS: [(&str, bool, &str); 6] = [
@@ -32,8 +32,8 @@ impl FromArgMatches for Given {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let (verb, given) = matches.subcommand().ok_or_else(|| Error::new(ErrorKind::MissingSubcommand))?;
         let name = given.try_get_one::<String>(NAME).ok().flatten();
-        let order = serde_json::from_value(serde_json::json!({ "do": verb, "name": name }));
-        order.map(Self).map_err(|error| Error::raw(ErrorKind::InvalidSubcommand, error))
+        let parsed = serde_json::from_value(serde_json::json!({ "do": verb, "name": name }));
+        parsed.map(Self).map_err(|error| Error::raw(ErrorKind::InvalidSubcommand, error))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {

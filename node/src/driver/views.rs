@@ -39,7 +39,7 @@ fn fault_of_statements(agents: usize) -> Option<(u32, FaultReport)> {
 const SHARED_SAID_FOR: Duration = Duration::from_secs(30);
 
 /// The node as it sees itself.
-pub(crate) fn node_view(
+pub(super) fn node_view(
     consensus: &ConsensusHandle,
     mesh: &MeshHandle,
     config: &NodeConfig,
@@ -99,7 +99,7 @@ fn faults_of_peers(consensus: &ConsensusHandle, mesh: &MeshView) -> Vec<FaultRep
 }
 
 /// A shard as this node sees it. Who reaches a leader and is not current, or no member, is not called connected.
-pub(crate) fn row(status: ShardStatus, connectivity: Connectivity) -> ShardRow {
+pub(super) fn row(status: ShardStatus, connectivity: Connectivity) -> ShardRow {
     let unlike_connected = status.faults.iter().find_map(|report| report.fault.unlike_connected());
     let connectivity = match unlike_connected {
         Some(other) if connectivity == Connectivity::Connected => other.to_owned(),

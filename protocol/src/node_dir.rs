@@ -19,12 +19,12 @@ pub fn default_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBu
 
 /// The files of a node's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
+pub struct NodeDir {
     /// The directory.
     pub dir: PathBuf,
 }
 
-impl Places {
+impl NodeDir {
     /// The files of this directory.
     pub fn of(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_socket_has_a_longest_path() {
-        let dir = |bytes: usize| Places::of(Path::new(&"d".repeat(bytes - "/api.sock".len())));
+        let dir = |bytes: usize| NodeDir::of(Path::new(&"d".repeat(bytes - "/api.sock".len())));
         assert_eq!(dir(SOCKET_PATH_BYTES_MAX).socket_too_long_by(), None);
         assert_eq!(dir(SOCKET_PATH_BYTES_MAX + 3).socket_too_long_by(), Some(3));
     }

@@ -133,8 +133,8 @@ struct Node {
     /// What is on its way to the disk.
     writes: VecDeque<(u64, Vec<JournalWrite>)>,
     told: Vec<(CommandId, CommandTold)>,
-    pull: Option<(Purpose, Pull)>,
-    requests: VecDeque<(Purpose, Op)>,
+    pull: Option<(InboxPurpose, Pull)>,
+    requests: VecDeque<(InboxPurpose, Op)>,
     /// How far commands have come, as the shard was told.
     stands: Vec<DeliveryReport>,
     /// Whether the shard waits for ends.
@@ -212,7 +212,7 @@ impl Node {
         self.drain();
     }
 
-    fn settle(&mut self, purpose: Purpose, settled: Settled) {
+    fn settle(&mut self, purpose: InboxPurpose, settled: Settled) {
         self.inboxes.answered(purpose, settled, self.now_ms);
         self.drain();
     }
@@ -220,22 +220,22 @@ impl Node {
     fn drain(&mut self) {
         while let Some(want) = self.inboxes.poll_want() {
             match want {
-                Want::Journal(JournalJob::Open { shard, agent }) => {
+                InboxWant::Journal(JournalJob::Open { shard, agent }) => {
                     let journal = self.journal();
                     self.inboxes.handle(
                         InboxEvent::Journal(JournalReport::Opened { shard, agent, journal: Box::new(journal) }),
                         self.now_ms,
                     );
                 }
-                Want::Journal(JournalJob::Write { key, writes, .. }) => self.writes.push_back((key, writes)),
-                Want::Journal(JournalJob::Release { .. }) => self.released += 1,
-                Want::Ask(Ask { purpose, work, .. }) => match work {
+                InboxWant::Journal(JournalJob::Write { key, writes, .. }) => self.writes.push_back((key, writes)),
+                InboxWant::Journal(JournalJob::Release { .. }) => self.released += 1,
+                InboxWant::Ask(Ask { purpose, work, .. }) => match work {
                     Asked::Pull(pull) => self.pull = Some((purpose, pull)),
                     Asked::Op(op) => self.requests.push_back((purpose, op)),
                     Asked::Heartbeat(_) => panic!("inboxes have no heartbeats"),
                 },
-                Want::Abandon(_) => self.pull = None,
-                Want::Tell { command, told, .. } => self.told.push((command, told)),
+                InboxWant::Abandon(_) => self.pull = None,
+                InboxWant::Tell { command, told, .. } => self.told.push((command, told)),
             }
         }
         check_dues(&self.inboxes, self.now_ms);

@@ -13,7 +13,7 @@ use skep_protocol::outcome::NotDone;
 use skep_protocol::settled::Settled;
 
 use crate::connectivity::{Connectivity, Permission};
-use crate::event::{Effect, Event, Outcome, Target, Work};
+use crate::event::{AttemptTarget, Effect, Event, Outcome, Work};
 use crate::key::WorkKey;
 use crate::known::{Lead, Word};
 use crate::route::{Next, Route, proof, under_new_id};
@@ -27,8 +27,8 @@ const FOLLOWS_MAX: u32 = 3;
 /// # Contract
 /// - Every submitted piece of work is answered exactly once, within its patience, unless it is abandoned.
 /// - Nobody is asked, and nobody is believed, who neither votes nor is marked as a voter: whoever is listed could answer as a
-///   leader does, and make a request seem done, or a clock an earlier one.
-/// - A command is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
+///   leader does, and make a request seem done, or report an earlier clock.
+/// - A request is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
 ///   unless the shard itself says what became of the id.
 #[derive(Clone, Debug)]
 pub(crate) struct Router {
@@ -207,7 +207,7 @@ impl Router {
         match route.judge(outcome) {
             Next::Settle(settled) => {
                 let proof = match target {
-                    Some(Target::Node(node)) => proof(&settled).map(|said| (node, said)),
+                    Some(AttemptTarget::Node(node)) => proof(&settled).map(|said| (node, said)),
                     _ => None,
                 };
                 self.settle(key, settled);
@@ -226,14 +226,14 @@ impl Router {
     }
 
     /// Whoever was asked does not lead, and said who may.
-    fn on_elsewhere(&mut self, key: WorkKey, target: Option<Target>, hint: &LeaderHint, now_ms: u64) {
+    fn on_elsewhere(&mut self, key: WorkKey, target: Option<AttemptTarget>, hint: &LeaderHint, now_ms: u64) {
         let Some(route) = self.routes.get(&key) else { return };
         let (shard, follows) = (route.shard, route.follows);
         self.give_up_on(shard, target, now_ms);
         let Some(state) = self.shards.get_mut(&shard) else { return self.wait(key, NotDone::NoQuorum, now_ms) };
         let asked = match target {
-            Some(Target::Node(node)) => node,
-            Some(Target::Local) | None => self.local,
+            Some(AttemptTarget::Node(node)) => node,
+            Some(AttemptTarget::Local) | None => self.local,
         };
         let named = hint.leader.filter(|leader| *leader != asked);
         let follow = if state.member {
@@ -262,8 +262,8 @@ impl Router {
     }
 
     /// Whoever was asked did not answer as a leader. A shard of which this node is a member is judged by its own replica.
-    fn give_up_on(&mut self, shard: ShardId, target: Option<Target>, now_ms: u64) {
-        let Some(Target::Node(node)) = target else { return };
+    fn give_up_on(&mut self, shard: ShardId, target: Option<AttemptTarget>, now_ms: u64) {
+        let Some(AttemptTarget::Node(node)) = target else { return };
         let Some(state) = self.shards.get_mut(&shard).filter(|state| !state.member) else { return };
         if state.known.is_thought_of(node) {
             state.known.give_up(node);
@@ -377,7 +377,7 @@ impl Router {
         self.attempt(key, None, now_ms);
     }
 
-    /// An attempt under way is not waited for any more: a command may have been carried out by it.
+    /// An attempt under way is not waited for any more: a request may have been carried out by it.
     fn note_doubt(&mut self, key: WorkKey) {
         if let Some(route) = self.routes.get_mut(&key) {
             route.in_doubt |= route.under_way && matches!(route.work, Work::Request(_));
@@ -394,8 +394,8 @@ impl Router {
             Work::Query(_) | Work::Heartbeat(_) | Work::Pull(_) => Permission::LinearizableRead,
         };
         let target = match named {
-            Some(node) if node == self.local => Some(Target::Local),
-            Some(node) => Some(Target::Node(node)),
+            Some(node) if node == self.local => Some(AttemptTarget::Local),
+            Some(node) => Some(AttemptTarget::Node(node)),
             None => self.target(shard),
         };
         let permitted = self.connectivity(shard).permits(needs);
@@ -423,18 +423,18 @@ impl Router {
     }
 
     /// Where to try: whoever is thought to lead, else voters in turn, and now and then one that is only marked as a voter.
-    fn target(&mut self, shard: ShardId) -> Option<Target> {
+    fn target(&mut self, shard: ShardId) -> Option<AttemptTarget> {
         let state = self.shards.entry(shard).or_default();
         match state.known.lead().map(|lead| lead.node) {
-            Some(leader) if leader == self.local && state.member => return state.ready.then_some(Target::Local),
-            Some(leader) if self.peers_up.contains(&leader) => return Some(Target::Node(leader)),
+            Some(leader) if leader == self.local && state.member => return state.ready.then_some(AttemptTarget::Local),
+            Some(leader) if self.peers_up.contains(&leader) => return Some(AttemptTarget::Node(leader)),
             Some(leader) if !state.member => state.known.give_up(leader),
             Some(_) | None => {}
         }
         if state.member && state.connectivity != Connectivity::Connected {
             return None;
         }
-        state.known.next(&self.peers_up, &self.marked).map(Target::Node)
+        state.known.next(&self.peers_up, &self.marked).map(AttemptTarget::Node)
     }
 
     fn wait(&mut self, key: WorkKey, why: NotDone, now_ms: u64) {

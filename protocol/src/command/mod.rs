@@ -26,7 +26,7 @@ use crate::time::LogInstant;
 
 pub use change::CommandChange;
 pub use class::{CommandClass, DeliverySeq, PerClass};
-pub use control::{CommandOrder, OrderKind, SignedOrder};
+pub use control::{CommandControl, ControlKind, SignedControl};
 pub use op::{CommandOp, DeliveryReport, EndedDelivery};
 pub use outcome::{CommandOutcome, CommandProgress, Steps, VoidCause};
 pub use query::{CommandView, DeliveryView};
@@ -53,7 +53,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// How a command for many is let out: so many at a time, so that they can be watched, and the rest called off.
+/// How a command for many is released: so many at a time, so that they can be watched, and the rest called off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waves {
     /// Agents in one wave.
@@ -89,7 +89,7 @@ pub struct Command {
     pub parent: Option<CommandId>,
     /// The trace that it belongs to.
     pub trace: TraceParent,
-    /// How it is let out; all at once if it does not say.
+    /// How it is released; all at once if it does not say.
     pub waves: Option<Waves>,
     /// Who signs it.
     pub operator: OperatorKey,
@@ -270,7 +270,7 @@ mod tests {
         let signed = command(&by).sign(&by).unwrap();
         let of_kind = |domain: &[u8]| by.key().verifies(&[domain, signed.body()].concat(), signed.signature());
         assert!(of_kind(Command::DOMAIN));
-        assert!(!of_kind(CommandOrder::DOMAIN) && !of_kind(b""));
+        assert!(!of_kind(CommandControl::DOMAIN) && !of_kind(b""));
     }
 
     #[test]

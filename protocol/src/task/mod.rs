@@ -17,7 +17,7 @@ use crate::position::Position;
 use crate::text::{AgentId, Capability, Reason, TaskKind, Title};
 use crate::time::LogInstant;
 
-pub use change::{ReclaimCause, TaskChange, Topic};
+pub use change::{Feed, ReclaimCause, TaskChange};
 pub use op::{Claim, TaskOp};
 pub use query::{TaskView, WaitReason};
 pub use refusal::TaskRefusal;
@@ -398,7 +398,7 @@ impl fmt::Display for TaskStatus {
 
 /// A failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct TaskFailure {
     /// Which attempt, from 1.
     pub attempt: u32,
     /// Why.
@@ -409,7 +409,7 @@ pub struct Failure {
 
 /// How far the holder of a claim says it has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct TaskProgress {
     /// Thousandths of the work.
     pub permille: u16,
     /// In the holder's words.
@@ -440,13 +440,13 @@ pub struct Task {
     /// When it becomes worthless.
     pub expires_at: Option<LogInstant>,
     /// The latest progress of the latest claim.
-    pub progress: Option<Progress>,
+    pub progress: Option<TaskProgress>,
     /// Until then its former holder may believe that it still holds it: nobody else may have it before.
     pub fenced_until: LogInstant,
     /// Where the next holder goes on, as the last one that said so left it; opaque to Skep.
     pub checkpoint: Option<Arc<[u8]>>,
     /// The latest failures, oldest first, at most [`FleetLimits::failures_kept`].
-    pub failures: Vec<Failure>,
+    pub failures: Vec<TaskFailure>,
 }
 
 impl Task {

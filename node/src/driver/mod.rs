@@ -12,6 +12,7 @@ mod journals;
 mod local;
 mod shards;
 mod topics;
+mod views;
 
 use std::time::Duration;
 

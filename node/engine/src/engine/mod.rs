@@ -9,7 +9,7 @@ use skep_protocol::settled::Settled;
 use skep_protocol::text::SiteName;
 use skep_protocol::time::LogInstant;
 
-use crate::agents::{Agents, Want};
+use crate::agents::{Agents, AgentsWant};
 use crate::ask::{Ask, Asked};
 use crate::connectivity::Connectivity;
 use crate::event::{AgentEvent, Effect, Event, Work};
@@ -26,7 +26,7 @@ use crate::topics::{TopicEvent, Topics};
 /// - After every `handle` and `handle_timeout`, the caller drains [`poll_effect`](Self::poll_effect) until it gives
 ///   none, carries the effects out, and looks at [`poll_timeout`](Self::poll_timeout).
 /// - Every submitted piece of work is answered exactly once, within its patience, unless it is abandoned.
-/// - A command is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
+/// - A request is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
 ///   unless the shard itself says what became of the id.
 /// - Callers' work keys are below 2^63.
 #[derive(Clone, Debug)]
@@ -145,35 +145,35 @@ impl Engine {
         }
     }
 
-    fn on_want(&mut self, want: Want, now_ms: u64) {
+    fn on_want(&mut self, want: AgentsWant, now_ms: u64) {
         match want {
             // A request is not asked for again if it was of an era that is over.
-            Want::Ask(ask) => self.ask(ask.among(Purpose::Agents), None, now_ms),
-            Want::Tell { stream, message } => self.effects.push_back(Effect::Tell { stream, message }),
-            Want::Noted { key, noted } => self.effects.push_back(Effect::Noted { key, noted }),
-            Want::Takes(taker) => self.inboxes.handle(inbox::InboxEvent::Takes(taker), now_ms),
-            Want::Renewed { stream, lease } => {
+            AgentsWant::Ask(ask) => self.ask(ask.among(Purpose::Agents), None, now_ms),
+            AgentsWant::Tell { stream, message } => self.effects.push_back(Effect::Tell { stream, message }),
+            AgentsWant::Noted { key, noted } => self.effects.push_back(Effect::Noted { key, noted }),
+            AgentsWant::Takes(taker) => self.inboxes.handle(inbox::InboxEvent::Takes(taker), now_ms),
+            AgentsWant::Renewed { stream, lease } => {
                 self.inboxes.handle(inbox::InboxEvent::Renewed { stream, lease }, now_ms);
             }
-            Want::Gone { stream } => self.inboxes.handle(inbox::InboxEvent::Gone { stream }, now_ms),
+            AgentsWant::Gone { stream } => self.inboxes.handle(inbox::InboxEvent::Gone { stream }, now_ms),
         }
     }
 
-    fn on_inbox_want(&mut self, want: inbox::Want, now_ms: u64) {
+    fn on_inbox_want(&mut self, want: inbox::InboxWant, now_ms: u64) {
         match want {
-            inbox::Want::Ask(ask) => {
+            inbox::InboxWant::Ask(ask) => {
                 let clock = self.inboxes.clock(ask.shard, now_ms);
                 self.ask(ask.among(Purpose::Inboxes), clock, now_ms);
             }
-            inbox::Want::Abandon(purpose) => {
+            inbox::InboxWant::Abandon(purpose) => {
                 if let Some(key) = self.own.abandon(&Purpose::Inboxes(purpose)) {
                     self.router.handle(Event::Abandon { key }, now_ms);
                 }
             }
-            inbox::Want::Tell { stream, command, told } => {
+            inbox::InboxWant::Tell { stream, command, told } => {
                 self.effects.push_back(Effect::Tell { stream, message: AgentTold::Command(command, told) });
             }
-            inbox::Want::Journal(effect) => self.effects.push_back(Effect::Journal(effect)),
+            inbox::InboxWant::Journal(effect) => self.effects.push_back(Effect::Journal(effect)),
         }
     }
 
