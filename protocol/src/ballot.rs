@@ -2,11 +2,10 @@
 //!
 //! A voter that votes for a candidate signs a [`Ballot`]: its node's key says that, under which incarnation, it voted
 //! for this candidate in this term of this shard. A leader has a quorum of them, or was not elected. Its
-//! [`LeaderProof`] is that quorum. Whoever knows who votes needs to believe nobody to see that it holds.
+//! [`LeaderProof`] is that quorum. A node that knows who votes verifies it, and needs no other node's word.
 //!
 //! A ballot names the voters by whose quorum the candidate is to be elected, as the candidate says: its log may be
-//! ahead of the voter's. So which voters these are is judged by whoever verifies the proof, by the [`Knowledge`] that
-//! it has.
+//! ahead of the voter's. So the node that verifies the proof judges by its own [`Knowledge`] who votes.
 
 use std::collections::BTreeSet;
 
@@ -118,8 +117,8 @@ impl From<VoterSet> for Vec<Vec<Voter>> {
 pub struct Election {
     /// The shard.
     pub shard: ShardId,
-    /// Its genesis; none if the candidate has not applied the shard's first entry, and nobody who made the shard is a
-    /// member.
+    /// Its genesis; none if the candidate has not applied the shard's first entry, and the node that made the shard is
+    /// no member.
     pub genesis: Option<Genesis>,
     /// The term.
     pub term: u64,
@@ -218,7 +217,7 @@ impl From<LeaderProof> for Shown {
     }
 }
 
-/// What whoever verifies a proof knows of the shard.
+/// What the node that verifies a proof knows of the shard.
 #[derive(Clone, Debug)]
 pub struct Knowledge {
     /// The shard.
@@ -241,13 +240,13 @@ pub enum Unproven {
         /// The genesis that it names.
         found: Genesis,
     },
-    /// Who shows it cannot be elected.
+    /// Its candidate cannot be elected.
     #[error("{candidate} shows a proof of leadership, and is none of the voters in it")]
     NotVoter {
         /// Who it says was elected.
         candidate: RaftId,
     },
-    /// A vote of somebody who has none.
+    /// A vote of a member that has none.
     #[error("the proof of leadership has a vote of {voter}, who is none of the voters in it")]
     Stranger {
         /// Who that is.
@@ -263,7 +262,7 @@ pub enum Unproven {
         /// How many have to vote.
         needed: usize,
     },
-    /// Voters that nobody knows elect nobody.
+    /// The node does not know the voters.
     #[error(
         "the proof of leadership is by voters that this node does not know, and has votes of {found} known nodes, where \
          {needed} are needed; set voter = true in the [[peers]] of those who vote, or move the data directory of this \
@@ -313,8 +312,8 @@ impl LeaderProof {
         self.0.ballots.iter().filter_map(|ballot| self.0.voters.voter(ballot.voter)).map(|voter| voter.node).collect()
     }
 
-    /// Whether it shows that its candidate was elected, for whoever has this knowledge. Signatures are verified last,
-    /// so that nobody has more of them verified than a quorum can have.
+    /// Whether it shows that its candidate was elected, for a node with this knowledge. Signatures are verified last,
+    /// so that a sender has no more of them verified than a shard has voters.
     ///
     /// # Errors
     /// [`Unproven`].

@@ -1,9 +1,9 @@
 //! Elections of one group, as they are shown: the signed votes that this node gives, those that it collects as a
 //! candidate, and who has shown to it that a quorum elected it.
 //!
-//! A voter that answers with a vote signs it. A candidate takes a vote for granted only with the signature: so whoever
-//! openraft says was elected can prove it. A node follows nobody whose proof it has not seen. What it has followed it
-//! knows by its own vote, which is written down as that of a leader only then: also after a restart.
+//! A voter that answers with a vote signs it. A candidate takes a vote for granted only with the signature: so a node
+//! of which openraft says that it was elected can prove it. A node follows no leader whose proof it has not seen. What
+//! it has followed it knows by its own vote, which is written down as that of a leader only then: also after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -91,7 +91,7 @@ impl Sources {
         self.metrics.borrow_watched().clone()
     }
 
-    /// How the shard came about: by the first entry, or by the membership of whoever made it.
+    /// How the shard came about: by the first entry, or by the membership that its maker wrote.
     fn lineage(&self, shard: ShardId, stored: &StoredMembership) -> Option<Lineage> {
         let applied = self.state.read().lineage().filter(|lineage| lineage.shard == shard);
         applied.or_else(|| {
@@ -173,7 +173,7 @@ impl Elections {
         if own.shown.get(&target) == Some(&(term, process)) {
             return None;
         }
-        // The only voter asks nobody for a vote.
+        // The only voter asks no other one for a vote.
         if own.campaign.as_ref().is_none_or(|campaign| campaign.election.term < term) {
             let sources = self.0.sources.get()?;
             own.campaign = self.campaign(term, sources, &sources.metrics().membership_config);

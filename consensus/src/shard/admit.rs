@@ -82,7 +82,7 @@ impl Shard {
     /// leader's would make a leader of the candidate.
     pub(super) fn check_candidate(&self, who: Who, vote: &Vote) -> Result<(), String> {
         if vote.committed {
-            return Err("nobody asks for votes by which it was elected already".to_owned());
+            return Err("a request for votes says that its sender was elected already".to_owned());
         }
         self.check_vote(who, vote)
     }

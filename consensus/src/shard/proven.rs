@@ -68,8 +68,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether whoever says that it leads by this vote has shown that it was elected, or leads no more: that one is
-    /// told so.
+    /// Whether the sender that says that it leads by this vote has shown that it was elected, or leads no more:
+    /// openraft tells it so.
     ///
     /// # Errors
     /// That it has not, as text.
