@@ -109,7 +109,7 @@ impl Identity {
         self.node
     }
 
-    /// The secret, for the mesh, which builds its own key from it.
+    /// The secret, for the mesh and for votes, which build keys of their own from it.
     pub fn seed(&self) -> Zeroizing<[u8; 32]> {
         self.seed.clone()
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use skep_admission::SiteHandle;
 use skep_config::ControlConfig;
 use skep_protocol::attempt::{AttemptTarget, Outcome, Work};
+use skep_protocol::ballot::BallotKey;
 use skep_protocol::entry::{Charter, Request};
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::Build;
@@ -180,7 +181,7 @@ async fn start(
         shards: Vec::new(),
     };
     let clocks = Clocks::default();
-    let node = identity.node();
+    let (node, key) = (identity.node(), Arc::new(BallotKey::from_seed(&identity.seed())));
     let setup = Setup {
         identity,
         hello,
@@ -192,10 +193,11 @@ async fn start(
         threads: threads.clone(),
         class_of: rpc::class_of,
     };
-    let peers = ControlPlane::peers(&setup);
+    let (peers, incarnation) = (ControlPlane::peers(&setup), store.incarnation());
     let parts = NodeParts {
         node,
-        incarnation: store.incarnation(),
+        incarnation,
+        key,
         build,
         config: Arc::new(config),
         store,

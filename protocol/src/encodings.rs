@@ -1,5 +1,6 @@
 //! What is written to disk or sent to peers: what each is called, the version that is written, and its largest form.
 
+use crate::ballot::LeaderProof;
 use crate::change::ChangeSet;
 use crate::codec::Encoded;
 use crate::entry::Entry;
@@ -100,6 +101,12 @@ impl Encoded for SignedEnvelope {
     const WHAT: &'static str = "signed envelope";
     const VERSION: u8 = 1;
     const BYTES_MAX: usize = limits::SIGNED_ENVELOPE_BYTES_MAX;
+}
+
+impl Encoded for LeaderProof {
+    const WHAT: &'static str = "proof of leadership";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = limits::LEADER_PROOF_BYTES_MAX;
 }
 
 impl Encoded for Pull {

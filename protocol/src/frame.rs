@@ -115,6 +115,8 @@ frame_kinds! {
     Twin = 19, of Nodes, at most limits::WORD_BYTES_MAX;
     /// Which shards the sender has replicas of. Answered with those of the receiver: as in hellos, but as it is now.
     Lineages = 20, of Nodes, at most limits::WORD_BYTES_MAX;
+    /// Raft: that a quorum voted for the sender in a term. What it sends as the leader of that term is taken after this.
+    Proof = 21, of Voters, at most limits::WORD_BYTES_MAX;
     /// At a site both sides' first frame on a connection, before their hellos: the chain of certificates of the sender, and how
     /// much it knows of who is out.
     Trust = 32, of Nodes, at most limits::TRUST_HELLO_BYTES_MAX;
@@ -361,8 +363,8 @@ mod tests {
         let numbers = |is: fn(FrameKind) -> bool| -> Vec<u8> {
             (0..=u8::MAX).filter(|byte| FrameKind::from_byte(*byte).is_some_and(is)).collect()
         };
-        assert_eq!(numbers(|_| true), (1..=20).chain([32, 33, 34, 64, 65]).collect::<Vec<u8>>());
-        assert_eq!(numbers(FrameKind::is_of_voters), [2, 3, 4, 5, 6, 7, 12, 16, 17, 18]);
+        assert_eq!(numbers(|_| true), (1..=21).chain([32, 33, 34, 64, 65]).collect::<Vec<u8>>());
+        assert_eq!(numbers(FrameKind::is_of_voters), [2, 3, 4, 5, 6, 7, 12, 16, 17, 18, 21]);
         assert_eq!(numbers(|kind| !kind.is_of_shard()), [1, 19, 20, 32, 33, 34, 64, 65]);
     }
 

@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod attach;
 pub mod attempt;
+pub mod ballot;
 pub mod change;
 pub mod code;
 pub mod codec;

@@ -148,6 +148,8 @@ mutants! {
     BegunIdsForgotten = "begun-ids-forgotten",
     /// A vote of any term is taken.
     TermUnbounded = "term-unbounded",
+    /// A voter is followed as the leader of a term that it says it was elected in.
+    LeaderNotProven = "leader-not-proven",
     /// Whoever says that it leads is asked and believed, whether it votes or not.
     StrangerBelieved = "stranger-believed",
     /// The directory lets every node redeem an invitation that another one has redeemed.

@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
+use skep_protocol::ballot::LeaderProof;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::command::{Command, CommandControl};
@@ -115,6 +116,7 @@ targets! {
     fuzz_heartbeat_answer: round_trips::<HeartbeatAnswer>,
     fuzz_claims_update: round_trips::<ClaimsUpdate>,
     fuzz_leader_hint: round_trips::<LeaderHint>,
+    fuzz_leader_proof: round_trips::<LeaderProof>,
     fuzz_envelope: round_trips::<Envelope>,
     fuzz_signed_envelope: round_trips::<SignedEnvelope>,
     fuzz_command: statement::<Command>,

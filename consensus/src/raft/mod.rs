@@ -3,6 +3,7 @@
 pub(crate) mod acked;
 pub(crate) mod agree;
 pub(crate) mod checked;
+pub(crate) mod elections;
 pub(crate) mod fitness;
 pub(crate) mod kept;
 pub(crate) mod log_store;

@@ -15,11 +15,13 @@ use openraft::type_config::TypeConfigExt as _;
 use openraft::{EntryPayload, OptionalSend, RPCTypes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use skep_protocol::ballot::Ballot;
 use skep_protocol::frame::{FrameKind, RaftAddress, SnapshotId};
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
 use skep_protocol::mutant::{Mutant, is_on};
 
 use super::acked::{Acked, FORGOT};
+use super::elections::{Elections, UNPROVEN};
 use super::pause::{Attempt, Pauses};
 use super::saved::{LoadError, SnapshotData};
 use super::types::{Entry, LogId, Member, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
@@ -39,6 +41,7 @@ pub(crate) struct Network {
     pub(crate) rpc_timeout: Duration,
     pub(crate) snapshots: SnapshotSender,
     pub(crate) acked: Acked,
+    pub(crate) elections: Elections,
 }
 
 /// Calls one member.
@@ -76,6 +79,32 @@ impl Network {
         let (network, pauses) = (self.clone(), Pauses::default());
         Connection { network, class, target, node: member.node, sends_again: false, pauses, named: None }
     }
+
+    /// Shows a member that this node was elected, if it was not shown to it yet. The answer is not waited for: the
+    /// member lets what comes with the proof wait.
+    fn show(&self, node: NodeId, target: RaftId, vote: &Vote) {
+        let Some(peer) = self.peers.connected(node) else { return };
+        let Some(proof) = self.elections.to_show(vote, target, peer.hello.process) else { return };
+        let mut body = Vec::with_capacity(RaftAddress::BYTES + proof.len());
+        RaftAddress { from: self.local, to: target }.write(&mut body);
+        body.extend_from_slice(&proof);
+        let network = self.clone();
+        tokio::spawn(async move {
+            let Self { peers, shard, rpc_timeout, elections, .. } = network;
+            let shown = peers.call(node, Class::Urgent, FrameKind::Proof, shard, &body, rpc_timeout).await;
+            if let Err(error) = shown {
+                // The next thing that it is sent is refused, or waits: then it is shown once more.
+                elections.hide(target);
+                tracing::debug!(%shard, %node, %error, "a member has not taken the proof that this node leads");
+            }
+        });
+    }
+}
+
+/// What another node's vote says at the most. That somebody was elected is taken from nobody but the leader, who shows
+/// it.
+fn as_said(own: &Vote, answered: Vote) -> Vote {
+    if answered == *own { answered } else { Vote { committed: false, ..answered } }
 }
 
 impl Connection {
@@ -116,6 +145,7 @@ impl Connection {
         rpc: &AppendEntriesRequest<TypeConfig>,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         self.check_incarnation()?;
+        self.network.show(self.node, self.target, &rpc.vote);
         let body = self.envelope(rpc)?;
         let entries = match (rpc.entries.is_empty(), self.sends_again) {
             (true, _) => Entries::No,
@@ -155,6 +185,7 @@ impl Connection {
         if self.network.acked.is_forgetful(self.target) {
             return Err(self.forgotten().into());
         }
+        self.network.show(self.node, self.target, vote);
         let head = self.envelope(&(vote, &snapshot.meta))?;
         let known = self.named.as_ref().filter(|(meta, _)| *meta == snapshot.meta).map(|(_, id)| *id);
         let (id, read) = match known {
@@ -260,6 +291,10 @@ impl Connection {
                 self.network.acked.forgot(self.target);
                 self.forgotten()
             }
+            CallError::Refused(ref why) if why == UNPROVEN => {
+                self.network.elections.hide(self.target);
+                RPCError::Unreachable(Unreachable::new(&error))
+            }
             CallError::NotSent(_) | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
             CallError::Lost(_) => RPCError::Network(NetworkError::new(&error)),
         }
@@ -318,12 +353,13 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         // Of before the call: what it answers is of later than that.
         let held = acked.upto(&rpc.vote, self.target);
         let last = rpc.entries.last().map(|entry| entry.log_id).max(rpc.prev_log_id);
-        let response = self.append(&rpc).await?;
+        let mut response = self.append(&rpc).await?;
         if let Some(peer) = peer.filter(|_| bytes > 0) {
             peer.appended(bytes);
         }
-        if let AppendEntriesResponse::HigherVote(vote) = &response {
+        if let AppendEntriesResponse::HigherVote(vote) = &mut response {
             self.check_term(&rpc.vote, vote)?;
+            *vote = as_said(&rpc.vote, *vote);
         }
         match (&response, held) {
             (AppendEntriesResponse::Success, _) => acked.note(&rpc.vote, self.target, last),
@@ -347,14 +383,26 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let deadline = self.network.rpc_timeout.max(VOTE_PATIENCE);
-        let call = self.call(Class::Urgent, FrameKind::Vote, RPCTypes::Vote, &rpc, deadline);
-        if is_on(Mutant::VotesCutOff) {
+        let elections = &self.network.elections;
+        let Some(candidacy) = elections.stand(&rpc.vote).await else {
+            return Err(RPCError::Unreachable(Unreachable::from_string("this node stands for election no more")));
+        };
+        let request = (&rpc, candidacy);
+        let call = self.call(Class::Urgent, FrameKind::Vote, RPCTypes::Vote, &request, deadline);
+        let answer: Result<(VoteResponse<TypeConfig>, Option<Ballot>), _> = if is_on(Mutant::VotesCutOff) {
             let timeout = self.network.rpc_timeout;
             let answer = tokio::time::timeout(timeout, call).await;
-            return answer.map_err(|_| self.rpc_error(RPCTypes::Vote, CallError::Timeout(timeout)))?;
-        }
-        let response: VoteResponse<TypeConfig> = call.await?;
+            answer.unwrap_or_else(|_| Err(self.rpc_error(RPCTypes::Vote, CallError::Timeout(timeout))))
+        } else {
+            call.await
+        };
+        let (mut response, ballot) = answer?;
         self.check_term(&rpc.vote, &response.vote)?;
+        if response.vote_granted && !elections.collect(&rpc.vote, (self.target, self.node), ballot) {
+            let why = format!("{} says that it votes for this node, and has not signed it", self.node);
+            return Err(RPCError::Unreachable(Unreachable::from_string(why)));
+        }
+        response.vote = as_said(&rpc.vote, response.vote);
         Ok(response)
     }
 
@@ -365,8 +413,9 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let deadline = self.network.rpc_timeout.max(VOTE_PATIENCE);
         let call = self.call(Class::Urgent, FrameKind::PreVote, RPCTypes::Vote, &rpc, deadline);
-        let response: VoteResponse<TypeConfig> = call.await?;
+        let mut response: VoteResponse<TypeConfig> = call.await?;
         self.check_term(&rpc.vote, &response.vote)?;
+        response.vote = as_said(&rpc.vote, response.vote);
         Ok(response)
     }
 
@@ -376,6 +425,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let deadline = self.network.rpc_timeout;
+        self.network.show(self.node, self.target, req.from_leader());
         self.call(Class::Urgent, FrameKind::TransferLeader, RPCTypes::TransferLeader, &req, deadline).await
     }
 
@@ -407,9 +457,10 @@ impl RaftNetworkV2<TypeConfig> for Connection {
                 return Err(error);
             }
         };
-        let response: SnapshotResponse<TypeConfig> =
+        let mut response: SnapshotResponse<TypeConfig> =
             decode("raft response", &answer).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
         self.check_term(&vote, &response.vote)?;
+        response.vote = as_said(&vote, response.vote);
         if response.vote == vote {
             self.network.acked.note(&vote, self.target, last);
         }
@@ -424,8 +475,11 @@ impl RaftNetworkV2<TypeConfig> for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use openraft::impls::leader_id_std::LeaderId;
     use skep_config::PeerConfig;
+    use skep_protocol::ballot::BallotKey;
     use skep_protocol::ids::Incarnation;
     use skep_store::{Store, StoreOptions, StoredSnapshot};
 
@@ -452,6 +506,16 @@ mod tests {
         Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotData::Saved(Box::new(saved)) }
     }
 
+    #[test]
+    fn nobody_is_said_by_others_to_have_been_elected() {
+        let vote = |term, of, committed| Vote { leader_id: LeaderId { term, voted_for: RaftId(of) }, committed };
+        let own = vote(7, 1, true);
+        assert_eq!(as_said(&own, own), own);
+        assert_eq!(as_said(&own, vote(8, 2, true)), vote(8, 2, false), "it shows that itself");
+        assert_eq!(as_said(&own, vote(8, 1, true)), vote(8, 1, false), "least of all this node");
+        assert!(as_said(&own, vote(8, 2, true)) > own, "who leads no more hears of it all the same");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_snapshot_is_not_read_for_a_member_that_is_not_connected() {
         let (dir, threads) = (tempfile::tempdir().unwrap(), Threads::here());
@@ -462,7 +526,8 @@ mod tests {
         let snapshots =
             SnapshotSender::new((peers.clone(), threads.clone()), SHARD, 1 << 20, PATIENCE, Sending::default());
         let (local, acked) = (RaftId(1), Acked::default());
-        let mut network = Network { peers, shard: SHARD, local, rpc_timeout: PATIENCE, snapshots, acked };
+        let elections = Elections::new(SHARD, local, Arc::new(BallotKey::from_seed(&[1; 32])));
+        let mut network = Network { peers, shard: SHARD, local, rpc_timeout: PATIENCE, snapshots, acked, elections };
         let mut connection = network.new_snapshot_client(member.raft_id(), &member).await;
         let vote = Vote { leader_id: LeaderId { term: 1, voted_for: local }, committed: true };
         let snapshot = damaged(dir.path(), &threads);

@@ -18,6 +18,7 @@ mod clock;
 mod heartbeat;
 mod leads;
 mod lineages;
+mod proof;
 mod propose;
 mod pull;
 mod query;
@@ -85,6 +86,7 @@ fn call_of(kind: FrameKind) -> Call {
         FrameKind::PreVote => raft::PRE_VOTE,
         FrameKind::TransferLeader => raft::TRANSFER_LEADER,
         FrameKind::Forgot => raft::FORGOT,
+        FrameKind::Proof => proof::PROOF,
         FrameKind::SnapshotHead => snapshot::HEAD,
         FrameKind::SnapshotChunk => snapshot::CHUNK,
         FrameKind::SnapshotInstall => snapshot::INSTALL,
@@ -223,7 +225,7 @@ mod tests {
         let of = |class: Class| -> Vec<u8> {
             kinds().into_iter().filter(|(_, kind)| class_of(*kind) == class).map(|(number, _)| number).collect()
         };
-        assert_eq!(of(Class::Urgent), [1, 3, 4, 5, 12, 16, 17, 19, 32, 64, 65]);
+        assert_eq!(of(Class::Urgent), [1, 3, 4, 5, 12, 16, 17, 19, 21, 32, 64, 65]);
         assert_eq!(of(Class::Append), [2]);
         assert_eq!(of(Class::Agents), [10, 11, 13, 14]);
         assert_eq!((of(Class::End), of(Class::Propose)), (vec![15], vec![8]));

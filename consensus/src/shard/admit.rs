@@ -78,6 +78,15 @@ impl Shard {
         Err(format!("term {term} cannot have come about after {seen}"))
     }
 
+    /// Whether a vote is a candidate's own. openraft takes the vote of a request over as it is: one that says that it is a
+    /// leader's would make a leader of the candidate.
+    pub(super) fn check_candidate(&self, who: Who, vote: &Vote) -> Result<(), String> {
+        if vote.committed {
+            return Err("a request for votes says that its sender was elected already".to_owned());
+        }
+        self.check_vote(who, vote)
+    }
+
     /// Whether the entries of a leader can be: read by this build, of its terms, and of its clock.
     pub(super) fn check_entries(&self, who: Who, request: &AppendEntriesRequest<TypeConfig>) -> Result<(), String> {
         let term = request.vote.leader_id.term;

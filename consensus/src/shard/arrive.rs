@@ -69,6 +69,7 @@ impl Shard {
     /// Answers how much of a snapshot is there. Another one that is arriving is let go of.
     pub(crate) async fn begin_snapshot(&self, who: Who, body: &[u8]) -> Result<Vec<u8>, String> {
         let offered = self.offered(who, body)?;
+        self.check_proven(&offered.vote).await?;
         // The one who leads no more would only have what comes from the next one dropped.
         if offered.vote < self.metrics().vote {
             return Err("the snapshot is of an earlier leader".to_owned());
@@ -144,6 +145,7 @@ impl Shard {
     /// Installs a snapshot of which everything has come.
     pub(crate) async fn install_snapshot(&self, who: Who, body: &[u8]) -> Result<Vec<u8>, String> {
         let offered = self.offered(who, body)?;
+        self.check_proven(&offered.vote).await?;
         let head = offered.head(who.raft_id)?;
         let arrival = &self.inner.arrival;
         let _one_at_a_time = arrival.installs()?;

@@ -15,6 +15,7 @@ use super::continuity::ClockSaid;
 use super::{Shard, ShardView};
 use crate::net::Who;
 use crate::raft::acked::FORGOT;
+use crate::raft::elections::Candidacy;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
 use crate::threads::Errand;
 
@@ -41,18 +42,19 @@ impl Shard {
         match header.kind {
             FrameKind::Append => self.append(who, header, body).await,
             FrameKind::Vote => {
-                let request: VoteRequest<TypeConfig> = decode("vote", body).map_err(text)?;
-                self.check_vote(who, &request.vote)?;
-                encode(&self.vote(request).await?).map_err(text)
+                let (request, candidacy): (VoteRequest<TypeConfig>, Candidacy) = decode("vote", body).map_err(text)?;
+                self.check_candidate(who, &request.vote)?;
+                encode(&self.vote(request, candidacy).await?).map_err(text)
             }
             FrameKind::PreVote => {
                 let request: VoteRequest<TypeConfig> = decode("pre-vote", body).map_err(text)?;
-                self.check_vote(who, &request.vote)?;
+                self.check_candidate(who, &request.vote)?;
                 encode(&self.would_vote(request).await?).map_err(text)
             }
             FrameKind::TransferLeader => {
                 let request: TransferLeaderRequest<TypeConfig> = decode("transfer", body).map_err(text)?;
                 self.check_vote(who, request.from_leader())?;
+                self.check_proven(request.from_leader()).await?;
                 encode(&self.raft().handle_transfer_leader(request).await.map_err(|e| e.to_string())?).map_err(text)
             }
             FrameKind::Forgot => {
@@ -68,6 +70,7 @@ impl Shard {
     async fn append(&self, who: Who, header: Header, body: &[u8]) -> Result<Vec<u8>, String> {
         let request: AppendEntriesRequest<TypeConfig> = decode("append", body).map_err(text)?;
         self.check_vote(who, &request.vote)?;
+        self.check_proven(&request.vote).await?;
         self.check_entries(who, &request)?;
         // What this node has already is not written again: a leader that does not know yet how far it is sends some.
         let held = self.raft().metrics().borrow_watched().last_log_index;

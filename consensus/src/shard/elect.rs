@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
+use skep_protocol::ballot::Ballot;
 use skep_protocol::ids::NodeId;
 
 use super::{Shard, lead};
+use crate::raft::elections::Candidacy;
 use crate::raft::types::TypeConfig;
 
 /// Keeps a leader heard; calls elections when none is.
@@ -125,20 +127,29 @@ impl Shard {
         Ok(response)
     }
 
-    /// Votes for a candidate, or does not.
-    pub(super) async fn vote(&self, mut request: VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, String> {
+    /// Votes for a candidate and signs that, or does not.
+    pub(super) async fn vote(
+        &self,
+        mut request: VoteRequest<TypeConfig>,
+        candidacy: Candidacy,
+    ) -> Result<(VoteResponse<TypeConfig>, Option<Ballot>), String> {
         if !request.leadership_transfer && !self.bears_no_leader() {
             let refuse = |state: &openraft::RaftState<TypeConfig>| {
                 VoteResponse::new(state.vote_ref(), state.log_ids.last().copied(), false)
             };
-            return self.raft().with_raft_state(refuse).await.map_err(|e| e.to_string());
+            let refused = self.raft().with_raft_state(refuse).await.map_err(|e| e.to_string())?;
+            return Ok((refused, None));
         }
         // Our lease is over: what openraft believes of it does not count.
         request.leadership_transfer = true;
+        let asked = request.vote;
         let response = self.raft().vote(request).await.map_err(|e| e.to_string())?;
         if response.vote_granted {
             self.detector().voted(self.inner.clock.boot_ms(), self.inner.parts.chance.next());
         }
-        Ok(response)
+        // It is written down by now.
+        let is_granted = response.vote_granted && response.vote == asked;
+        let ballot = is_granted.then(|| self.inner.elections.grant(&asked, candidacy));
+        Ok((response, ballot))
     }
 }

@@ -17,6 +17,7 @@ mod members;
 mod membership_error;
 mod orchestrate;
 mod propose;
+mod proven;
 mod pull;
 mod query;
 mod relief;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver as _;
 use skep_config::ControlConfig;
 use skep_fleet::{DetectorConfig, ElectionDetector, LeaderPulse, PulseConfig};
+use skep_protocol::ballot::BallotKey;
 use skep_protocol::fleet::Build;
 use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
@@ -50,6 +52,7 @@ use crate::raft::Raft;
 use crate::raft::acked::Acked;
 use crate::raft::agree::bring_to_agree;
 use crate::raft::checked::Checked;
+use crate::raft::elections::Elections;
 use crate::raft::fitness::Fitness;
 use crate::raft::kept::Replay;
 use crate::raft::log_store::{FlushTime, LogStore};
@@ -71,6 +74,8 @@ pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
 pub(crate) struct NodeParts {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
+    /// The node's key, for its votes.
+    pub(crate) key: Arc<BallotKey>,
     /// What can be applied here.
     pub(crate) build: Build,
     pub(crate) config: Arc<ControlConfig>,
@@ -122,6 +127,7 @@ pub(crate) struct Shard {
 #[derive(Debug, Default)]
 struct Refused {
     terms: Noise,
+    proofs: Noise,
     entries: Noise,
     clocks: Noise,
 }
@@ -160,6 +166,8 @@ struct Inner {
     checked: Checked,
     /// What members acknowledged, while this node leads.
     acked: Acked,
+    /// Who was elected, as it is shown.
+    elections: Elections,
     /// Whether this node lacks what it acknowledged: it takes part no more.
     forgot: AtomicBool,
     /// Whether this build can apply what the shard has agreed on: if not, the node takes part no more.
@@ -183,18 +191,18 @@ impl Shard {
         let clock = parts.clocks.of(id);
         let machine = Machine::new(parts.store.clone(), id, clock.clone(), parts.threads.clone(), parts.build);
         let (state, applied) = (machine.state(), machine.progress());
-        let (ends, pulls, sending) = (machine.ends(), machine.pulls(), machine.sending());
+        let (ends, pulls, sending, verdicts) = (machine.ends(), machine.pulls(), machine.sending(), machine.verdicts());
         let (replay, checked, fitness) = (machine.replay(), machine.checked(), machine.fitness());
-        let verdicts = machine.verdicts();
-        let acked = Acked::default();
+        let (acked, elections) = (Acked::default(), Elections::new(id, parts.raft_id(), Arc::clone(&parts.key)));
         let forgot = AtomicBool::new(parts.store.marks().has_forgotten(id));
-        let network = network(id, &parts, sending, acked.clone());
+        let network = network(id, &parts, sending, (acked.clone(), elections.clone()));
         let log = LogStore::new(parts.store.clone(), id, parts.threads.clone());
         let flush_time = log.flush_time();
         let opening = Raft::new(parts.raft_id(), Arc::new(config), network, log, machine);
         #[cfg(test)]
         let opening = crate::raft::types::Runtime::scope(parts.chance.next(), opening);
         let raft = opening.await.map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
+        elections.follow(state.clone(), raft.metrics());
         let detector = ElectionDetector::new(detector_config(&parts.config), clock.boot_ms(), parts.chance.next());
         let (submissions, queue) = mpsc::channel(limits::PROPOSALS_QUEUED_MAX);
         let shard = Self {
@@ -224,6 +232,7 @@ impl Shard {
                 arrival: arrival::Arrival::default(),
                 checked,
                 acked,
+                elections,
                 forgot,
                 fitness,
                 noise: Refused::default(),
@@ -399,7 +408,7 @@ async fn agree(id: ShardId, parts: &NodeParts) -> Result<(), String> {
 }
 
 /// How a group reaches its members.
-fn network(shard: ShardId, parts: &NodeParts, sending: Sending, acked: Acked) -> Network {
+fn network(shard: ShardId, parts: &NodeParts, sending: Sending, (acked, elections): (Acked, Elections)) -> Network {
     let rpc_timeout = Duration::from_millis(parts.config.rpc_timeout_ms);
     let rate = parts.config.snapshot_bytes_per_s;
     Network {
@@ -409,6 +418,7 @@ fn network(shard: ShardId, parts: &NodeParts, sending: Sending, acked: Acked) ->
         rpc_timeout,
         snapshots: SnapshotSender::new((parts.peers.clone(), parts.threads.clone()), shard, rate, rpc_timeout, sending),
         acked,
+        elections,
     }
 }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use skep_protocol::ballot::Ballot;
 use skep_protocol::ids::ShardId;
 use skep_store::disk::{Disk, Open};
 use skep_store::{LogPoint, Store, StoreError, StoreOptions, StoredSnapshot};
 
 use super::disk::Machine;
+use crate::raft::elections::Candidacy;
 use crate::raft::types::{SnapshotMeta, TypeConfig, Vote, decode};
 
 const DIR: &str = "/data";
@@ -93,7 +95,9 @@ fn fuzz_raft_frames() {
         let _ = decode::<AppendEntriesRequest<TypeConfig>>("append", bytes);
         let _ = decode::<AppendEntriesResponse<TypeConfig>>("append", bytes);
         let _ = decode::<VoteRequest<TypeConfig>>("vote", bytes);
+        let _ = decode::<(VoteRequest<TypeConfig>, Candidacy)>("vote", bytes);
         let _ = decode::<VoteResponse<TypeConfig>>("vote", bytes);
+        let _ = decode::<(VoteResponse<TypeConfig>, Option<Ballot>)>("vote", bytes);
     };
     bolero::check!().for_each(|bytes: &[u8]| {
         read(bytes);

@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_admission::SiteHandle;
 use skep_config::{ControlConfig, NodeConfig, PeerConfig, Policy, StoreConfig};
+use skep_protocol::ballot::BallotKey;
 use skep_protocol::entry::Charter;
 use skep_protocol::fault::ShardFault;
 use skep_protocol::fleet::Build;
@@ -49,6 +50,11 @@ pub(super) fn charter() -> Charter {
     let place = Place { site, shard: SHARD, genesis: Genesis::from_bytes([6; 16]) };
     let first = FirstOperator { place: place.clone(), operator: operator().key(), name: "first".parse().unwrap() };
     Charter { place, first: Some(first.sign(&operator()).unwrap()), root: None }
+}
+
+/// The key of a node.
+pub(super) fn key(at: usize) -> BallotKey {
+    BallotKey::from_seed(&[at as u8 + 1; 32])
 }
 
 /// A running process.
@@ -140,7 +146,7 @@ impl Nodes {
         let mut rng = SmallRng::seed_from_u64(seed);
         let fabric = Fabric::new(rng.random(), watch.clone());
         let node = |n: usize| {
-            let (id, machine) = (NodeId::from_public_key([n as u8 + 1; 32]), Machine::new(rng.random()));
+            let (id, machine) = (key(n).node(), Machine::new(rng.random()));
             let ppm = rng.random_range(-PPM_MAX..=PPM_MAX);
             let slow_ms = Arc::default();
             Node {
@@ -205,6 +211,7 @@ impl Nodes {
         let parts = NodeParts {
             node: node.id,
             incarnation,
+            key: Arc::new(key(at)),
             build: node.build,
             config,
             store,

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde::Serialize;
 use skep_protocol::agent::{AgentOp, Role as AgentRole};
 use skep_protocol::attempt::AttemptTarget;
+use skep_protocol::ballot::{Election, LeaderProof, Voter, VoterSet};
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::entry::{Charter, EntryBody, Founding, Op, Request};
 use skep_protocol::fleet::{FleetLimits, Rules};
-use skep_protocol::frame::{FrameKind, RaftAddress};
+use skep_protocol::frame::{FrameKind, RaftAddress, SnapshotId};
 use skep_protocol::ids::{Genesis, NodeId, RequestId, ShardId, TaskId};
 use skep_protocol::outcome::{ProposeOutcome, Reply};
 use skep_protocol::query::Query;
@@ -22,11 +23,12 @@ use skep_protocol::time::LogInstant;
 use skep_protocol::{entry, limits};
 use skep_trust::Role;
 
-use super::site::{Nodes, Process, SHARD, charter};
+use super::site::{Nodes, Process, SHARD, charter, key};
 use super::watch::Watch;
 use super::workload::{are_equal, check_acknowledged, create_one};
 use super::{answers, leader, run, step, within};
 use crate::net::{CallError, Class, hall};
+use crate::raft::elections::UNPROVEN;
 use crate::raft::types::{Entry, EntryBytes, LogId, SnapshotMeta, TypeConfig, Vote, encode};
 use crate::shard::Shard;
 
@@ -68,10 +70,18 @@ async fn say<T: Serialize>(
     shard: ShardId,
     body: &T,
 ) -> Result<(), String> {
+    say_bytes(from, to, kind, shard, &addressed(from, to, &encode(body).unwrap())).await
+}
+
+fn addressed(from: &Process, to: &Process, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     RaftAddress { from: from.raft_id(), to: to.raft_id() }.write(&mut bytes);
-    bytes.extend_from_slice(&encode(body).unwrap());
-    let call = from.shards.parts.peers.call(to.shards.parts.node, Class::Urgent, kind, shard, &bytes, CALL);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+async fn say_bytes(from: &Process, to: &Process, kind: FrameKind, shard: ShardId, bytes: &[u8]) -> Result<(), String> {
+    let call = from.shards.parts.peers.call(to.shards.parts.node, Class::Urgent, kind, shard, bytes, CALL);
     match call.await {
         Ok(_) => Ok(()),
         Err(CallError::Refused(why)) => Err(why),
@@ -112,6 +122,7 @@ async fn speak_as_a_stranger(watch: Watch) {
                     say(&stranger, &voter, FrameKind::Clock, shard, &()).await,
                     // Refused by their headers, whatever they hold.
                     say(&stranger, &voter, FrameKind::TransferLeader, shard, &()).await,
+                    say(&stranger, &voter, FrameKind::Proof, shard, &()).await,
                     say(&stranger, &voter, FrameKind::SnapshotChunk, shard, &()).await,
                     say(&stranger, &voter, FrameKind::SnapshotInstall, shard, &()).await,
                 ];
@@ -154,7 +165,27 @@ fn of_another_shard(term: u64) -> Vec<u8> {
     entry::Entry { stamp: LogInstant::from_raw(1), term, body }.encode().unwrap()
 }
 
-/// A voter whose key was stolen: what cannot have come about is not written down, also if it says so.
+fn voter(nodes: &Nodes, at: usize) -> Voter {
+    let incarnation = nodes.all[at].process.as_ref().unwrap().shards.parts.incarnation;
+    Voter { node: nodes.all[at].id, incarnation }
+}
+
+/// That these voted for a process, each signed by a key: in an election by those voters.
+fn proof(nodes: &Nodes, candidate: &Process, term: u64, voters: &[usize], voted: &[(usize, usize)]) -> LeaderProof {
+    let voters = VoterSet::of([voters.iter().map(|at| voter(nodes, *at)).collect()]).unwrap();
+    let (candidate, genesis) = (candidate.raft_id(), Some(charter().place.genesis));
+    let election = Election { shard: SHARD, genesis, term, candidate, voters: voters.digest() };
+    let ballots = voted.iter().map(|(at, by)| key(*by).vote(&election, voter(nodes, *at).raft_id()));
+    LeaderProof::new(&election, voters, ballots)
+}
+
+/// What becomes of a proof that a process shows to another one.
+async fn show(from: &Process, to: &Process, proof: &LeaderProof) -> Result<(), String> {
+    say_bytes(from, to, FrameKind::Proof, SHARD, &addressed(from, to, &proof.encode().unwrap())).await
+}
+
+/// A voter whose key was stolen, and for which all have voted: what cannot have come about is not written down, also if
+/// it says so.
 async fn speak_as_a_voter(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
     let (mut nodes, ids) = three_marked(3, &watch).await;
@@ -165,15 +196,19 @@ async fn speak_as_a_voter(watch: Watch) {
     let [liar, victim] = [liar, victim].map(|at| nodes.all[at].process.clone().unwrap());
     let before = terms(&nodes);
     let last = victim.shard().unwrap().status().last_log;
-    let forged = |index, bytes: Vec<u8>| Entry {
-        log_id: LogId { leader_id: (before[0] + 1).into(), index },
+    let next = before[0] + 1;
+    let elected = proof(&nodes, &liar, next, &[0, 1, 2], &[(0, 0), (1, 1), (2, 2)]);
+    assert_eq!(show(&liar, &victim, &elected).await, Ok(()));
+    let of_term = |term: u64, bytes: Vec<u8>| Entry {
+        log_id: LogId { leader_id: term.into(), index: 0 },
         payload: openraft::EntryPayload::Normal(EntryBytes(bytes.into())),
     };
+    let forged = |bytes| of_term(next, bytes);
     let endless = append(&liar, u64::MAX, Vec::new());
-    let unreadable = append(&liar, before[0] + 1, vec![forged(0, vec![99, 1, 2, 3])]);
-    let obeyed = append(&liar, before[0] + 1, vec![forged(0, obeyed())]);
-    let of_later = append(&liar, before[0], vec![forged(0, Vec::new())]);
-    let of_another = append(&liar, before[0] + 1, vec![forged(0, of_another_shard(before[0] + 1))]);
+    let unreadable = append(&liar, next, vec![forged(vec![99, 1, 2, 3])]);
+    let obeyed = append(&liar, next, vec![forged(obeyed())]);
+    let of_later = append(&liar, next, vec![of_term(next + 1, Vec::new())]);
+    let of_another = append(&liar, next, vec![forged(of_another_shard(next))]);
     for (append, why) in [
         (endless, "cannot have come about"),
         (unreadable, "not understood"),
@@ -193,6 +228,73 @@ async fn speak_as_a_voter(watch: Watch) {
 #[test]
 fn what_a_voter_cannot_have_come_to_is_not_taken_from_it() {
     let outcome = run(speak_as_a_voter);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+fn is_refused(said: &Result<(), String>, why: &str) {
+    assert!(said.as_ref().is_err_and(|said| said.contains(why)), "{why}: {said:?}");
+}
+
+/// Whatever a leader sends, in a term for which nobody has elected this one.
+async fn say_as_a_leader(thief: &Process, victim: &Process, term: u64) {
+    let led = vote(thief, term);
+    let said = say(thief, victim, FrameKind::Append, SHARD, &append(thief, term, Vec::new())).await;
+    is_refused(&said, UNPROVEN);
+    let mut offered = Vec::new();
+    SnapshotId { bytes: 9, digest: 7 }.write(&mut offered);
+    offered.extend(addressed(thief, victim, &encode(&(led, SnapshotMeta::default())).unwrap()));
+    for kind in [FrameKind::SnapshotHead, FrameKind::SnapshotInstall] {
+        is_refused(&say_bytes(thief, victim, kind, SHARD, &offered).await, UNPROVEN);
+    }
+    let hands_over = TransferLeaderRequest::<TypeConfig>::new(led, victim.raft_id(), None);
+    is_refused(&say(thief, victim, FrameKind::TransferLeader, SHARD, &hands_over).await, UNPROVEN);
+    // A vote that is granted as it is asked for would make a leader of it, too.
+    let mut asks = VoteRequest::<TypeConfig>::new(led, None);
+    asks.leadership_transfer = true;
+    let (no_genesis, voters) = (0_u8, [0_u8; 32]);
+    is_refused(&say(thief, victim, FrameKind::Vote, SHARD, &(&asks, no_genesis, voters)).await, "elected already");
+    is_refused(&say(thief, victim, FrameKind::PreVote, SHARD, &asks).await, "elected already");
+    // What is no leader's is not a leader's entries either.
+    let uncommitted =
+        AppendEntriesRequest { vote: Vote { committed: false, ..led }, ..append(thief, term, Vec::new()) };
+    is_refused(&say(thief, victim, FrameKind::Append, SHARD, &uncommitted).await, UNPROVEN);
+}
+
+/// A voter whose key was stolen, and the key of a robot: neither makes a leader of it.
+async fn lead_without_an_election(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let (mut nodes, ids) = three_marked(4, &watch).await;
+    let (_, leading) = leader(&mut nodes).await;
+    create_one(&leading, &mut rng, &watch).await;
+    let leads = nodes.ready()[0].0;
+    let (stolen, meets) = ((leads + 1) % 3, (leads + 2) % 3);
+    let [thief, victim] = [stolen, meets].map(|at| nodes.all[at].process.clone().unwrap());
+    let before = terms(&nodes);
+    let term = before[0] + 1;
+    say_as_a_leader(&thief, &victim, term).await;
+    let (all, own) = ([0, 1, 2], (stolen, stolen));
+    for (shown, why) in [
+        (proof(&nodes, &thief, term, &all, &[own]), "are a quorum"),
+        (proof(&nodes, &thief, term, &all, &[own, (meets, stolen)]), "did not sign"),
+        (proof(&nodes, &thief, term, &[stolen], &[own]), "does not know"),
+        (proof(&nodes, &thief, term, &[stolen, 3], &[own, (3, 3)]), "does not know"),
+        (proof(&nodes, &victim, term, &all, &[(meets, meets), (leads, leads)]), "speaks for"),
+    ] {
+        is_refused(&show(&thief, &victim, &shown).await, why);
+    }
+    say_as_a_leader(&thief, &victim, term).await;
+    assert_eq!(terms(&nodes), before, "somebody follows it");
+    create_one(&leading, &mut rng, &watch).await;
+    assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
+    check_acknowledged(&nodes, &ids);
+    // What a quorum has signed is another matter.
+    let elected = proof(&nodes, &thief, term, &all, &[own, (leads, leads)]);
+    assert_eq!(show(&thief, &victim, &elected).await, Ok(()));
+}
+
+#[test]
+fn a_stolen_voter_that_won_no_election_leads_nobody() {
+    let outcome = run(lead_without_an_election);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 

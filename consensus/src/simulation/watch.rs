@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::raft::VoteResponse;
+use skep_protocol::ballot::Ballot;
 use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::{NodeId, RaftId, TaskId};
 use tokio::time::Instant;
@@ -160,7 +161,7 @@ impl Watch {
         if kind != FrameKind::Vote {
             return;
         }
-        let Ok(response) = decode::<VoteResponse<TypeConfig>>("vote", answer) else { return };
+        let Ok((response, _)) = decode::<(VoteResponse<TypeConfig>, Option<Ballot>)>("vote", answer) else { return };
         let mut state = self.state();
         let promised = state.promised.entry(node).or_insert(response.vote);
         if response.vote > *promised {

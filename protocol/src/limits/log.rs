@@ -45,6 +45,15 @@ pub const PROPOSALS_RESERVED_SHARE: usize = 25;
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// Voters of one shard. Refused as invalid: 3 or 5 are useful.
 pub const VOTERS_MAX: usize = 7;
+/// Groups of voters at a time: the one that is, and the one that takes its place. A proof of leadership that names more is
+/// refused by the decoder.
+pub const VOTER_GROUPS_MAX: usize = 2;
+/// Nodes known to vote whose votes a proof of leadership has to have if its voters are not known: fewer only if fewer are
+/// known. With fewer it is refused.
+pub const KNOWN_BALLOTS_MIN: usize = 2;
+/// How long what a leader sends waits for the proof that it was elected, in milliseconds: both come at the same time, on
+/// different streams. Then it is refused, and the leader shows the proof again.
+pub const PROOF_WAIT_MS: u64 = 200;
 /// How long the disk of a leader is nearly full before the lead is handed on to a voter that has room, in milliseconds.
 /// Longer where links are so slow that it takes longer to know which voters are behind.
 pub const LEAD_KEPT_ON_FULL_DISK_MS: u64 = 3_000;

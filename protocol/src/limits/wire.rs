@@ -67,6 +67,8 @@ pub const QUERY_BYTES_MAX: usize = 64 * 1024;
 pub const WORD_BYTES_MAX: usize = 4 * 1024;
 /// Largest word of who leads a shard. Refused by the decoder.
 pub const LEADER_HINT_BYTES_MAX: usize = 1_024;
+/// Largest proof of leadership: with a vote of each voter of two groups. Refused by the decoder.
+pub const LEADER_PROOF_BYTES_MAX: usize = 2 * 1024;
 /// Connections that may be shaking hands at a time, half of them from addresses at which no listed peer is known to be.
 /// One more is refused.
 pub const HANDSHAKES_MAX: usize = 64;

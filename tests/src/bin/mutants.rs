@@ -63,6 +63,11 @@ fn aimed_at(mutant: Mutant) -> Target {
             "skep_consensus",
             "simulation::strangers::a_peer_that_votes_nowhere_has_no_part_in_raft",
         ),
+        Mutant::LeaderNotProven => of(
+            "skep-consensus",
+            "skep_consensus",
+            "simulation::strangers::a_stolen_voter_that_won_no_election_leads_nobody",
+        ),
         Mutant::ClockTurnedBack => {
             of("skep-engine", "skep_engine", "a_clock_that_is_turned_back_makes_no_deadline_later")
         }

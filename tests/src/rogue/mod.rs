@@ -15,6 +15,7 @@ use std::time::Duration;
 use libp2p_identity::{Keypair, PeerId, PublicKey, ed25519};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, RecvStream, SendStream};
+use skep_protocol::ballot::{BallotKey, Election, LeaderProof, Voter, VoterSet};
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::fleet::FLEET_VERSIONS;
 use skep_protocol::frame::{
@@ -39,16 +40,22 @@ const TAKEN: Duration = Duration::from_secs(1);
 const SITE: &str = "testnet";
 /// Frames of a node that it keeps in mind.
 const HEARD_MAX: usize = 4_096;
+/// Of its data directory, which it has not.
+const INCARNATION: Incarnation = Incarnation([9; 16]);
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// The key that follows from a seed.
-fn key(seed: u64) -> Result<Keypair, String> {
+fn secret(seed: u64) -> [u8; 32] {
     let mut bytes = [0x5A; 32];
     bytes[..8].copy_from_slice(&seed.to_be_bytes());
-    Keypair::ed25519_from_bytes(bytes).map_err(text)
+    bytes
+}
+
+/// The key that follows from a seed.
+fn key(seed: u64) -> Result<Keypair, String> {
+    Keypair::ed25519_from_bytes(secret(seed)).map_err(text)
 }
 
 fn node_of(key: &Keypair) -> Result<NodeId, String> {
@@ -73,6 +80,7 @@ pub fn identity(seed: u64) -> Result<NodeId, String> {
 pub struct Rogue {
     endpoint: quinn::Endpoint,
     keypair: Keypair,
+    ballots: BallotKey,
     /// Who it is.
     pub node: NodeId,
 }
@@ -156,7 +164,7 @@ impl Rogue {
         let keypair = key(seed)?;
         let endpoint = quinn::Endpoint::client(SocketAddr::new(from, 0)).map_err(text)?;
         let node = node_of(&keypair)?;
-        Ok(Self { endpoint, keypair, node })
+        Ok(Self { endpoint, keypair, ballots: BallotKey::from_seed(&secret(seed)), node })
     }
 
     fn hello(&self) -> Result<Hello, String> {
@@ -164,12 +172,28 @@ impl Rogue {
             frame_version_min: FRAME_VERSION,
             frame_version_max: FRAME_VERSION,
             fleet: FLEET_VERSIONS,
-            incarnation: Incarnation([9; 16]),
+            incarnation: INCARNATION,
             process: 666,
             name: NodeName::new("rogue").map_err(text)?,
             site: SiteName::new(SITE).map_err(text)?,
             shards: Vec::new(),
         })
+    }
+
+    /// That it was elected in a term: by its own vote, in a shard of which it is the only voter, as it says.
+    ///
+    /// # Errors
+    /// That it cannot be said.
+    pub fn proof(&self, line: &Line, term: u64) -> Result<Vec<u8>, String> {
+        let itself = Voter { node: self.node, incarnation: INCARNATION };
+        let voters = VoterSet::of([vec![itself]]).ok_or("one voter is too few")?;
+        let (shard, candidate) = (ShardId::FIRST, itself.raft_id());
+        let election = Election { shard, genesis: None, term, candidate, voters: voters.digest() };
+        let proof = LeaderProof::new(&election, voters, [self.ballots.vote(&election, candidate)]);
+        let mut body = Vec::new();
+        line.address.write(&mut body);
+        body.extend(proof.encode().map_err(text)?);
+        Ok(body)
     }
 
     fn dialling(&self, to: NodeId, address: SocketAddr) -> Result<quinn::Connecting, String> {

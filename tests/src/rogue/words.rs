@@ -17,7 +17,7 @@ use skep_protocol::time::LogInstant;
 use super::Line;
 
 /// Those that are a group's own.
-pub const OF_VOTERS: [FrameKind; 10] = [
+pub const OF_VOTERS: [FrameKind; 11] = [
     FrameKind::Append,
     FrameKind::Vote,
     FrameKind::PreVote,
@@ -28,7 +28,13 @@ pub const OF_VOTERS: [FrameKind; 10] = [
     FrameKind::Clock,
     FrameKind::Beat,
     FrameKind::Forgot,
+    FrameKind::Proof,
 ];
+
+/// What is behind the vote of whoever asks for votes: it has no entries, and is not to be refused for a lease.
+const ASKED: [u8; 2] = [0, 1];
+/// Behind that, of which shard and by which voters it is to be elected: of none, and by some.
+const CANDIDACY: [u8; 33] = [0; 33];
 
 /// Attachments that it guesses: a young shard has given few.
 const GUESSED: u64 = 64;
@@ -98,9 +104,12 @@ impl Line {
         body.push(1);
         body.extend_from_slice(match kind {
             FrameKind::Append => &[0, 0, 0],
-            FrameKind::Vote | FrameKind::PreVote => &[0, 1],
+            FrameKind::Vote | FrameKind::PreVote => &ASKED,
             _ => &[],
         });
+        if kind == FrameKind::Vote {
+            body.extend_from_slice(&CANDIDACY);
+        }
         body
     }
 
@@ -122,7 +131,8 @@ impl Line {
             | FrameKind::TransferLeader
             | FrameKind::Clock
             | FrameKind::Beat
-            | FrameKind::Forgot => self.raft(kind, LOTS),
+            | FrameKind::Forgot
+            | FrameKind::Proof => self.raft(kind, LOTS),
             FrameKind::SnapshotHead | FrameKind::SnapshotChunk | FrameKind::SnapshotInstall => self.snapshot(),
             FrameKind::Propose | FrameKind::End => detach(agent),
             FrameKind::Query => Query::Changes { from: 0, skip: 0 }.encode().unwrap_or_default(),

@@ -83,6 +83,43 @@ async fn it_says_to_every_voter_that_it_leads_and_the_shard_goes_on_as_it_was() 
     create(&site, 2, "after").await;
 }
 
+/// With the key of a voter: it is marked as one, and nobody has elected it.
+#[tokio::test]
+async fn a_stolen_voter_that_won_no_election_appends_in_its_own_term_and_nobody_follows_it() {
+    let thief = rogue(65);
+    let mut site = Site::create(NODE, 3, 3, &[]);
+    site.net.list_voter(&thief.node.to_string()).unwrap();
+    site.net.up().await.unwrap();
+    create(&site, 0, "before").await;
+    let leader = site.net.leader().await.unwrap();
+    let term = site.net.nodes[leader].client().shard_status().await.unwrap().term;
+    for at in 0..3 {
+        let line = connect(&thief, &site, at).await;
+        let appended =
+            async || line.call(FrameKind::Append, ShardId::FIRST, &line.raft(FrameKind::Append, term + 1)).await;
+        let said = appended().await;
+        assert!(said.as_ref().is_err_and(|why| why.contains("has not shown")), "{said:?}");
+        let shown = thief.proof(&line, term + 1).unwrap();
+        let said = line.call(FrameKind::Proof, ShardId::FIRST, &shown).await;
+        assert!(said.as_ref().is_err_and(|why| why.contains("does not know")), "{said:?}");
+        let said = appended().await;
+        assert!(said.as_ref().is_err_and(|why| why.contains("has not shown")), "{said:?}");
+        // Whoever grants a vote as it is asked for would follow it, too.
+        for kind in [FrameKind::Vote, FrameKind::PreVote] {
+            let said = line.call(kind, ShardId::FIRST, &line.raft(kind, term + 1)).await;
+            assert!(said.as_ref().is_err_and(|why| why.contains("elected already")), "{kind:?}: {said:?}");
+        }
+    }
+    create(&site, 1, "meanwhile").await;
+    let status = site.net.nodes[leader].client().shard_status().await.unwrap();
+    assert_eq!((site.net.leader().await.unwrap(), status.term), (leader, term), "somebody followed it");
+    // Those who restart elect one of them, who shows it.
+    (0..3).for_each(|at| site.net.kill(at));
+    (0..3).for_each(|at| site.net.start(at).unwrap());
+    site.net.until_equal(&[0, 1, 2]).await.unwrap();
+    create(&site, 2, "after").await;
+}
+
 #[tokio::test]
 async fn it_answers_as_the_leader_would_and_no_node_without_one_asks_it() {
     let rogue = rogue(67);

@@ -35,11 +35,23 @@ impl Testnet {
     /// # Errors
     /// [`LaunchError::Io`] if a configuration cannot be written.
     pub fn list(&self, peer: &str) -> Result<(), LaunchError> {
+        self.add_peer(peer, "")
+    }
+
+    /// The same of one that every node has marked as a voter, and believes.
+    ///
+    /// # Errors
+    /// As of [`list`](Self::list).
+    pub fn list_voter(&self, peer: &str) -> Result<(), LaunchError> {
+        self.add_peer(peer, "voter = true\n")
+    }
+
+    fn add_peer(&self, peer: &str, settings: &str) -> Result<(), LaunchError> {
         for node in &self.nodes {
             let path = node.dir.join("skep.toml");
             let what = || io_error(path.display().to_string());
             let mut file = OpenOptions::new().append(true).open(&path).map_err(what())?;
-            write!(file, "\n[[peers]]\nid = \"{peer}\"\n").map_err(what())?;
+            write!(file, "\n[[peers]]\nid = \"{peer}\"\n{settings}").map_err(what())?;
         }
         Ok(())
     }

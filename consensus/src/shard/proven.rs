@@ -1,0 +1,86 @@
+//! Who was elected: what a leader sends is taken once it has shown that a quorum voted for it.
+//!
+//! A voter whose key was stolen can say that it leads in any term. So its word is not taken for it: not by who follows,
+//! whose vote would be written down, and not by who hands a lead over. What was taken once is in this node's own vote,
+//! as that of a leader: openraft writes that down for nothing else that others say (see `raft/network.rs` of answers,
+//! and [`Shard::vote`] of candidates).
+
+use std::collections::BTreeSet;
+
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::impls::leader_id_std::LeaderId;
+use skep_protocol::ballot::LeaderProof;
+use skep_protocol::codec::Encoded as _;
+use skep_protocol::frame::RaftAddress;
+use skep_protocol::ids::NodeId;
+use skep_protocol::mutant::{Mutant, is_on};
+
+use super::Shard;
+use crate::net::Who;
+use crate::raft::elections::UNPROVEN;
+use crate::raft::types::Vote;
+use crate::threads::Errand;
+
+impl Shard {
+    /// Whether this node follows, or leads, by this vote already.
+    fn has_followed(&self, vote: &Vote) -> bool {
+        let own = self.raft().metrics().borrow_watched().vote;
+        vote.committed && (own == *vote || self.promised() == Some(*vote))
+    }
+
+    /// Takes note of the proof that its sender was elected. `believes`: whether a node is known to vote, by others than
+    /// this replica.
+    ///
+    /// # Errors
+    /// Why it is no proof, as text.
+    pub(crate) async fn take_proof(
+        &self,
+        who: Who,
+        body: &[u8],
+        believes: impl Fn(NodeId) -> bool,
+    ) -> Result<(), String> {
+        let (address, body) = RaftAddress::split(body).map_err(|e| e.to_string())?;
+        if address.from != who.raft_id || address.to != self.inner.parts.raft_id() {
+            return Err("the proof of leadership is not from its sender to this incarnation".to_owned());
+        }
+        let proof = LeaderProof::decode(body).map_err(|e| e.to_string())?;
+        let leader_id = LeaderId { term: proof.term(), voted_for: proof.candidate() };
+        let vote = Vote { leader_id, committed: true };
+        self.check_vote(who, &vote)?;
+        let elections = &self.inner.elections;
+        if elections.is_proven(&vote) || self.has_followed(&vote) {
+            return Ok(());
+        }
+        let voters: BTreeSet<NodeId> = proof.voters().voters().map(|voter| voter.node).collect();
+        let known = elections.knowledge(voters.into_iter().filter(|node| believes(*node)).collect());
+        let verify = move || proof.verify(&known);
+        let verified = self.inner.parts.threads.offload(Errand::Signatures, verify).await.map_err(|e| e.to_string())?;
+        if let Err(error) = verified {
+            if let Some(more) = self.inner.noise.proofs.happened() {
+                tracing::error!(
+                    shard = %self.id(), node = %who.node, term = vote.leader_id.term, %error, more,
+                    "a voter says that it leads, and does not prove it"
+                );
+            }
+            return Err(error.to_string());
+        }
+        elections.note_proven(&vote);
+        Ok(())
+    }
+
+    /// Whether the sender that says that it leads by this vote has shown that it was elected, or leads no more:
+    /// openraft tells it so.
+    ///
+    /// # Errors
+    /// That it has not, as text.
+    pub(super) async fn check_proven(&self, vote: &Vote) -> Result<(), String> {
+        let own = self.raft().metrics().borrow_watched().vote;
+        if is_on(Mutant::LeaderNotProven) || *vote < own || self.has_followed(vote) {
+            return Ok(());
+        }
+        if vote.committed && self.inner.elections.until_proven(vote).await {
+            return Ok(());
+        }
+        Err(UNPROVEN.to_owned())
+    }
+}
