@@ -73,7 +73,7 @@ pub fn identity(seed: u64) -> Result<NodeId, String> {
 pub struct Rogue {
     endpoint: quinn::Endpoint,
     keypair: Keypair,
-    /// Its PeerId.
+    /// Who it is.
     pub node: NodeId,
 }
 

@@ -16,7 +16,7 @@ use skep_protocol::time::LogInstant;
 
 use super::Line;
 
-/// The kinds that only members of a group send.
+/// Those that are a group's own.
 pub const OF_VOTERS: [FrameKind; 10] = [
     FrameKind::Append,
     FrameKind::Vote,
@@ -30,7 +30,7 @@ pub const OF_VOTERS: [FrameKind; 10] = [
     FrameKind::Forgot,
 ];
 
-/// How many attachments it guesses: a young shard has given few.
+/// Attachments that it guesses: a young shard has given few.
 const GUESSED: u64 = 64;
 /// The greatest number of anything.
 const LOTS: u64 = u64::MAX;
