@@ -1,4 +1,5 @@
-//! What a node and an agent's software say to each other while the agent is attached. What they say of one command is in
+//! What a node and an agent's software say to each other while the agent is attached. What they say of one command is
+//! in
 //! [`offer`](crate::offer).
 
 use std::collections::BTreeSet;
@@ -11,73 +12,75 @@ use crate::outcome::NotDone;
 use crate::position::Position;
 use crate::text::{AgentId, GroupName};
 
-/// What an agent says of itself when it attaches.
+/// What an agent's software says of the agent when it attaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachWish {
-    /// The shard that it works for.
+    /// Id of the shard for which it works.
     pub shard: ShardId,
-    /// Who.
+    /// Id of the agent.
     pub agent: AgentId,
-    /// What it can do.
+    /// The agent's role: its capabilities, and how many tasks it takes at a time.
     pub role: Role,
-    /// The run of its software.
+    /// The session: the run of the agent's software.
     pub session: SessionId,
-    /// The lease it asks for; none for the node's default.
+    /// The lease for which it asks; none for the node's default.
     pub lease: Option<LeaseTerms>,
 }
 
-/// What an agent says after that.
+/// What an agent's software says after that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentSaid {
-    /// So many more tasks may be assigned to it.
+    /// The orchestrator may assign this many more tasks to it.
     Credits(u64),
-    /// It lives.
+    /// The software lives.
     KeepAlive {
-        /// Its own clock; opaque, and never less than before.
+        /// The software's own clock, in milliseconds; opaque to the node, and never less than before.
         stamp: u64,
-        /// Where it is.
+        /// The agent's position; none if the agent says none.
         place: Option<Position>,
     },
-    /// It takes commands, once it is attached.
+    /// The software takes commands, once the agent is attached.
     TakesCommands {
-        /// The groups that it is of.
+        /// The groups of the agent.
         groups: BTreeSet<GroupName>,
-        /// The commands that its software has in its hands.
+        /// Ids of the commands that the software has in its hands.
         in_hand: BTreeSet<CommandId>,
     },
-    /// Something of a command that it was offered.
+    /// A word about a command that the node offered.
     Command(CommandId, CommandSaid),
-    /// It has stopped, and gives back what it holds.
+    /// The software has stopped, and gives back what the agent holds.
     Detach,
     /// Its stream ended, or cannot take more.
     Closed,
 }
 
-/// What an agent is told.
+/// What a node tells an agent's software.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentTold {
-    /// It is attached.
+    /// The agent is attached.
     Attached {
-        /// Its attachment.
+        /// Id of the attachment.
         attachment: AttachmentId,
-        /// Its lease.
+        /// The terms of its lease.
         lease: LeaseTerms,
     },
-    /// All that it holds, with the first word of an attachment: what it believes to hold beside it, it has lost.
+    /// All claims of the agent, with the first word of an attachment. If the software believes that it holds another
+    /// one, it has lost that one.
     Holds(Vec<(TaskId, ClaimEpoch)>),
-    /// It holds a task from now on.
+    /// The agent holds a task from now on.
     Grant(Box<Grant>),
-    /// It does not hold a claim any more.
+    /// The agent does not hold a claim any more.
     Lost {
-        /// The task.
+        /// Id of the task.
         task: TaskId,
-        /// The claim.
+        /// Epoch of the claim.
         epoch: ClaimEpoch,
     },
-    /// Its lease was renewed.
+    /// The agent's lease was renewed.
     Lease(Usable),
-    /// Something of a command.
+    /// A word about a command.
     Command(CommandId, CommandTold),
-    /// It is not attached, or not any more. The last message of a stream; none if it asked for it.
+    /// The agent is not attached, or not any more. The last message of a stream; no reason if the software asked for
+    /// it.
     Ended(Option<NotDone>),
 }

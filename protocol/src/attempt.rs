@@ -1,4 +1,4 @@
-//! Attempts: what a node wants done by the leader of a shard, where it tries, and how a try ended.
+//! Attempts: what a node wants the leader of a shard to do, where the node tries, and how a try ended.
 //!
 //! The engine decides what is tried where, and the control plane carries it out: here, or by a call to another node.
 
@@ -9,16 +9,16 @@ use crate::outcome::ProposeOutcome;
 use crate::pull::{Pull, PullFailure, Pulled};
 use crate::query::{Query, QueryFailure, QueryReply};
 
-/// What a caller wants done.
+/// What a caller wants the leader to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     /// A request that changes the shard. Every attempt repeats it byte for byte.
     Request(Request),
-    /// A query that must hold everything acknowledged before it.
+    /// A query. The replica that answers must hold everything acknowledged before the query.
     Query(Query),
     /// A heartbeat for the orchestrator.
     Heartbeat(Heartbeat),
-    /// What there is for agents. Its answer may take as long as it says.
+    /// A question what there is for agents. The leader may take as long for its answer as the pull says.
     Pull(Pull),
 }
 
@@ -34,18 +34,18 @@ pub enum AttemptTarget {
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Of a request.
+    /// How an attempt at a request ended.
     Propose(ProposeOutcome),
-    /// Of a query.
+    /// How an attempt at a query ended.
     Query(Result<QueryReply, QueryFailure>),
-    /// Of a heartbeat.
+    /// How an attempt at a heartbeat ended.
     Heartbeat(Result<HeartbeatReply, HeartbeatFailure>),
-    /// Of a pull.
+    /// How an attempt at a pull ended.
     Pull(Result<Box<Pulled>, PullFailure>),
 }
 
 impl Outcome {
-    /// Whether this is the answer that was asked for, and not why there is none: however late it comes, it holds.
+    /// Whether this is the answer to the question, and not a reason why there is none: it holds, however late it comes.
     pub fn is_answer(&self) -> bool {
         matches!(
             self,

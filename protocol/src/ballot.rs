@@ -26,14 +26,14 @@ const VOTERS_DOMAIN: &[u8] = b"skep/voters/1\0";
 /// A member that votes: a node in one of its incarnations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Voter {
-    /// The node.
+    /// PeerId of the node.
     pub node: NodeId,
     /// The incarnation of its data directory.
     pub incarnation: Incarnation,
 }
 
 impl Voter {
-    /// Its Raft id.
+    /// The voter's Raft id.
     pub fn raft_id(&self) -> RaftId {
         RaftId::derive(self.node, self.incarnation)
     }
@@ -44,19 +44,19 @@ impl Voter {
 pub struct VotersDigest([u8; 32]);
 
 impl VotersDigest {
-    /// The bytes.
+    /// The 32 bytes of the digest.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// Who votes: one group, or two while one takes the place of the other. A leader needs a quorum of each.
+/// The voters: one group, or two while one takes the place of the other. A leader needs a quorum of each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Vec<Voter>>", into = "Vec<Vec<Voter>>")]
 pub struct VoterSet(Vec<Vec<Voter>>);
 
 impl VoterSet {
-    /// These groups, in any order within each; none if there are too many of them, or a group is empty or too large.
+    /// These groups, in any order within each; none if there are too many groups, or if one is empty or too large.
     pub fn of(groups: impl IntoIterator<Item = Vec<Voter>>) -> Option<Self> {
         let ordered = |mut group: Vec<Voter>| {
             group.sort_unstable();
@@ -66,12 +66,12 @@ impl VoterSet {
         groups.into_iter().map(ordered).collect::<Vec<_>>().try_into().ok()
     }
 
-    /// All of them. One that is in both groups comes twice.
+    /// The voters of all groups. A voter that is in both groups comes twice.
     pub fn voters(&self) -> impl Iterator<Item = &Voter> {
         self.0.iter().flatten()
     }
 
-    /// What stands for them in a ballot.
+    /// The digest that stands for them in a ballot.
     pub fn digest(&self) -> VotersDigest {
         let mut hash = Sha256::new();
         hash.update(VOTERS_DOMAIN);
@@ -112,24 +112,25 @@ impl From<VoterSet> for Vec<Vec<Voter>> {
     }
 }
 
-/// For what a vote is.
+/// What a vote is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Election {
-    /// The shard.
+    /// Id of the shard.
     pub shard: ShardId,
-    /// Its genesis; none if the candidate has not applied the shard's first entry, and the node that made the shard is
+    /// The shard's genesis; none if the candidate has not applied the shard's first entry, and the node that made the
+    /// shard is
     /// no member.
     pub genesis: Option<Genesis>,
-    /// The term.
+    /// The Raft term.
     pub term: u64,
-    /// Who is to lead in it.
+    /// Raft id of the candidate.
     pub candidate: RaftId,
-    /// By whose quorum, as the candidate says.
+    /// Digest of the voters whose quorum elects the candidate, as the candidate says.
     pub voters: VotersDigest,
 }
 
 impl Election {
-    /// What a voter signs. All of it has a fixed length.
+    /// The bytes that a voter signs. Each part has a fixed length.
     fn signed_bytes(&self, voter: RaftId) -> Vec<u8> {
         let genesis = self.genesis.as_ref().map_or([0; 16], |genesis| *genesis.as_bytes());
         [
@@ -149,7 +150,7 @@ impl Election {
 /// A vote that was granted, signed by the voter's node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ballot {
-    /// Who voted.
+    /// Raft id of the member that voted.
     pub voter: RaftId,
     signature: Signature,
 }
@@ -163,16 +164,16 @@ impl Ballot {
     }
 }
 
-/// A node's key, for ballots. Never shown, and wiped from memory when it is let go of.
+/// A node's key, for ballots. It is never shown, and its memory is wiped when it is dropped.
 pub struct BallotKey(SigningKey);
 
 impl BallotKey {
-    /// From the seed of the node's identity.
+    /// The key that follows from the seed of the node's identity.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         Self(SigningKey::from_bytes(seed))
     }
 
-    /// Whose it is.
+    /// PeerId of the node whose key it is.
     pub fn node(&self) -> NodeId {
         NodeId::from_public_key(self.0.verifying_key().to_bytes())
     }
@@ -189,7 +190,7 @@ impl BallotKey {
 #[serde(try_from = "Shown", into = "Shown")]
 pub struct LeaderProof(Shown);
 
-/// The same on the wire, where its ballots can be in any order.
+/// The form of a proof on the wire, where its ballots can be in any order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Shown {
     genesis: Option<Genesis>,
@@ -220,46 +221,47 @@ impl From<LeaderProof> for Shown {
 /// What the node that verifies a proof knows of the shard.
 #[derive(Clone, Debug)]
 pub struct Knowledge {
-    /// The shard.
+    /// Id of the shard.
     pub shard: ShardId,
-    /// How it came about, if that is known.
+    /// The shard's lineage; none if the node does not know it.
     pub lineage: Option<Lineage>,
-    /// Who votes by the memberships that are known: the last one, and the last one that is committed. None before the
+    /// The voters by the memberships that the node knows: the last one, and the last one that is committed. None before
+    /// the
     /// first.
     pub sets: Vec<VoterSet>,
-    /// Nodes that are believed to vote beside those.
+    /// Nodes that the node believes to vote beside those.
     pub believed: BTreeSet<NodeId>,
 }
 
-/// Why a proof of leadership is not taken.
+/// Why a node does not take a proof of leadership.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unproven {
-    /// Its election was another shard's.
+    /// The proof is of an election in another shard.
     #[error("the proof of leadership is of the shard with genesis {found}, and not of this one")]
     AnotherShard {
-        /// The genesis that it names.
+        /// The genesis that the proof names.
         found: Genesis,
     },
-    /// Its candidate cannot be elected.
+    /// The candidate is none of the voters, and cannot be elected.
     #[error("{candidate} shows a proof of leadership, and is none of the voters in it")]
     NotVoter {
-        /// Who it says was elected.
+        /// Raft id of the candidate in the proof.
         candidate: RaftId,
     },
-    /// A vote of a member that has none.
+    /// The proof has a vote of a member that is no voter.
     #[error("the proof of leadership has a vote of {voter}, who is none of the voters in it")]
     Stranger {
-        /// Who that is.
+        /// Raft id of that member.
         voter: RaftId,
     },
-    /// No quorum.
+    /// The proof has votes of no quorum.
     #[error("the proof of leadership has {found} votes of a group of {voters}, and {needed} are a quorum")]
     TooFew {
-        /// Votes of voters of the group.
+        /// Number of votes of voters of the group.
         found: usize,
-        /// Voters of the group.
+        /// Number of voters of the group.
         voters: usize,
-        /// How many have to vote.
+        /// Number of votes of the group that are a quorum.
         needed: usize,
     },
     /// The node does not know the voters.
@@ -269,21 +271,21 @@ pub enum Unproven {
          node away, start it, and run 'skep shard add-voter' with its id"
     )]
     UnknownVoters {
-        /// Nodes that voted and are known to vote, or to have voted.
+        /// Number of nodes that voted and that the verifying node knows to vote, or to have voted.
         found: usize,
-        /// How many it takes.
+        /// Number of such nodes that a proof needs.
         needed: usize,
     },
     /// A signature does not hold.
     #[error("the proof of leadership has a vote of {voter} that its node did not sign")]
     NotSigned {
-        /// Whose vote that is said to be.
+        /// Raft id of the member whose vote it is said to be.
         voter: RaftId,
     },
 }
 
 impl LeaderProof {
-    /// Of an election by these voters, and the votes in it: of each voter the first.
+    /// The proof of an election by these voters, with the first vote of each voter.
     pub fn new(election: &Election, voters: VoterSet, ballots: impl IntoIterator<Item = Ballot>) -> Self {
         let mut ballots: Vec<Ballot> = ballots.into_iter().collect();
         ballots.sort_by_key(|ballot| ballot.voter);
@@ -292,28 +294,29 @@ impl LeaderProof {
         Self(Shown { genesis, term, candidate, voters, ballots })
     }
 
-    /// The term that was elected for.
+    /// The term of the election.
     pub fn term(&self) -> u64 {
         self.0.term
     }
 
-    /// Who was elected.
+    /// Raft id of the elected candidate.
     pub fn candidate(&self) -> RaftId {
         self.0.candidate
     }
 
-    /// By whose quorum.
+    /// The voters by whose quorum it was elected.
     pub fn voters(&self) -> &VoterSet {
         &self.0.voters
     }
 
-    /// The nodes whose votes it has, of those who can vote in it.
+    /// PeerIds of the voters whose votes the proof has.
     fn nodes(&self) -> BTreeSet<NodeId> {
         self.0.ballots.iter().filter_map(|ballot| self.0.voters.voter(ballot.voter)).map(|voter| voter.node).collect()
     }
 
-    /// Whether it shows that its candidate was elected, for a node with this knowledge. Signatures are verified last,
-    /// so that a sender has no more of them verified than a shard has voters.
+    /// Checks that the candidate was elected, for a node with this knowledge. The node verifies signatures last, so
+    /// that a
+    /// sender has it verify no more of them than a shard has voters.
     ///
     /// # Errors
     /// [`Unproven`].
@@ -331,7 +334,7 @@ impl LeaderProof {
         }
     }
 
-    /// A shard that was recovered may be led by somebody who was elected before its first entry after that.
+    /// A leader that was elected before a recovered shard's first entry may lead it on.
     fn check_genesis(&self, lineage: Option<&Lineage>) -> Result<(), Unproven> {
         let (Some(lineage), Some(found)) = (lineage, self.0.genesis) else { return Ok(()) };
         if lineage.genesis == found || lineage.past.contains(&found) {
@@ -359,9 +362,9 @@ impl LeaderProof {
         Ok(())
     }
 
-    /// Whether those are the voters. A node that was away may have missed a change of them: then two nodes that it
-    /// knows have to have voted, so that none of them says alone who votes. A node that knows no voters yet takes those
-    /// of the first leader.
+    /// Checks that those are the voters. A node that was away may have missed a change of them: then two nodes that it
+    /// knows must have voted, so that no node says alone who votes. A node that knows no voters yet takes those of the
+    /// first leader.
     fn check_voters(&self, known: &Knowledge) -> Result<(), Unproven> {
         let is_known = |group: &Vec<Voter>| known.sets.iter().any(|set| set.0.contains(group));
         if known.sets.is_empty() || self.0.voters.0.iter().all(is_known) {

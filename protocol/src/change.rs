@@ -16,9 +16,9 @@ use crate::time::LogInstant;
 /// One transition, as the history keeps it. Enough to rebuild the object without the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// The log clock.
+    /// The shard's clock when the entry was made.
     pub at: LogInstant,
-    /// The request that asked for it; none if the orchestrator decided it.
+    /// Id of the request that asked for it; none if the orchestrator decided it.
     pub request: Option<RequestId>,
     /// What changed.
     pub what: ChangeKind,
@@ -29,25 +29,25 @@ pub struct Change {
 pub enum ChangeKind {
     /// A task.
     Task {
-        /// Which.
+        /// Id of the task.
         task: TaskId,
-        /// How.
+        /// What changed.
         change: TaskChange,
     },
     /// An agent.
     Agent {
-        /// Which.
+        /// Id of the agent.
         agent: AgentId,
-        /// How.
+        /// What changed.
         change: AgentChange,
     },
     /// Operators, and what they asked for.
     Operator(OperatorChange),
     /// A command.
     Command {
-        /// Which.
+        /// Id of the command.
         command: CommandId,
-        /// How.
+        /// What changed.
         change: CommandChange,
     },
     /// The shard itself.
@@ -82,7 +82,7 @@ pub enum ShardChange {
         from: Genesis,
         /// The last entry that was kept of what it was.
         last_index: u64,
-        /// The first operator, who had it done.
+        /// Key of the first operator, who signed the recovery.
         by: OperatorKey,
     },
 }

@@ -1,12 +1,12 @@
-//! The one catalogue of errors: what a client can be told, each with what it means for whoever asked.
+//! The one catalogue of errors: what a node can tell a client, each with what it means for the caller.
 //!
 //! **Contract.** A code never changes its number or its meaning. Nodes, clients, the command line and the guide read
 //! this table, and write no code themselves: a refusal without a row does not compile, and a row that the guide does
 //! not show fails its test.
 //!
-//! **Must not know** who refuses what: a refusal names its code, and no code names a refusal.
+//! **Must not know** which part refuses what: a refusal names its code, and no code names a refusal.
 
-/// Of which kind a failure is, as transports tell them apart: the kinds that gRPC has, and others have a word for, too.
+/// The kind of a failure, as transports tell kinds apart: the kinds of gRPC, for which others have a word, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The request makes no sense, whatever the state is.
@@ -21,7 +21,7 @@ pub enum Kind {
     FailedPrecondition,
     /// Another request came first.
     Aborted,
-    /// What was asked for is there no more, or not yet.
+    /// What the caller asked for is not there any more, or not yet.
     OutOfRange,
     /// There is no room for it.
     ResourceExhausted,
@@ -42,7 +42,7 @@ pub enum Certainty {
     NotDone,
     /// This sending did not do it. An earlier one may have: a client in doubt stays in doubt.
     NotBySending,
-    /// It may have been done. Sending it again under the same id is safe.
+    /// It may have been done. The caller may safely send it again under the same id.
     Unknown,
 }
 
@@ -52,9 +52,9 @@ pub enum Certainty {
 pub enum Exit {
     /// Not done, or a check that did not hold.
     Failed = 1,
-    /// The line, the environment or the request is wrong.
+    /// The command line, the environment or the request is wrong.
     Usage = 2,
-    /// What was asked for does not exist.
+    /// What the caller asked for does not exist.
     NotFound = 3,
     /// Unavailable for now: nothing was done.
     Unavailable = 4,
@@ -65,7 +65,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 6] =
         [Self::Failed, Self::Usage, Self::NotFound, Self::Unavailable, Self::Denied, Self::Unknown];
 
@@ -75,21 +75,21 @@ impl Exit {
     }
 }
 
-/// Whether the same request may succeed later. Clients send such a request again by themselves.
+/// Whether the same request may succeed later. If so, clients send it again by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
     /// It will not, until its sender changes something.
     No,
     /// It may, after this many milliseconds.
     After(u64),
-    /// It may, after as long as the failure tells.
+    /// It may, after the time that the failure tells.
     Told,
     /// Some failures of this code may; each tells whether it does.
     Sometimes,
 }
 
 impl Again {
-    /// After how many milliseconds, as far as the code says it.
+    /// After how many milliseconds, if the code says it; none otherwise.
     pub fn after_ms(self) -> Option<u64> {
         match self {
             Self::After(ms) => Some(ms),
@@ -116,14 +116,14 @@ macro_rules! catalogue {
         $name:ident $text:literal $kind:ident $certainty:ident $exit:ident $again:ident $(($ms:literal))?
             $help:literal;
     )+) => {
-        /// What clients know a failure by.
+        /// The code by which clients know a failure.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $($(#[doc = $meaning])+ $name,)+
         }
 
         impl Code {
-            /// All of them, in the order of their numbers.
+            /// All codes, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
             const fn row(self) -> Row {
@@ -143,9 +143,9 @@ macro_rules! catalogue {
     };
 }
 
-// The first two digits say who says it, or of what: 00 any node, 01 a shard of requests, tasks and agents, 02 the way to a
-// shard, 03 a client, 04 a shard of what operators sign, 05 the directory of a
-// site. 0404 is retired: no number is used again.
+// The first two digits name the part that refuses, or its subject: 00 any node, 01 a shard of requests, tasks and
+// agents, 02 the way to a shard, 03 a client, 04 a shard of what operators sign, 05 the directory of a site. 0404 is
+// retired: no number is used again.
 catalogue! {
     /// A field of the request is out of bounds; the message names it.
     InvalidField "SKEP-0001" InvalidArgument NotDone Usage No
@@ -420,12 +420,12 @@ catalogue! {
 }
 
 impl Code {
-    /// As it is written: `SKEP-0108`.
+    /// The text of the code, such as `SKEP-0108`.
     pub const fn as_str(self) -> &'static str {
         self.row().text
     }
 
-    /// The code that is written like this; none if this build does not know it.
+    /// The code with this text; none if this build does not know it.
     pub fn of(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == text)
     }
@@ -435,17 +435,17 @@ impl Code {
         self.row().meaning.trim_start()
     }
 
-    /// What to do next, as a part of a sentence. A failure may know better.
+    /// What the caller is to do next, as a part of a sentence. A failure may know better.
     pub fn help(self) -> &'static str {
         self.row().help
     }
 
-    /// Of which kind it is.
+    /// The kind of the failure.
     pub fn kind(self) -> Kind {
         self.row().kind
     }
 
-    /// What it tells of whether the request was done.
+    /// Whether the request was done, as far as the code tells.
     pub fn certainty(self) -> Certainty {
         self.row().certainty
     }
@@ -465,7 +465,7 @@ impl Code {
         matches!(self, Self::RequestExpired | Self::RequestForgotten)
     }
 
-    /// Whether a shard says it of what operators sign: of commands, grants and replacements.
+    /// Whether it is about what operators sign: commands, grants and replacements.
     pub fn is_of_statements(self) -> bool {
         self.as_str().starts_with("SKEP-04")
     }

@@ -7,52 +7,52 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Why bytes were not understood.
+/// Why a decoder or encoder did not take bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// Not even a version.
+    /// There is not even a version.
     #[error("{what}: empty")]
     Empty {
-        /// What was expected.
+        /// What the decoder expected, such as `frame`.
         what: &'static str,
     },
-    /// Written by a newer Skep.
+    /// A newer Skep wrote it.
     #[error("{what}: version {found} is not understood; this Skep reads up to {supported}. Upgrade it")]
     Version {
-        /// What was expected.
+        /// What the decoder expected, such as `frame`.
         what: &'static str,
-        /// The version found.
+        /// The version that the decoder found.
         found: u8,
-        /// The newest version that is understood.
+        /// The newest version that this Skep understands.
         supported: u8,
     },
-    /// Over its limit.
+    /// The bytes are over the limit.
     #[error("{what}: {bytes} bytes; at most {max} are allowed")]
     TooLarge {
-        /// What was expected.
+        /// What the decoder expected, such as `frame`.
         what: &'static str,
-        /// Its size.
+        /// Its size, in bytes.
         bytes: usize,
-        /// Its limit.
+        /// Its limit, in bytes.
         max: usize,
     },
-    /// Cut off, or rubbish.
+    /// The bytes are cut off, or rubbish.
     #[error("{what}: malformed ({why})")]
     Malformed {
-        /// What was expected.
+        /// What the decoder expected, such as `frame`.
         what: &'static str,
-        /// What the decoder met.
+        /// What the decoder found, for people.
         why: String,
     },
 }
 
-/// Something that is written to disk or sent to peers.
+/// Something that a node writes to disk or sends to peers.
 pub trait Encoded: Serialize + DeserializeOwned {
-    /// What it is, for errors.
+    /// What it is, as errors call it.
     const WHAT: &'static str;
-    /// The version that is written.
+    /// The version that this Skep writes.
     const VERSION: u8;
-    /// Its largest encoded form.
+    /// Its largest encoded form, in bytes.
     const BYTES_MAX: usize;
 
     /// The version byte and the value.

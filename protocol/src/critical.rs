@@ -1,11 +1,12 @@
-//! Protobuf messages that are signed: a field that changes what one means, and that the decoder does not know, refuses it.
+//! Signed protobuf messages: a decoder refuses one with a field that changes its meaning and that the decoder does not
+//! know.
 
 use bytes::Bytes;
 use prost::Message;
 
 use crate::codec::CodecError;
 
-/// Fields below this one change what a statement means: one that is not known refuses it.
+/// Fields below this number change what a statement means: a decoder refuses one that it does not know.
 const CRITICAL_BELOW: u32 = 32;
 
 /// The fields of a message by their numbers, and the messages in them.
@@ -35,7 +36,7 @@ fn take<'a>(bytes: &mut &'a [u8], count: u64) -> Result<&'a [u8], &'static str> 
     Ok(taken)
 }
 
-/// The first field of a message that is not known and may not be passed over, in the messages inside, too.
+/// The first field of a message, or of a message in it, that is not known and that a decoder may not pass over.
 fn first_unknown(mut bytes: &[u8], known: &Fields) -> Result<Option<u32>, &'static str> {
     while !bytes.is_empty() {
         let key = varint(&mut bytes)?;
@@ -63,12 +64,12 @@ fn first_unknown(mut bytes: &[u8], known: &Fields) -> Result<Option<u32>, &'stat
     Ok(None)
 }
 
-/// Bytes that are no such message, and why.
+/// The error for bytes that are no such message, with the reason.
 pub fn malformed(what: &'static str, why: impl ToString) -> CodecError {
     CodecError::Malformed { what, why: why.to_string() }
 }
 
-/// A message, and the first field in it that is not known and may not be passed over.
+/// Decodes a message; returns also the first field in it that is not known and that a decoder may not pass over.
 ///
 /// # Errors
 /// [`CodecError::Malformed`] if the bytes are no such message.

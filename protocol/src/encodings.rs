@@ -1,4 +1,5 @@
-//! What is written to disk or sent to peers: what each is called, the version that is written, and its largest form.
+//! What nodes write to disk or send to peers: the name, the version that this Skep writes, and the largest form of
+//! each.
 
 use crate::ballot::LeaderProof;
 use crate::change::ChangeSet;

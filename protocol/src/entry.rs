@@ -18,12 +18,12 @@ use crate::time::LogInstant;
 /// One log entry: everything that one leader put into one proposal.
 ///
 /// Several requests share an entry because an entry costs the same replication, fsync and bookkeeping however many
-/// requests it holds. They are applied in order, and each is answered by itself.
+/// requests it holds. Replicas apply them in order, and each request has its own answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The log clock when the leader made the entry.
+    /// The shard's clock when the leader made the entry.
     pub stamp: LogInstant,
-    /// The term of the leader that made it. It is applied only if the log says the same.
+    /// The term of the leader that made it. Replicas apply the entry only if the log has the same term.
     pub term: u64,
     /// What it asks for.
     pub body: EntryBody,
@@ -34,26 +34,27 @@ pub struct Entry {
 pub enum EntryBody {
     /// Requests of clients, in order.
     Requests(Vec<Request>),
-    /// Decisions of the orchestrator itself, in order. Never forwarded.
+    /// Decisions of the orchestrator itself, in order. No node forwards them.
     Decisions(Vec<Decision>),
-    /// Nobody knows how long the whole quorum was away: the clock moves on to its next era, and everything with a
-    /// deadline has passed it.
+    /// A whole quorum was away for an unknown time: the clock moves on to its next era, and everything with a deadline
+    /// has
+    /// passed it.
     ClockLost,
-    /// By which rules the entries after this one are applied: every voter knew them when it was proposed.
+    /// The rules by which replicas apply the entries after this one: every voter knew them when the leader proposed it.
     Rules(Box<Rules>),
-    /// A shard's first entry: what it is, and the first rules.
+    /// A shard's first entry: what the shard is, and its first rules.
     Founding(Box<Founding>),
     /// The shard goes on as another group, from what one replica of it held: the first entry after that.
     Recovered(Box<Recovered>),
 }
 
 impl Entry {
-    /// Whether an operator has to have signed something in it.
+    /// Whether an operator must have signed something in it.
     pub fn is_signed_by_operators(&self) -> bool {
         matches!(&self.body, EntryBody::Requests(requests) if requests.iter().any(|one| one.op.is_signed_by_operator()))
     }
 
-    /// Takes note of whether operators signed what is in it.
+    /// Checks the signatures of operators in it, and keeps the verdicts.
     pub fn look_up(&self, verdicts: &Verdicts) {
         if let EntryBody::Requests(requests) = &self.body {
             requests.iter().for_each(|request| request.op.look_up(verdicts));
@@ -64,34 +65,35 @@ impl Entry {
 /// What a shard's first entry says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Founding {
-    /// The rules by which the next entries are applied.
+    /// The rules by which replicas apply the next entries.
     pub rules: Rules,
     /// What the shard is from then on.
     pub charter: Charter,
 }
 
-/// How a shard goes on that was beyond help.
+/// How a shard goes on that had lost its quorum for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovered {
     /// What its first operator signed.
     pub statement: SignedRecovery,
-    /// The latest members of the group before: what they hold may be no part of what goes on.
+    /// The latest members of the group before: what goes on may lack entries that they hold.
     pub former: Vec<RaftId>,
 }
 
-/// What a shard is, as whoever made it said.
+/// What a shard is, as its maker said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charter {
-    /// Where statements of its operators hold.
+    /// The site, shard and genesis where statements of its operators hold.
     pub place: Place,
-    /// Its first operator, with the signature that shows that it has its key. Without one it has no operators, ever.
+    /// Its first operator, with the signature that shows that the operator has the key. Without one the shard never has
+    /// operators.
     pub first: Option<SignedFirst>,
     /// The first root document of the site, as it was sealed, if the shard is its directory.
     pub root: Option<Vec<u8>>,
 }
 
 impl Charter {
-    /// The first operator, if it has signed, and for this shard.
+    /// The first operator, if the operator signed for this shard.
     pub fn shown(&self) -> Option<&SignedFirst> {
         let shown = |first: &&SignedFirst| {
             let signed = first.is_signed() || is_on(Mutant::SignatureNotChecked);
@@ -104,36 +106,36 @@ impl Charter {
 /// A mutating request of a client. A retry repeats it byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Its id; a retry keeps it.
+    /// Id of the request; a retry keeps it.
     pub id: RequestId,
-    /// The log clock when the client first sent it.
+    /// The shard's clock when the client first sent it.
     pub first_sent: LogInstant,
-    /// After this instant it is refused, and its id is forgotten.
+    /// After this instant of its clock the shard refuses the request, and forgets its id.
     pub deadline: LogInstant,
-    /// What is asked.
+    /// The operation that the client asks for.
     pub op: Op,
 }
 
 impl Request {
-    /// An upper bound of its encoded size in bytes, without encoding it.
+    /// An upper bound of its encoded size, in bytes, without encoding it.
     pub fn bytes_bound(&self) -> usize {
         const FIXED: usize = 2_048;
         FIXED + self.op.payload_bytes()
     }
 }
 
-/// What a client can ask of a shard, by what it is asked of.
+/// What a client can ask of a shard, by domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    /// Of tasks.
+    /// An operation on tasks.
     Task(TaskOp),
-    /// Of agents.
+    /// An operation on agents.
     Agent(AgentOp),
-    /// Of operators.
+    /// An operation on operators.
     Operator(OperatorOp),
-    /// Of commands.
+    /// An operation on commands.
     Command(CommandOp),
-    /// Of the directory of the site.
+    /// An operation on the directory of the site.
     Site(SiteOp),
 }
 
@@ -168,12 +170,12 @@ impl From<SiteOp> for Op {
 }
 
 impl Op {
-    /// Whether an operator has to have signed it.
+    /// Whether an operator must have signed it.
     pub fn is_signed_by_operator(&self) -> bool {
         self.operator().is_some()
     }
 
-    /// The operator who asks for it, and about which command; none for what is not an operator's to ask.
+    /// Key of the operator who asks for it, and id of the command; none if no operator asks.
     pub fn operator(&self) -> Option<(OperatorKey, Option<CommandId>)> {
         match self {
             Self::Operator(op) => Some((op.operator(), None)),
@@ -182,7 +184,7 @@ impl Op {
         }
     }
 
-    /// Whether the operator whom it names signed it. What no operator has to sign is.
+    /// Whether the operator whom it names signed it; true if no operator has to.
     fn is_signed(&self) -> bool {
         match self {
             Self::Operator(op) => op.is_signed(),
@@ -191,13 +193,13 @@ impl Op {
         }
     }
 
-    /// The operator that it names and who did not sign it; none if it is signed, or need not be.
+    /// Key of the operator that it names and who did not sign it; none if it is signed, or need not be.
     pub fn forged(&self) -> Option<OperatorKey> {
         let (operator, _) = self.operator()?;
         (!self.is_signed() && !is_on(Mutant::SignatureNotChecked)).then_some(operator)
     }
 
-    /// Takes note of whether its operator signed it, if it has to be signed.
+    /// Checks whether its operator signed it, if one must, and keeps the verdict.
     pub fn look_up(&self, verdicts: &Verdicts) {
         match self {
             Self::Operator(op) => op.look_up(verdicts),
@@ -206,7 +208,7 @@ impl Op {
         }
     }
 
-    /// A field in what an operator signed that changes what it means, and that is not known here.
+    /// Number of a field in the operator's statement that changes its meaning, and that this Skep does not know.
     pub fn unknown_field(&self) -> Option<u32> {
         match self {
             Self::Operator(op) => op.unknown_field(),
@@ -215,13 +217,14 @@ impl Op {
         }
     }
 
-    /// Whether it can wait: it brings work, or is news that the next ones replace. A shard under pressure refuses these, and
-    /// goes on with what ends work.
+    /// Whether it can wait: it brings work, or is news that later news replaces. A shard under pressure refuses such
+    /// requests,
+    /// and goes on with what ends work.
     pub fn can_wait(&self) -> bool {
         self.brings_work() || matches!(self, Self::Command(CommandOp::Report { .. }))
     }
 
-    /// Whether it brings work, or somebody who does some. A disk that runs low refuses these.
+    /// Whether it brings work, or an agent that does work. A node whose disk runs low refuses such requests.
     pub fn brings_work(&self) -> bool {
         match self {
             Self::Task(op) => op.brings_work(),
@@ -232,7 +235,7 @@ impl Op {
         }
     }
 
-    /// Bytes of what is in it that may be large.
+    /// Bytes of the parts of it that may be large.
     fn payload_bytes(&self) -> usize {
         match self {
             Self::Task(op) => op.payload_bytes(),
@@ -244,66 +247,68 @@ impl Op {
     }
 }
 
-/// What an orchestrator decides by itself. Each names what it saw, and is judged again where it is applied.
+/// What an orchestrator decides by itself. Each decision names what the orchestrator saw; replicas judge it again where
+/// they apply it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {
     /// A claim without progress is taken back.
     ExpireClaim {
-        /// The task.
+        /// Id of the task.
         task: TaskId,
-        /// The claim that the orchestrator saw.
+        /// Epoch of the claim that the orchestrator saw.
         epoch: ClaimEpoch,
     },
-    /// A task is worthless by now.
+    /// A task has outlived its validity.
     ExpireTask {
-        /// The task.
+        /// Id of the task.
         task: TaskId,
     },
     /// A task goes to an agent that asked for work.
     AssignTask {
-        /// The task.
+        /// Id of the task.
         task: TaskId,
-        /// Who gets it.
+        /// Id of the agent that gets it.
         agent: AgentId,
-        /// The attachment that the orchestrator saw.
+        /// Id of the attachment that the orchestrator saw.
         attachment: AttachmentId,
-        /// How many tasks had been assigned under it before this one: each is assigned against a credit once.
+        /// Number of tasks assigned under the attachment before this one: the orchestrator assigns once against each
+        /// credit.
         nth: u64,
     },
     /// The lease of an agent has ended.
     ExpireLease {
-        /// Who.
+        /// Id of the agent.
         agent: AgentId,
-        /// The attachment that the orchestrator saw.
+        /// Id of the attachment that the orchestrator saw.
         attachment: AttachmentId,
     },
     /// The next wave of a command is released.
     ReleaseWave {
-        /// The command.
+        /// Id of the command.
         command: CommandId,
-        /// Which wave, from 0.
+        /// Number of the wave, from 0.
         wave: u32,
     },
     /// The deadline of a command has passed.
     ExpireCommand {
-        /// The command.
+        /// Id of the command.
         command: CommandId,
     },
-    /// A command that may have been delivered was not heard of for too long after its deadline.
+    /// The shard did not hear of a command that a node may have for too long after its deadline.
     DoubtCommand {
-        /// The command.
+        /// Id of the command.
         command: CommandId,
     },
-    /// Nobody has served an agent for long, and nobody said that it is to stay known.
+    /// No node has served an agent for long, and no client registered it.
     ForgetAgent {
-        /// Who.
+        /// Id of the agent.
         agent: AgentId,
-        /// Since when, as the orchestrator saw it.
+        /// Since when no node serves it, as the orchestrator saw it, on the shard's clock.
         idle_since: LogInstant,
     },
-    /// A node that is to be revoked votes in no shard that the orchestrator knows of.
+    /// A node that an operator wants to revoke votes in no shard that the orchestrator knows.
     LeftOffice {
-        /// Which.
+        /// Key of the node that left.
         voter: SiteKey,
     },
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a shard as one node sees it, or with what it keeps of commands, and what to do about it.
+//! What can be wrong with a shard as one node sees it, or with a node's journals of commands, and what to do about it.
 
 use std::fmt;
 
@@ -7,15 +7,15 @@ use crate::ids::NodeId;
 /// Something that is wrong with a replica, with a voter as its leader sees it, or with the journals of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShardFault {
-    /// The replica failed and serves nothing until its node is started again.
+    /// The replica failed and serves nothing until an operator restarts its node.
     OutOfService,
-    /// The replica forgot entries that it had acknowledged, and takes part no more.
+    /// The replica forgot entries that it had acknowledged, and takes no part any more.
     RestoredFromCopy,
-    /// This build cannot apply what the shard has agreed on, and takes part no more.
+    /// This build cannot apply what the shard has agreed on, and the replica takes no part any more.
     WrongVersion,
     /// This incarnation of the node is no member of the group.
     NotMember,
-    /// No leader is heard.
+    /// The replica hears no leader.
     NoLeader,
     /// There is a leader, and no majority that answers it.
     LeaderWithoutQuorum,
@@ -35,17 +35,18 @@ pub enum ShardFault {
     VoterReplaced,
     /// The link to a voter is too slow for how soon it is to answer.
     SlowLink,
-    /// The disk of this node is nearly full: where it leads, what brings work is refused.
+    /// The disk of this node is nearly full: where it leads, it refuses what brings work.
     DiskNearlyFull,
     /// The disk of a voter is nearly full.
     VoterDiskNearlyFull,
     /// The disk of this node's journals is nearly full: its agents get no routine commands.
     JournalsNearlyFull,
-    /// Journals of this node have no place for what operators state: it is forgotten, and an older statement could be believed.
+    /// Journals of this node have no room for statements of operators: they forget such statements, and may believe an
+    /// older one.
     JournalsLackStatements,
-    /// What entries did cannot be written, or more slowly than it comes.
+    /// The node cannot write the history, or writes it more slowly than changes come.
     HistoryBehind,
-    /// What some entries did is missing for good.
+    /// The history lacks the changes of some entries for good.
     HistoryLost,
     /// Two processes run under one identity.
     IdentityShared,
@@ -54,7 +55,7 @@ pub enum ShardFault {
 }
 
 impl ShardFault {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 22] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
@@ -80,7 +81,7 @@ impl ShardFault {
         Self::AnotherShard,
     ];
 
-    /// Its name for programs. Never changed.
+    /// Name for programs. It never changes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::OutOfService => "out-of-service",
@@ -170,7 +171,7 @@ impl ShardFault {
         }
     }
 
-    /// What a node with this fault is to the shard, if it is not connected to it as a current member.
+    /// What a node with this fault is to the shard; none if it is connected to it as a current member.
     pub const fn unlike_connected(self) -> Option<&'static str> {
         match self {
             Self::OutOfService | Self::RestoredFromCopy | Self::WrongVersion => Some("out of service"),
@@ -202,14 +203,14 @@ impl fmt::Display for ShardFault {
     }
 }
 
-/// A fault, whom it concerns, and what was seen.
+/// A fault, the node that it concerns, and what was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultReport {
-    /// What is wrong.
+    /// The fault.
     pub fault: ShardFault,
-    /// The voter, or the peer, that it concerns; none if it is this node's own.
+    /// The voter, or the peer, that it concerns; none if it concerns this node.
     pub node: Option<NodeId>,
-    /// What was seen, for people.
+    /// What the node saw, for people.
     pub detail: String,
 }
 

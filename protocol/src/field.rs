@@ -1,27 +1,27 @@
-//! Fields of messages that cannot be understood.
+//! Fields of messages that do not hold what they should.
 
 use crate::ids::IdError;
 use crate::task::InvalidSpec;
 use crate::text::TextError;
 
-/// A field of a message that cannot be understood.
+/// A field of a message that does not hold what it should.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("field {field}: {why}")]
 pub struct FieldError {
-    /// Its name, as in the protobuf definition.
+    /// Name of the field, as in the protobuf definition.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// What is wrong with it, for people.
     pub why: String,
 }
 
-/// A field, and what is wrong with it.
+/// The error for a field, with what is wrong with it.
 pub fn field(field: &'static str, why: impl ToString) -> FieldError {
     FieldError { field, why: why.to_string() }
 }
 
-/// Says in which field a value was found to be wrong.
+/// Says in which field a value was wrong.
 pub trait InField<T> {
-    /// The value, or what is wrong with the field of this name.
+    /// The value; or the error that names this field and says what is wrong with it.
     ///
     /// # Errors
     /// [`FieldError`] if the value is wrong.

@@ -1,12 +1,14 @@
 //! What a shard has agreed on: what its entries mean, and the bounds of its state.
 //!
-//! Replicas of one shard may run different builds of Skep, such as while a site is upgraded node by node. Applying an entry
-//! must do the same on all of them. So everything that it reads and that may differ between two builds is in the log: an
-//! entry with [`Rules`] says which version of the meaning of entries holds from there on, and by which limits.
+//! Replicas of one shard may run different builds of Skep, such as while operators upgrade a site node by node. All of
+//! them must apply an entry the same way. So everything that applying reads and that may differ between two builds is
+//! in the log: an entry with [`Rules`] says which version of the meaning of entries holds from there on, and by which
+//! limits.
 //!
-//! What a decoder refuses stays with the build: the longest names and texts, which characters they may hold, the largest entry and
-//! frame. One that is raised takes a new fleet version, since an older build stops at what it cannot read. One that is lowered, and a
-//! stricter rule for texts, takes a new data format, since a log may hold what was let in before: `tests/texts.rs` has such texts.
+//! What a decoder refuses stays with the build: the longest names and texts, which characters they may hold, the
+//! largest entry and frame. A change that raises one takes a new fleet version, since an older build stops at what it
+//! cannot read. A change that lowers one, or makes the rule for texts stricter, takes a new data format, since a log
+//! may hold what an earlier build let in: `tests/texts.rs` has such texts.
 
 use std::fmt;
 
@@ -18,12 +20,12 @@ use crate::limits;
 /// The versions of the meaning of entries that this Skep can apply.
 pub const FLEET_VERSIONS: FleetVersions = FleetVersions { min: 1, max: 1 };
 
-/// Versions of the meaning of entries that one build can apply: all from one to another.
+/// Versions of the meaning of entries that one build can apply: all from the oldest to the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetVersions {
-    /// The oldest.
+    /// The oldest version.
     pub min: u32,
-    /// The newest.
+    /// The newest version.
     pub max: u32,
 }
 
@@ -33,7 +35,7 @@ impl FleetVersions {
         self.min <= version && version <= self.max
     }
 
-    /// The newest version that is among all of these; none if there is none.
+    /// The newest version that is in all of these ranges; none if there is none.
     pub fn newest_of_all(all: impl IntoIterator<Item = Self>) -> Option<u32> {
         let common = |a: Self, b: Self| Self { min: a.min.max(b.min), max: a.max.min(b.max) };
         all.into_iter().reduce(common).filter(|common| common.min <= common.max).map(|common| common.max)
@@ -51,12 +53,12 @@ impl fmt::Display for FleetVersions {
 pub struct Build {
     /// The versions that it can apply.
     pub versions: FleetVersions,
-    /// The limits that it proposes to a shard that it leads, with the next version.
+    /// The limits that it proposes, with the next version, to a shard that it leads.
     pub limits: FleetLimits,
 }
 
 impl Default for Build {
-    /// This one.
+    /// What this build can apply, and its limits.
     fn default() -> Self {
         Self { versions: FLEET_VERSIONS, limits: FleetLimits::default() }
     }
@@ -65,20 +67,22 @@ impl Default for Build {
 /// What a shard agrees on by an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
-    /// What entries mean after this one. It only rises.
+    /// The fleet version: what entries mean after this one. It only rises.
     pub version: u32,
-    /// By which limits they are applied.
+    /// The limits by which replicas apply them.
     pub limits: FleetLimits,
 }
 
 macro_rules! fleet_limits {
     ($($(#[$doc:meta])* $name:ident: $kind:ty = $constant:ident,)*) => {
-        /// Bounds that applying an entry reads. They are in the log: every replica has the same, whatever build it is.
+        /// Bounds that a replica reads when it applies an entry. They are in the log: every replica has the same,
+        /// whatever build it is.
         ///
-        /// [`default`](Default::default) are those of this build, from [`limits`]. A shard has them once it is made, or with
-        /// the next fleet version. One more is appended at the end, with another version of the encoding of an entry, so that builds
-        /// that run beside each other, or after each other on one directory, can tell them apart. That holds from the first release
-        /// on: before it no build runs beside one of another commit, or on its directory.
+        /// [`default`](Default::default) gives those of this build, from [`limits`]. A shard gets them with its first
+        /// entry, or with the next fleet version. A new one goes to the end, with another version of the encoding of an
+        /// entry, so that builds that run beside each other, or after each other on one directory, can tell them apart.
+        /// That holds from the first release on: before it no build runs beside one of another commit, or on its
+        /// directory.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         pub struct FleetLimits {
             $($(#[$doc])* pub $name: $kind,)*
@@ -96,15 +100,15 @@ macro_rules! fleet_limits {
 fleet_limits! {
     /// Most tasks that are not terminal.
     live_tasks_max: u64 = LIVE_TASKS_MAX,
-    /// Terminal tasks that are kept, and dead letters beside them.
+    /// Terminal tasks that a shard keeps, and dead letters beside them.
     terminal_tasks_kept: u64 = TERMINAL_TASKS_KEPT,
     /// Bytes that all tasks may take.
     task_bytes_max: u64 = TASK_BYTES_MAX,
-    /// Bytes of terminal tasks that are kept.
+    /// Bytes of terminal tasks that a shard keeps.
     terminal_task_bytes_kept: u64 = TERMINAL_TASK_BYTES_KEPT,
     /// Most registered agents.
     agents_max: u64 = AGENTS_MAX,
-    /// Most request ids that are remembered.
+    /// Most request ids that a shard remembers.
     dedup_ids_max: u64 = DEDUP_IDS_MAX,
     /// How far the clock of a request's first sending may lie ahead of its entry's stamp, in milliseconds.
     clock_lead_ms_max: u64 = CLOCK_LEAD_MS_MAX,
@@ -112,9 +116,9 @@ fleet_limits! {
     request_deadline_ms_max: u64 = REQUEST_DEADLINE_MS_MAX,
     /// Sets of required capabilities among the pending tasks.
     requirements_max: u64 = REQUIREMENTS_MAX,
-    /// Pending tasks that are looked at for one claim that names none.
+    /// Pending tasks that a shard looks at for one claim that names none.
     claim_scan_max: u64 = CLAIM_SCAN_MAX,
-    /// Failures kept with a task.
+    /// Failures that a shard keeps with a task.
     failures_kept: u64 = FAILURES_KEPT,
     /// Largest payload and result of a task, in bytes.
     payload_bytes_max: u64 = PAYLOAD_BYTES_MAX,
@@ -124,7 +128,7 @@ fleet_limits! {
     capabilities_max: u64 = CAPABILITIES_MAX,
     /// Most attempts that a task may ask for.
     attempts_max: u32 = ATTEMPTS_MAX,
-    /// Longest time that a task may be kept for a holder that went away, in milliseconds.
+    /// Longest time that a task may be kept for a former holder, in milliseconds.
     lost_after_ms_max: u64 = LOST_AFTER_MS_MAX,
     /// Most tasks that one agent may hold at a time, whatever its role says.
     concurrent_claims_max: u32 = CONCURRENT_CLAIMS_MAX,
@@ -140,7 +144,7 @@ fleet_limits! {
     grant_names_max: u64 = GRANT_NAMES_MAX,
     /// How far a statement's number may be above the last one.
     serial_step_max: u64 = SERIAL_STEP_MAX,
-    /// An operator may send one in so many of the commands of a minute at once.
+    /// What part of its commands of a minute an operator may send at once: one in this many.
     command_burst_share: u64 = COMMAND_BURST_SHARE,
     /// Most commands, ended ones whose deadline has not passed included.
     commands_max: u64 = COMMANDS_MAX,
@@ -148,7 +152,7 @@ fleet_limits! {
     deliveries_max: u64 = DELIVERIES_MAX,
     /// Bytes of the arguments of all commands, and of what their agents said.
     command_bytes_max: u64 = COMMAND_BYTES_MAX,
-    /// Ended commands that are kept once their deadline has passed.
+    /// Ended commands that a shard keeps once their deadline has passed.
     ended_commands_kept: u64 = ENDED_COMMANDS_KEPT,
     /// Most routine commands to one agent that have not ended.
     outbox_max: u64 = OUTBOX_MAX,
@@ -166,25 +170,27 @@ fleet_limits! {
     wave_every_ms_min: u64 = WAVE_EVERY_MS_MIN,
     /// Longest time between two waves of a command, in milliseconds.
     wave_every_ms_max: u64 = WAVE_EVERY_MS_MAX,
-    /// How long a command of which nothing is heard is waited for after its deadline, in milliseconds.
+    /// How long after its deadline a shard waits for a command of which it hears nothing, in milliseconds.
     doubt_after_ms: u64 = DOUBT_AFTER_MS,
     /// How long after its deadline a command may be under way, in milliseconds.
     under_way_ms_max: u64 = UNDER_WAY_MS_MAX,
     /// How much further a command must have come for the history to keep it, in thousandths.
     progress_kept_permille: u16 = PROGRESS_KEPT_PERMILLE,
-    /// Room that must be left for the words of an agent's software about how far a command has come, in bytes.
+    /// Room for what an agent's software says of how far a command has come, in bytes.
     note_bytes_max: u64 = REASON_BYTES_MAX,
-    /// How long an agent that nobody registered is known after its last attachment, in milliseconds.
+    /// How long a shard keeps an agent that no client registered after its last attachment, in milliseconds.
     agent_ttl_ms: u64 = AGENT_TTL_MS,
-    /// So many times as many request ids are remembered as of those that were first sent ahead of the clock.
+    /// Of all request ids that a shard remembers, one in this many may be of requests that were first sent ahead of the
+    /// clock.
     dedup_ahead_part: u64 = DEDUP_AHEAD_PART,
-    /// How often the first operator is replaced.
+    /// How often the first operator may be replaced.
     first_replacements_max: u64 = FIRST_REPLACEMENTS_MAX,
     /// Most operators beside these who may do nothing any more.
     revoked_operators_max: u64 = REVOKED_OPERATORS_MAX,
-    /// Places of operators that are left for whom the first one grants something.
+    /// Places of operators that only those get to whom the first operator grants something.
     operator_places_of_first: u64 = OPERATOR_PLACES_OF_FIRST,
-    /// Most operators that are remembered of one whom the first one granted something, and of those below it.
+    /// Most operators that a shard remembers of one branch: an operator to whom the first one granted something, and
+    /// those below.
     operator_branch_max: u64 = OPERATOR_BRANCH_MAX,
     /// Most members of a site.
     site_members_max: u64 = SITE_MEMBERS_MAX,

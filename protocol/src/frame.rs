@@ -1,7 +1,8 @@
 //! Frames of the control plane.
 //!
-//! A frame is a fixed header and a body. Bodies of Raft frames are opaque here: openraft's types end in
-//! `skep-consensus`.
+//! A frame is a fixed header and a body. Bodies of Raft frames are opaque here: only `skep-consensus` knows the types
+//! of
+//! openraft.
 
 use std::net::SocketAddr;
 
@@ -26,21 +27,21 @@ pub const FRAME_VERSION: u8 = 1;
 /// Length of the header in bytes.
 pub const HEADER_BYTES: usize = 28;
 
-/// Whom frames of a kind concern.
+/// What frames of a kind concern.
 #[derive(Clone, Copy)]
 enum Of {
     /// The nodes themselves.
     Nodes,
     /// The shard that they name.
     Shard,
-    /// The Raft group of that shard: a node that is no voter has no part in them.
+    /// The Raft group of that shard: a node that is no voter takes no part in them.
     Voters,
 }
 
-/// The kinds of frames, each in one place: its number, whom its frames concern, and how many bytes the body of one may have.
+/// The kinds of frames. One table has for each its number, what its frames concern, and how many bytes a body may have.
 macro_rules! frame_kinds {
     ($($(#[$doc:meta])* $kind:ident = $number:literal, of $of:ident, at most $bytes_max:expr;)*) => {
-        /// What a frame is for. The numbers are on the wire: they are never reused.
+        /// What a frame is for. The numbers are on the wire: a number is never used again.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum FrameKind {
@@ -48,10 +49,10 @@ macro_rules! frame_kinds {
         }
 
         impl FrameKind {
-            /// All of them, in the order of their numbers.
+            /// All kinds, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
 
-            /// Largest body, in bytes. One that is announced larger is no frame.
+            /// Largest body, in bytes. A header that announces a larger one is no frame's.
             pub const fn body_bytes_max(self) -> usize {
                 match self {
                     $(Self::$kind => $bytes_max,)*
@@ -75,68 +76,71 @@ macro_rules! frame_kinds {
 }
 
 frame_kinds! {
-    /// Both sides' first frame on a connection: who is there.
+    /// Both sides' first frame on a connection: which nodes they are.
     Hello = 1, of Nodes, at most limits::WORD_BYTES_MAX;
     /// Raft: entries or a heartbeat.
     Append = 2, of Voters, at most 2 * limits::ENTRY_BYTES_MAX;
     /// Raft: a request for a vote.
     Vote = 3, of Voters, at most limits::WORD_BYTES_MAX;
-    /// Raft: whether a vote would be granted.
+    /// Raft: a question whether the receiver would grant its vote.
     PreVote = 4, of Voters, at most limits::WORD_BYTES_MAX;
-    /// Raft: take over the lead.
+    /// Raft: the leader tells the receiver to take over the lead.
     TransferLeader = 5, of Voters, at most limits::WORD_BYTES_MAX;
-    /// Raft: that there is a snapshot. Answered with how much of it is there already: the sender goes on from there.
+    /// Raft: the sender has a snapshot. The answer says how much of it the receiver has: the sender goes on from there.
     SnapshotHead = 6, of Voters, at most limits::QUERY_BYTES_MAX;
-    /// Raft: a chunk of a snapshot. Answered with how much of it is there without a gap.
+    /// Raft: a chunk of a snapshot. The answer says how much of it the receiver has without a gap.
     SnapshotChunk = 7, of Voters, at most limits::SNAPSHOT_CHUNK_BYTES_MAX + limits::WORD_BYTES_MAX;
-    /// Requests forwarded to the shard's leader.
+    /// Requests that a node forwards to the shard's leader.
     Propose = 8, of Shard, at most limits::CALL_BYTES_MAX;
-    /// A query forwarded to a replica.
+    /// A query that a node forwards to a replica.
     Query = 9, of Shard, at most limits::QUERY_BYTES_MAX;
     /// What a node's agents want, and the renewal of their leases.
     Heartbeat = 10, of Shard, at most limits::CALL_BYTES_MAX;
-    /// What agents hold by now, from the shard's leader to the node that serves them.
+    /// What agents hold by now: the shard's leader tells the node that serves them.
     Claims = 11, of Shard, at most limits::FRAME_BYTES_MAX;
     /// A question to the shard's leader for its log clock, by a node that has none. The answer is eight bytes.
     Clock = 12, of Voters, at most limits::WORD_BYTES_MAX;
-    /// What there is for agents, from the shard's leader to the node that serves them.
+    /// A node's question to the shard's leader for commands of its agents.
     Pull = 13, of Shard, at most limits::CALL_BYTES_MAX;
-    /// That its sender leads the shard, and who votes. Whom to ask next, and no more.
+    /// The sender leads the shard, and names the voters. The receiver knows whom to ask next, and no more.
     Leads = 14, of Shard, at most limits::WORD_BYTES_MAX;
-    /// Requests forwarded to the shard's leader that end work: they do not wait behind those that bring it.
+    /// Requests that end work, forwarded to the shard's leader: they do not wait behind those that bring it.
     End = 15, of Shard, at most limits::CALL_BYTES_MAX;
-    /// That a leader is there. Answered with whether the node follows it, at once, whatever its disk does.
+    /// The leader lives. The receiver answers at once whether it follows, whatever its disk does.
     Beat = 16, of Voters, at most limits::WORD_BYTES_MAX;
     /// Raft: the receiver lacks what it acknowledged to the sender, the leader.
     Forgot = 17, of Voters, at most limits::WORD_BYTES_MAX;
-    /// Raft: that all of a snapshot was sent. Answered once it is installed.
+    /// Raft: the leader has sent all of a snapshot. The receiver answers once it has installed it.
     SnapshotInstall = 18, of Voters, at most limits::QUERY_BYTES_MAX;
-    /// That another process has come under the receiver's identity; the body is its address as text. Whoever answers lives.
+    /// Another process has come under the receiver's identity; the body is its address as text. A receiver that answers
+    /// lives.
     Twin = 19, of Nodes, at most limits::WORD_BYTES_MAX;
-    /// Which shards the sender has replicas of. Answered with those of the receiver: as in hellos, but as it is now.
+    /// The sender's replicas. The answer has the receiver's: as in hellos, but as they are by now.
     Lineages = 20, of Nodes, at most limits::WORD_BYTES_MAX;
-    /// Raft: that a quorum voted for the sender in a term. What it sends as the leader of that term is taken after this.
+    /// Raft: a quorum voted for the sender in a term. The receiver takes what it sends as the leader of that term after
+    /// this.
     Proof = 21, of Voters, at most limits::WORD_BYTES_MAX;
-    /// At a site both sides' first frame on a connection, before their hellos: the chain of certificates of the sender, and how
-    /// much it knows of who is out.
+    /// At a site both sides' first frame on a connection, before their hellos: the sender's chain of certificates, and
+    /// how much it knows of who is out.
     Trust = 32, of Nodes, at most limits::TRUST_HELLO_BYTES_MAX;
     /// A page of root documents and revocations that the receiver may lack.
     SiteNews = 33, of Nodes, at most limits::SITE_NEWS_BYTES_MAX;
-    /// A question where members are that may vote. Answered with [`MemberAddresses`].
+    /// A question for the addresses of members that may vote. The answer is [`MemberAddresses`].
     Addresses = 34, of Nodes, at most limits::WORD_BYTES_MAX;
     /// The answer to a call.
     Reply = 64, of Nodes, at most limits::FRAME_BYTES_MAX;
-    /// A call that the receiver would not answer; the body is the reason as text.
+    /// The receiver did not do a call; the body is the reason as text.
     Refused = 65, of Nodes, at most limits::FRAME_BYTES_MAX;
 }
 
 impl FrameKind {
-    /// Whether frames of this kind are a Raft group's own: a node that is no voter has no part in them.
+    /// Whether frames of this kind belong to a Raft group: a node that is no voter takes no part in them.
     pub const fn is_of_voters(self) -> bool {
         matches!(self.of(), Of::Voters)
     }
 
-    /// Whether frames of this kind ask or say something of the shard that they name: the others are about the nodes themselves.
+    /// Whether frames of this kind ask or say something of the shard that they name: the others are about the nodes
+    /// themselves.
     pub const fn is_of_shard(self) -> bool {
         matches!(self.of(), Of::Shard | Of::Voters)
     }
@@ -147,18 +151,18 @@ impl FrameKind {
 pub struct Header {
     /// What the frame is for.
     pub kind: FrameKind,
-    /// The shard it concerns.
+    /// Id of the shard that it concerns.
     pub shard: ShardId,
     /// The shard's log clock, if the sender leads the shard.
     pub clock: Option<LogInstant>,
-    /// Pairs a reply with its call, on one stream.
+    /// Number of the call: pairs a reply with its call, on one stream.
     pub call: u64,
     /// Length of the body in bytes.
     pub body_bytes: u32,
 }
 
 impl Header {
-    /// The header's bytes.
+    /// The bytes of the header.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..2].copy_from_slice(&MAGIC);
@@ -206,26 +210,26 @@ impl Header {
     }
 }
 
-/// Who sends a Raft frame to whom. A frame for an earlier incarnation of a wiped node is refused by it.
+/// The sender and the receiver of a Raft frame. A node that was wiped refuses a frame for its earlier incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaftAddress {
-    /// The sender; must be the authenticated peer's.
+    /// The sender; it must be the authenticated peer.
     pub from: RaftId,
     /// The receiver that is meant.
     pub to: RaftId,
 }
 
 impl RaftAddress {
-    /// Length of its encoded form.
+    /// Length of its encoded form, in bytes.
     pub const BYTES: usize = 32;
 
-    /// Writes it before a Raft body.
+    /// Writes the address before a Raft body.
     pub fn write(&self, body: &mut Vec<u8>) {
         body.extend_from_slice(&self.from.0.to_be_bytes());
         body.extend_from_slice(&self.to.0.to_be_bytes());
     }
 
-    /// Splits it off the front of a Raft frame's body.
+    /// Splits the address off the front of a Raft frame's body.
     ///
     /// # Errors
     /// [`CodecError::Malformed`] if the body is too short.
@@ -237,26 +241,26 @@ impl RaftAddress {
     }
 }
 
-/// Which snapshot a frame is of, at the front of its body.
+/// The snapshot that a frame is of, at the front of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotId {
-    /// Its length in bytes.
+    /// Length of the snapshot, in bytes.
     pub bytes: u64,
-    /// The digest of all of it.
+    /// Digest of the whole snapshot.
     pub digest: u128,
 }
 
 impl SnapshotId {
-    /// Length of its encoded form.
+    /// Length of its encoded form, in bytes.
     pub const BYTES: usize = 24;
 
-    /// Writes it at the front of a body.
+    /// Writes the id at the front of a body.
     pub fn write(&self, body: &mut Vec<u8>) {
         body.extend_from_slice(&self.bytes.to_be_bytes());
         body.extend_from_slice(&self.digest.to_be_bytes());
     }
 
-    /// Splits it off the front of a body.
+    /// Splits the id off the front of a body.
     ///
     /// # Errors
     /// [`CodecError`] if the body is too short, or the snapshot is longer than any may be.
@@ -281,37 +285,41 @@ pub struct Hello {
     pub frame_version_min: u8,
     /// The newest frame format that the sender speaks.
     pub frame_version_max: u8,
-    /// The meanings of entries that the sender can apply: a shard's is raised only once each of its voters has told this.
+    /// The fleet versions that the sender can apply: a shard's version rises only once each of its voters has told
+    /// this.
     pub fleet: FleetVersions,
     /// The sender's incarnation.
     pub incarnation: Incarnation,
-    /// Random, made at every start of the process: tells a second connection of one process from another process, which was
-    /// started after it or runs beside it.
+    /// A random number that the process made at its start: tells a second connection of one process from another
+    /// process, which was started after it or runs beside it.
     pub process: u64,
     /// The sender's name, for people.
     pub name: NodeName,
-    /// The sender's site. Another site's node is refused.
+    /// The sender's site. A node of another site is refused.
     pub site: SiteName,
-    /// The shards of which the sender has a replica, as far as it knows what they are: one that was just started may not know yet,
-    /// and one that only serves agents has none. Nobody speaks with a node of another shard of that shard's number.
+    /// The shards of which the sender has a replica, as far as it knows what they are: a node that was just started may
+    /// not know yet, and one that only serves agents has none. A node does not speak with a node whose shard of the
+    /// same number is another one.
     pub shards: Vec<Lineage>,
 }
 
-/// The shards of which a node has a replica, as far as it knows what they are: what whoever asks says of itself, and the answer.
+/// The shards of which a node has a replica, as far as it knows what they are: of the node that asks, and in the
+/// answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineages {
-    /// One for each; of more than there is room for the first ones.
+    /// One lineage for each shard; if there are more than fit, the first ones.
     pub shards: Vec<Lineage>,
 }
 
-/// Where a node has met members of its site that may vote. Hints: what counts is the key that is met there.
+/// Addresses at which a node has met members of its site that may vote. Hints: what counts is the key that is met
+/// there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberAddresses {
-    /// One for each; of more than there is room for the first ones.
+    /// PeerId and address of each; if there are more than fit, the first ones.
     pub known: Vec<(NodeId, SocketAddr)>,
 }
 
-/// Requests forwarded to the leader of a shard.
+/// Requests that a node forwards to the leader of a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
     /// The requests.
@@ -319,17 +327,18 @@ pub struct Proposal {
 }
 
 impl Proposal {
-    /// Whether it has the room that is kept for what ends work, in the proposal queue and on the wire: nothing in it can
-    /// wait.
+    /// Whether these requests get the room that is kept for what ends work, in the proposal queue and on the wire: none
+    /// of
+    /// them can wait.
     pub fn is_reserved_for(requests: &[Request]) -> bool {
         !requests.iter().any(|request| request.op.can_wait())
     }
 }
 
-/// What became of forwarded requests, in their order.
+/// The outcomes of forwarded requests, in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProposalReply {
-    /// One for each request.
+    /// One outcome for each request.
     pub outcomes: Vec<ProposeOutcome>,
 }
 

@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// Why an id was refused.
+/// Why a text is no id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a {what}: {why}")]
 pub struct IdError {
-    /// The kind of id that was expected.
+    /// The kind of id that was expected, such as `task id`.
     pub what: &'static str,
     /// The text that was given.
     pub text: String,
-    /// What is wrong with it.
+    /// What is wrong with it, for people.
     pub why: &'static str,
 }
 
@@ -36,7 +36,7 @@ pub struct NodeId([u8; 32]);
 const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 
 impl NodeId {
-    /// From the bytes of an ed25519 public key.
+    /// The id of the node with this ed25519 public key.
     pub const fn from_public_key(key: [u8; 32]) -> Self {
         Self(key)
     }
@@ -87,8 +87,8 @@ impl FromStr for NodeId {
     }
 }
 
-/// 128 random bits made with a node's data directory. A wiped node has another one, and so another [`RaftId`]: it
-/// can never vote twice in a term by forgetting its first vote.
+/// 128 random bits made with a node's data directory. A wiped node has others, and so another [`RaftId`]: it can never
+/// vote twice in a term by forgetting its first vote.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub [u8; 16]);
 
@@ -119,18 +119,18 @@ impl FromStr for Incarnation {
     }
 }
 
-/// 128 random bits made with a shard, in its first entry. What operators sign is bound to it: nothing that was signed for one
-/// shard is good for another, whatever both are called, nor for one that is made anew in the place of the first.
+/// 128 random bits made with a shard, in its first entry. Statements of operators are bound to it: a statement for one
+/// shard is good for no other, whatever both are called, nor for one that is made anew in the place of the first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Genesis([u8; 16]);
 
 impl Genesis {
-    /// From 16 random bytes.
+    /// The genesis with these 16 random bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// The 16 bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -157,8 +157,8 @@ impl FromStr for Genesis {
     }
 }
 
-/// A member of a Raft group: the hash of a node and its incarnation. Every node chooses its own incarnation, so that it could look
-/// for one under which it has the id of another member: of 128 bits it finds none.
+/// A member of a Raft group: the hash of a node and its incarnation. Every node chooses its own incarnation, so that it
+/// could look for one that gives it the id of another member: of 128 bits it finds none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RaftId(pub u128);
 
@@ -231,7 +231,7 @@ impl fmt::Display for ClaimEpoch {
     }
 }
 
-/// One owner of an agent: rises with every attachment in the shard and is never used again.
+/// One attachment of an agent: rises with every attachment in the shard, and no attachment has it again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttachmentId(pub u64);
 
@@ -241,13 +241,13 @@ impl fmt::Display for AttachmentId {
     }
 }
 
-/// One journal's time at an agent: rises whenever another journal takes the agent over, and with it the sequence of its
-/// deliveries begins anew.
+/// The time of one journal at an agent: rises whenever another journal takes the agent over, and with it the sequence
+/// of deliveries begins anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HomeEpoch(pub u64);
 
 impl HomeEpoch {
-    /// That of the next journal.
+    /// The home epoch of the next journal.
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
@@ -266,7 +266,7 @@ macro_rules! uuid_id {
         pub struct $name([u8; 16]);
 
         impl $name {
-            /// From the bytes of a UUID.
+            /// The id with these bytes of a UUID.
             pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(bytes)
             }
@@ -301,15 +301,15 @@ macro_rules! uuid_id {
 }
 
 uuid_id!(
-    /// A task, named by its creator: a UUIDv7.
+    /// A task. Its creator makes the id, a UUIDv7.
     TaskId, "task id"
 );
 uuid_id!(
-    /// A mutating request, named by the client that first sends it: a UUIDv7. Retries keep it.
+    /// A mutating request. The client that first sends it makes the id, a UUIDv7. Retries keep it.
     RequestId, "request id"
 );
 uuid_id!(
-    /// A command, named by the client that sends it: a UUIDv7.
+    /// A command. The client that sends it makes the id, a UUIDv7.
     CommandId, "command id"
 );
 uuid_id!(
@@ -318,7 +318,7 @@ uuid_id!(
     JournalId, "journal id"
 );
 uuid_id!(
-    /// One run of an agent's software, named by itself at its start. Another run of it is another session.
+    /// One run of an agent's software. The software makes the id at its start. Another run is another session.
     SessionId, "session id"
 );
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::NodeId;
 use crate::limits;
 
-/// The nodes that vote in a shard, each once and in order. None if they are not known.
+/// The nodes that vote in a shard, each once and in order. Empty if they are not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<NodeId>", into = "Vec<NodeId>")]
 pub struct Voters(Vec<NodeId>);
@@ -25,12 +25,12 @@ impl Voters {
         self.0.contains(node)
     }
 
-    /// All of them, in order.
+    /// All voters, in order.
     pub fn iter(&self) -> impl Iterator<Item = &NodeId> {
         self.0.iter()
     }
 
-    /// Whether they are not known.
+    /// Whether the voters are not known.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -54,25 +54,26 @@ impl From<Voters> for Vec<NodeId> {
     }
 }
 
-/// What a node knows of who leads a shard. Whom to ask next, and no more: only the answer of a leader shows that it leads.
+/// What a node knows of who leads a shard. It says whom to ask next, and no more: only a leader's answer shows that it
+/// leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaderHint {
     /// Who leads; none if nobody is known to.
     pub leader: Option<NodeId>,
     /// The newest term that the node has heard of. Of two hints, the one of the greater term is newer.
     pub term: u64,
-    /// Who votes, as of that term.
+    /// The voters, as of that term.
     pub voters: Voters,
 }
 
 impl LeaderHint {
-    /// The same, for others: a node that does not lead does not name itself.
+    /// The hint for another node: a node that does not lead does not name itself.
     pub fn elsewhere(mut self, from: NodeId) -> Self {
         self.leader = self.leader.filter(|leader| *leader != from);
         self
     }
 
-    /// The same without the voters, for one of many that go the same way.
+    /// The hint without the voters, for one of many answers that go the same way.
     pub fn without_voters(self) -> Self {
         Self { voters: Voters::default(), ..self }
     }

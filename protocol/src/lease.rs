@@ -9,7 +9,7 @@ use crate::task::InvalidSpec;
 ///
 /// The holder stops `margin` before its lease ends, counted from before it asked for the last renewal; the
 /// orchestrator takes what it held `margin` after the end, counted from when it confirmed the last renewal. So the two
-/// never overlap while clocks run alike to one part in ten.
+/// never overlap while their clocks run alike to one part in ten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LeaseTerms {
     /// How long a renewal lasts, in milliseconds.
@@ -17,20 +17,20 @@ pub struct LeaseTerms {
 }
 
 impl LeaseTerms {
-    /// Five seconds.
+    /// The terms of a lease if the agent asks for none: five seconds.
     pub const DEFAULT: Self = Self { ttl_ms: 5_000 };
 
-    /// A tenth of the lease, in milliseconds.
+    /// The margin: a tenth of the lease, in milliseconds.
     pub const fn margin_ms(self) -> u64 {
         self.ttl_ms / 10
     }
 
-    /// How long after it asked for a renewal that was confirmed its holder may go on, in milliseconds.
+    /// For how long the holder may go on after it asked for a renewal that was confirmed, in milliseconds.
     pub const fn holder_ms(self) -> u64 {
         self.ttl_ms - self.margin_ms()
     }
 
-    /// How long after it confirmed the last renewal the orchestrator waits, in milliseconds.
+    /// For how long the orchestrator waits after it confirmed the last renewal, in milliseconds.
     pub const fn orchestrator_ms(self) -> u64 {
         self.ttl_ms + self.margin_ms()
     }
@@ -59,9 +59,9 @@ impl LeaseTerms {
 /// A lease as its holder counts it: it may go on until its own clock shows `stamp` and `usable_ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usable {
-    /// That of a keep-alive from before the renewal was asked for, in milliseconds of the holder's clock.
+    /// The stamp of a keep-alive from before the node asked for the renewal, in milliseconds of the holder's clock.
     pub stamp: u64,
-    /// How long from there, in milliseconds.
+    /// For how long from there the holder may go on, in milliseconds.
     pub usable_ms: u64,
 }
 

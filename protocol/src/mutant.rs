@@ -1,4 +1,4 @@
-//! Seeded bugs, to see that the tests notice them.
+//! Seeded bugs, to check that the tests notice them.
 //!
 //! A build with the feature `mutants` carries all of them and runs the one that `SKEP_MUTANT` names; any other build
 //! carries none: [`is_on`] is constantly false there and the compiler leaves the bugs out. Each is one of the likely
@@ -16,10 +16,10 @@ macro_rules! mutants {
         }
 
         impl Mutant {
-            /// All of them.
+            /// All values.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// Its name, as `SKEP_MUTANT` gives it.
+            /// Name of the bug, as `SKEP_MUTANT` gives it.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
@@ -40,9 +40,9 @@ mutants! {
     NoFenceAtStation = "no-fence-at-station",
     /// The shard hears a claim that is not the latest.
     NoFenceInApply = "no-fence-in-apply",
-    /// A lease is counted from when its renewal is heard of.
+    /// A lease is counted from the moment when the node hears of its renewal.
     LeaseFromReceipt = "lease-from-receipt",
-    /// Renewals are confirmed by a leader that asked nobody.
+    /// A leader that asked no voter confirms renewals.
     RenewalWithoutQuorum = "renewal-without-quorum",
     /// Leases end without a margin for clocks that run wrong.
     ExpiryWithoutMargin = "expiry-without-margin",
@@ -58,27 +58,27 @@ mutants! {
     ClockOfAnotherBoot = "clock-of-another-boot",
     /// A claim is stale when the clock is lost, whoever holds it.
     ClaimsEndWithTheEra = "claims-end-with-the-era",
-    /// A command is proposed whoever signed it.
+    /// A leader proposes a command whether its operator signed it or not.
     SignatureNotChecked = "signature-not-checked",
-    /// Whoever grants something grants what it has not.
+    /// An operator grants rights that it does not have.
     GrantNotIntersected = "grant-not-intersected",
-    /// What a revoked operator asked for is done all the same.
+    /// A shard does what a revoked operator asks for.
     RevokedStillSends = "revoked-still-sends",
-    /// A robot is told to go before that is written down.
+    /// A node tells a robot to go before it has written that down.
     GoBeforeIntent = "go-before-intent",
-    /// A command is started though the lease of its robot is over.
+    /// A robot starts a command though its lease is over.
     StartWithoutLease = "start-without-lease",
-    /// A robot is told to forget a command before that it has ended is written down.
+    /// A node tells a robot to forget a command before it has written down that it ended.
     VoidBeforeWritten = "void-before-written",
     /// Routine commands take the room of urgent ones.
     OneOrderForAllClasses = "one-order-for-all-classes",
-    /// What is in the journal of commands is said to be there before its fsync.
+    /// A node reports what is in the journal of commands before its fsync.
     JournalNotSynced = "journal-not-synced",
     /// A node counts deadlines on its wall clock.
     DeadlineFromWallClock = "deadline-from-wall-clock",
-    /// A node counts the shard's clock from when it heard it.
+    /// A node counts the shard's clock from the moment when it heard it.
     ClockFromReceipt = "clock-from-receipt",
-    /// An abort keeps back nobody.
+    /// An abort keeps back no robot.
     AbortIgnored = "abort-ignored",
     /// A leader without a quorum is heard for as long as it runs.
     LeaderNeverLetsGo = "leader-never-lets-go",
@@ -94,7 +94,7 @@ mutants! {
     RetryUnderNewId = "retry-under-new-id",
     /// A refusal after an attempt in doubt is called definite.
     DoubtForgotten = "doubt-forgotten",
-    /// A read asks no quorum and is called linearizable.
+    /// A leader answers a read without a quorum and calls it linearizable.
     StaleReadCalledLinearizable = "stale-read-called-linearizable",
     /// A claim that was let go of is handed out again when its node comes back.
     LetGoForgotten = "let-go-forgotten",
@@ -138,19 +138,19 @@ mutants! {
     AppendBudgetFixed = "append-budget-fixed",
     /// A vote that takes longer to be written down than a call may take is of no use.
     VotesCutOff = "votes-cut-off",
-    /// Who asked for votes in vain asks again at once, however often that was.
+    /// A candidate that asked for votes in vain asks again at once, however often that was.
     VotesAskedWithoutPause = "votes-asked-without-pause",
-    /// Raft is taken from every peer that is listed.
+    /// A node takes Raft frames from every listed peer.
     RaftFromAnybody = "raft-from-anybody",
-    /// A node takes any clock that it is told for the shard's, however early.
+    /// A node takes any clock that it hears for the shard's, however early.
     ClockTurnedBack = "clock-turned-back",
     /// A node forgets which commands it has begun as soon as the shard knows how they ended.
     BegunIdsForgotten = "begun-ids-forgotten",
-    /// A vote of any term is taken.
+    /// A node takes a vote of any term.
     TermUnbounded = "term-unbounded",
-    /// A voter is followed as the leader of a term that it says it was elected in.
+    /// A node follows a voter as the leader of a term in which the voter only says that it was elected.
     LeaderNotProven = "leader-not-proven",
-    /// Whoever says that it leads is asked and believed, whether it votes or not.
+    /// A node asks and believes any node that says that it leads, whether it votes or not.
     StrangerBelieved = "stranger-believed",
     /// The directory lets every node redeem an invitation that another one has redeemed.
     InvitationUsedTwice = "invitation-used-twice",
@@ -158,17 +158,17 @@ mutants! {
     VoterRevokedInOffice = "voter-revoked-in-office",
     /// The directory takes certificates of an epoch that is over.
     EpochNotChecked = "epoch-not-checked",
-    /// Voters are chosen whether they answer or not.
+    /// The leader chooses voters whether they answer or not.
     QuorumNotAwaited = "quorum-not-awaited",
-    /// A node that just came as a voter goes, and one that went comes back.
+    /// A node that just became a voter goes, and one that went comes back.
     StepsUndone = "steps-undone",
-    /// A witness is handed the lead.
+    /// A leader hands the lead to a witness.
     WitnessLeads = "witness-leads",
     /// The links of a member that was revoked stay as they are.
     RevokedStillServed = "revoked-still-served",
 }
 
-/// Whether a seeded bug is to happen.
+/// Whether a seeded bug is on.
 #[cfg(feature = "mutants")]
 pub fn is_on(mutant: Mutant) -> bool {
     static CHOSEN: std::sync::OnceLock<Option<Mutant>> = std::sync::OnceLock::new();
@@ -179,7 +179,7 @@ pub fn is_on(mutant: Mutant) -> bool {
     *chosen == Some(mutant)
 }
 
-/// Whether a seeded bug is to happen: never, in this build.
+/// Whether a seeded bug is on: never, in this build.
 #[cfg(not(feature = "mutants"))]
 pub const fn is_on(_mutant: Mutant) -> bool {
     false

@@ -1,4 +1,4 @@
-//! Where a node keeps its things.
+//! Paths of the files that a node keeps.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Longest path of a Unix socket, in bytes (unix(7): `sun_path`, with a zero at its end).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// The directory that is used when none is given: `$SKEP_DIR`, `$STATE_DIRECTORY`, `$XDG_STATE_HOME/skep`,
+/// The directory of a node if the operator gives none: `$SKEP_DIR`, `$STATE_DIRECTORY`, `$XDG_STATE_HOME/skep`,
 /// `$HOME/.local/state/skep`. `variable` reads the environment; a path need not be text.
 pub fn default_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let given = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -20,7 +20,7 @@ pub fn default_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBu
 /// The files of a node's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeDir {
-    /// The directory.
+    /// Path of the directory.
     pub dir: PathBuf,
 }
 
@@ -30,47 +30,47 @@ impl NodeDir {
         Self { dir: dir.to_owned() }
     }
 
-    /// The configuration.
+    /// Path of the configuration.
     pub fn config(&self) -> PathBuf {
         self.dir.join("skep.toml")
     }
 
-    /// The node's secret key, 0600.
+    /// Path of the node's secret key, mode 0600.
     pub fn key(&self) -> PathBuf {
         self.dir.join("node.key")
     }
 
-    /// The durable store.
+    /// Path of the durable store.
     pub fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    /// The journals of the node's agents.
+    /// Path of the journals of the node's agents.
     pub fn journals(&self) -> PathBuf {
         self.dir.join("journals")
     }
 
-    /// What the data plane keeps: how often this node was started, and which telemetry is old.
+    /// Path of what the data plane keeps: how often this node was started, and which telemetry is old.
     pub fn mesh(&self) -> PathBuf {
         self.dir.join("mesh")
     }
 
-    /// The files of the node's site, 0700.
+    /// Path of the files of the node's site, mode 0700.
     pub fn site(&self) -> PathBuf {
         self.dir.join("site")
     }
 
-    /// The API's Unix socket.
+    /// Path of the API's Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")
     }
 
-    /// By how many bytes the path of the API's socket is too long for one; none if it is not.
+    /// By how many bytes the path of the API's socket is too long for a socket; none if it is not.
     pub fn socket_too_long_by(&self) -> Option<usize> {
         self.socket().as_os_str().as_bytes().len().checked_sub(SOCKET_PATH_BYTES_MAX).filter(|by| *by > 0)
     }
 
-    /// The token for the API over TCP, 0600.
+    /// Path of the token for the API over TCP, mode 0600.
     pub fn token(&self) -> PathBuf {
         self.dir.join("token")
     }

@@ -8,87 +8,90 @@ use crate::command::{CommandOutcome, SignedCommand, VoidCause};
 use crate::ids::{AttachmentId, HomeEpoch};
 use crate::text::Reason;
 
-/// The fencing token of a word to go: of two owners of one agent, the later one's is greater.
+/// The fencing token of a word to go: of two owners of one agent, the later one's token is greater.
 ///
-/// Homes rise whenever another journal takes the agent over, and attachments with every attachment in the shard. Whoever acts
-/// shows it to what it acts on, which refuses a lower one than it has seen from this agent.
+/// Home epochs rise whenever another journal takes the agent over, and attachments with every attachment in the shard.
+/// Software that acts shows the token to what it acts on, which refuses a lower one than it has seen from this agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GoToken {
-    /// Whose journal had the command.
+    /// Home epoch of the journal that had the command.
     pub home: HomeEpoch,
-    /// Under which attachment the word was given.
+    /// Id of the attachment under which the node gave the word.
     pub attachment: AttachmentId,
 }
 
 /// What an agent's software says of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandSaid {
-    /// It will do it.
+    /// The software will do it.
     Accept,
-    /// It will not.
+    /// The software will not do it.
     Reject {
-        /// Why not.
+        /// The reason, for people.
         reason: Reason,
     },
-    /// It would begin now.
+    /// The software would begin now.
     Start {
-        /// Its own clock in milliseconds, which goes on while the machine sleeps.
+        /// The software's own clock, in milliseconds; it goes on while the machine sleeps.
         stamp: u64,
     },
-    /// It has come so far. Not answered, and not kept: the next word replaces it.
+    /// The software has come so far. The node does not answer, nor keep it: the next word replaces it.
     Progress {
-        /// Thousandths of the work.
+        /// How much of the work is done, in thousandths.
         permille: u16,
-        /// In its own words.
+        /// What the software says of it, for people.
         note: Reason,
     },
-    /// It has done it.
+    /// The software has done it.
     Succeeded {
-        /// What came of it.
+        /// The result; its bytes are opaque to Skep.
         result: Vec<u8>,
     },
-    /// It has begun, and failed.
+    /// The software has begun, and failed.
     Failed {
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
     },
 }
 
 impl CommandSaid {
-    /// Whether the node answers. How far a command has come is said once, and nothing follows from it.
+    /// Whether the node answers. The software says once how far it has come, and nothing follows from it.
     pub fn is_answered(&self) -> bool {
         !matches!(self, Self::Progress { .. })
     }
 
-    /// Whether it says how something ended that was begun.
+    /// Whether it says how a begun command ended.
     pub fn is_outcome(&self) -> bool {
         matches!(self, Self::Succeeded { .. } | Self::Failed { .. })
     }
 }
 
-/// What an agent's software is told of a command.
+/// What a node tells an agent's software of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandTold {
-    /// It may be asked for. The next one comes when it has ended, but for urgent ones.
+    /// The software may ask to start it. The next routine offer comes when it has ended; urgent ones come all the same.
     Offer(Arc<SignedCommand>),
-    /// It is to be done now: before the software's own clock shows `stamp` and `within_ms`, or not at all.
+    /// The software is to do it now: before the software's own clock shows `stamp` and `within_ms`, or not at all.
     Go {
-        /// That of [`CommandSaid::Start`].
+        /// The stamp of the software's [`CommandSaid::Start`].
         stamp: u64,
-        /// How long from there, in milliseconds: neither beyond its deadline nor beyond the agent's lease.
+        /// For how long from there it may start, in milliseconds: neither beyond the deadline nor beyond the agent's
+        /// lease.
         within_ms: u64,
-        /// What tells it from the word of an earlier owner of the agent.
+        /// The fencing token: tells this word from that of an earlier owner of the agent.
         token: GoToken,
     },
-    /// It is not to be started, and never will be.
+    /// The software is not to start it, and never will be.
     Void(VoidCause),
-    /// It was under way when an earlier run of the software ended, or this one let go of it: nobody knows how far it came.
+    /// It was under way when an earlier run of the software ended, or this one let go of it: how far it came is not
+    /// known.
     Interrupted,
-    /// How it ended is in the journal.
+    /// Its outcome is in the journal.
     Recorded(CommandOutcome),
-    /// What was said does not fit how far it has come, or the agent's lease is over: it may be said again.
+    /// What the software said does not fit how far the command has come, or the agent's lease is over: it may say it
+    /// again.
     Ignored,
-    /// The node holds nothing of it, and hears no word of how it ended any more: that was recorded before, or the node has let
-    /// go of it and it is recorded nowhere.
+    /// The node holds nothing of it, and takes no word of how it ended any more: that was recorded before, or the node
+    /// has let go of the command and its outcome is recorded nowhere.
     Unknown,
 }

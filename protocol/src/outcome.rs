@@ -1,4 +1,4 @@
-//! What became of a request: done, definitely not done, or unknown.
+//! The outcome of a request: done, definitely not done, or unknown.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,12 +12,12 @@ use crate::task::TaskStatus;
 use crate::text::AgentId;
 use crate::time::LogInstant;
 
-/// What `apply` answers to one request. Remembered with its id until its deadline.
+/// What `apply` answers to one request. The shard remembers it with the request's id until its deadline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// It was done.
+    /// The shard did it.
     Done(Receipt),
-    /// It was not done.
+    /// The shard did not do it.
     Refused(Refusal),
 }
 
@@ -26,97 +26,97 @@ pub enum Reply {
 pub enum Receipt {
     /// A task was created or changed.
     Task {
-        /// Which.
+        /// Id of the task.
         task: TaskId,
-        /// Where it stands after the request.
+        /// The task's status after the request.
         status: TaskStatus,
-        /// Its latest claim.
+        /// Epoch of its latest claim.
         epoch: ClaimEpoch,
-        /// Its attempts.
+        /// Number of attempts begun since it was created or requeued.
         attempts: u32,
     },
-    /// Nothing that suits the agent waits.
+    /// No pending task suits the agent.
     NothingToClaim,
     /// An agent was registered, changed, detached or removed.
     Agent(AgentId),
-    /// An agent is served by the node that asked.
+    /// The node that asked serves an agent.
     Attached {
-        /// Who.
+        /// Id of the agent.
         agent: AgentId,
-        /// Its attachment.
+        /// Id of the agent's attachment.
         attachment: AttachmentId,
-        /// Its lease, which may be longer than it asked for.
+        /// The terms of its lease, which may be longer than the agent asked for.
         lease: crate::lease::LeaseTerms,
     },
     /// An operator was granted what it may do.
     Operator {
-        /// Who.
+        /// Key of the operator.
         operator: OperatorKey,
-        /// The statement that holds.
+        /// The serial of the statement that holds.
         serial: u64,
     },
-    /// A command was accepted, or what an operator wants of it was.
+    /// The shard accepted a command, or a control of one.
     Command {
-        /// Which.
+        /// Id of the command.
         command: CommandId,
-        /// For how many agents it is.
+        /// Number of its agents.
         agents: u32,
-        /// At how many of them it has not ended.
+        /// Number of its agents at which it has not ended.
         open: u32,
     },
-    /// The commands of an agent are delivered to the journal that was named.
+    /// The shard delivers the commands of an agent to the journal that was named.
     Inbox {
-        /// Who.
+        /// Id of the agent.
         agent: AgentId,
-        /// The journal's time: deliveries of an earlier one are over.
+        /// The journal's home epoch: deliveries of an earlier one are over.
         home: HomeEpoch,
     },
-    /// It is known how far a delivery has come.
+    /// The shard knows how far a delivery has come.
     DeliveryReported {
-        /// Of which command.
+        /// Id of the command.
         command: CommandId,
-        /// Whether the shard waits for its end. If not, how far it comes is of no interest any more.
+        /// Whether the shard waits for its end. If not, the node need not report how far it comes.
         open: bool,
     },
     /// A delivery has ended, now or before.
     DeliveryEnded {
-        /// Of which command.
+        /// Id of the command.
         command: CommandId,
     },
     /// The directory of the site did something.
     Site(SiteReceipt),
 }
 
-/// What became of one attempt to propose a request, as far as the proposing node knows.
+/// The outcome of one attempt to propose a request, as far as the proposing node knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProposeOutcome {
-    /// It was committed and applied at this index.
+    /// The request was committed and applied.
     Applied {
-        /// Its index in the log.
+        /// Index of its entry in the log.
         index: u64,
-        /// The shard's clock then.
+        /// The stamp of that entry, on the shard's clock.
         stamp: LogInstant,
-        /// The answer.
+        /// The shard's answer.
         reply: Reply,
     },
-    /// This node does not lead the shard: nothing was proposed. What it knows of who does.
+    /// This node does not lead the shard: nothing was proposed. The hint is what it knows of who does.
     NotLeader(LeaderHint),
     /// The queue is full: nothing was proposed.
     Overloaded {
-        /// When to try again, in milliseconds.
+        /// After how long to try again, in milliseconds.
         retry_after_ms: u64,
     },
     /// The leader's disk is too full for new work: nothing was proposed.
     DiskFull,
     /// The node takes no part in this shard: nothing was proposed.
     NoSuchShard,
-    /// It was proposed, and nobody knows yet whether it will commit.
+    /// The leader proposed it, and does not know yet whether it will commit.
     Unknown,
     /// The leader would not propose it: nothing was proposed.
     Refused(Refusal),
     /// The disks of so many voters are full that nothing can be committed: nothing was proposed.
     VotersFull {
-        /// One of them.
+        /// PeerId of one of them.
         node: NodeId,
     },
 }
@@ -126,25 +126,25 @@ pub enum ProposeOutcome {
 pub enum NotDone {
     /// The shard refused it.
     Refused(Refusal),
-    /// There was no leader with a quorum to be reached.
+    /// The node reached no leader with a quorum.
     NoQuorum,
     /// Neither this node nor any node that it reached has heard of the shard.
     NoSuchShard {
-        /// Which.
+        /// Id of the shard.
         shard: ShardId,
-        /// Those that it has heard of.
+        /// Ids of the shards of which it has heard.
         known: Vec<ShardId>,
     },
-    /// The node that was asked for what its own replica has, has none.
+    /// The caller asked for what the node's own replica has, and the node has none.
     NoReplica,
     /// There was no room for it.
     Overloaded {
-        /// When to try again, in milliseconds.
+        /// After how long to try again, in milliseconds.
         retry_after_ms: u64,
     },
     /// A disk is too full for it: the leader's, or those of so many voters that nothing can be committed.
     DiskFull {
-        /// Whose; none if it is this node's own.
+        /// PeerId of the node whose disk it is; none if it is this node's own.
         node: Option<NodeId>,
     },
     /// A replica could not read its disk.
@@ -152,7 +152,7 @@ pub enum NotDone {
 }
 
 impl NotDone {
-    /// What clients know it by.
+    /// The code by which clients know it.
     pub fn code(&self) -> Code {
         match self {
             Self::Refused(refusal) => refusal.code(),

@@ -1,8 +1,8 @@
-//! Places on a site's floor.
+//! Positions on a site's floor.
 
 use serde::{Deserialize, Serialize};
 
-/// A place on the site's floor. Integers, because the state holds no floats.
+/// A position on the site's floor. Integers, because the state holds no floats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// East of the site's origin, in millimetres.
@@ -12,7 +12,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// How far apart two places are along the aisles (Manhattan distance), in millimetres.
+    /// Distance of two positions along the aisles (Manhattan distance), in millimetres.
     pub fn distance_mm(self, other: Self) -> u64 {
         self.x_mm.abs_diff(other.x_mm).saturating_add(self.y_mm.abs_diff(other.y_mm))
     }

@@ -1,19 +1,20 @@
-//! How much room a disk has, as whoever writes to it must know.
+//! How much room a disk has, for those that write to it.
 
-/// How full the disk is that a node writes a log to. A greater one is worse.
+/// How full the disk is on which a node writes a log. A greater value is worse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DiskPressure {
     /// There is room.
     #[default]
     None,
-    /// Nearly full: nothing that brings work is taken, and what ends work goes on.
+    /// The disk is nearly full: the node takes nothing that brings work, and what ends work goes on.
     Low,
-    /// Only what has room of its own is written: votes in the log of shards, ends and what is urgent in that of commands.
+    /// The node writes only what has room of its own: votes in the log of shards, ends and urgent commands in that of
+    /// commands.
     Exhausted,
 }
 
 impl DiskPressure {
-    /// Its number on the wire. Never changed.
+    /// Number of the value on the wire. It never changes.
     pub const fn to_bits(self) -> u8 {
         match self {
             Self::None => 0,
@@ -22,7 +23,7 @@ impl DiskPressure {
         }
     }
 
-    /// The one with a number. One that is not known is taken for the worst.
+    /// The value with a number. A number that is not known counts as the worst.
     pub const fn from_bits(bits: u8) -> Self {
         match bits {
             0 => Self::None,

@@ -1,28 +1,29 @@
-//! How a client and a node show each other, over a port that any program can listen on and connect to, that they know the token
-//! of the node's API. Neither tells it, so that whoever else is there learns nothing.
+//! How a client and a node show each other that they know the token of the node's API, over a port that any program can
+//! listen on and connect to. Neither tells the token, so that another program at the port learns nothing.
 //!
-//! The client says [`GREETING`] and a nonce. The node answers with a nonce of its own and [its proof](Side::Node). The client, if that
-//! is right, with [its own](Side::Client), and then both go on with HTTP/2, without a token in any call.
+//! The client sends [`GREETING`] and a nonce. The node answers with a nonce of its own and [its proof](Side::Node). If
+//! that is right, the client sends [its own](Side::Client), and then both go on with HTTP/2, without a token in any
+//! call.
 //!
-//! It shows who is there when the connection begins. Whoever passes every byte on between the two is not found out, and can do
-//! what the client can while the connection lasts; the token is not his either.
+//! It shows that both know the token when the connection begins. It does not show a program that passes every byte on
+//! between the two: that program can do what the client can while the connection lasts; it does not learn the token.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// What a client says first. HTTP/2 begins otherwise.
+/// The first bytes that a client sends. HTTP/2 begins otherwise.
 pub const GREETING: [u8; 8] = *b"SKEPAPI1";
 /// Random bytes of each side, for one connection.
 pub type Nonce = [u8; 32];
-/// What one side shows.
+/// The proof that one side shows.
 pub type Proof = [u8; 32];
 
-/// Whose proof it is: that of one is none of the other.
+/// The side whose proof it is: a proof of one side is none of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The node's.
+    /// The node.
     Node,
-    /// The client's.
+    /// The client.
     Client,
 }
 
@@ -38,9 +39,9 @@ impl Side {
 /// The nonces of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Nonces {
-    /// The client's.
+    /// The client's nonce.
     pub client: Nonce,
-    /// The node's.
+    /// The node's nonce.
     pub node: Nonce,
 }
 
@@ -53,12 +54,12 @@ fn mac(token: &str, side: Side, nonces: &Nonces) -> Option<Hmac<Sha256>> {
     Some(mac)
 }
 
-/// What shows that a side knows the token; none if the cryptographic library refuses it.
+/// The proof that a side knows the token; none if the cryptographic library refuses it.
 pub fn proof(token: &str, side: Side, nonces: &Nonces) -> Option<Proof> {
     Some(mac(token, side, nonces)?.finalize().into_bytes().into())
 }
 
-/// Whether this shows that a side knows the token. Takes as long wherever it is wrong.
+/// Whether this proof shows that a side knows the token. The check takes as long wherever the proof is wrong.
 pub fn proves(given: &Proof, token: &str, side: Side, nonces: &Nonces) -> bool {
     mac(token, side, nonces).is_some_and(|mac| mac.verify_slice(given).is_ok())
 }

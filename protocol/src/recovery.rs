@@ -1,8 +1,8 @@
-//! A shard that was beyond help, and goes on from what one replica of it held.
+//! A shard that lost its quorum for good, and goes on from what one replica of it held.
 //!
-//! What operators sign is bound to a shard's genesis. A shard that is recovered has another one: nothing that was signed before
-//! holds in it, though the old group may be there still. Its first operator says in both of them that the one is what the other
-//! was, so that whoever knew the old genesis needs to believe nobody else.
+//! Statements of operators are bound to a shard's genesis. A recovered shard has another one: nothing that was signed
+//! before holds in it, though the old group may be there still. Its first operator says in both of them that the one is
+//! what the other was, so that a journal that knew the old genesis needs to believe no other word.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,16 +10,16 @@ use crate::codec::CodecError;
 use crate::ids::{Genesis, ShardId};
 use crate::signing::{OperatorKey, OperatorSecret, Place, Signed};
 
-/// The first operator has a shard go on as another group.
+/// The statement of the first operator that a shard goes on as another group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardRecovery {
-    /// What the shard was.
+    /// The site, shard and genesis before.
     pub place: Place,
-    /// The first operator, who signs.
+    /// Key of the first operator, who signs.
     pub by: OperatorKey,
-    /// The genesis that it has from then on.
+    /// The genesis of the shard from then on.
     pub genesis: Genesis,
-    /// The last entry that is kept of what it was.
+    /// Index of the last entry that is kept of what the shard was.
     pub last_index: u64,
 }
 
@@ -27,7 +27,7 @@ pub struct ShardRecovery {
 pub type SignedRecovery = Signed<ShardRecovery>;
 
 impl ShardRecovery {
-    /// Signs the statement; it is `by` whoever signs.
+    /// Signs the statement; the signer becomes its `by`.
     ///
     /// # Errors
     /// [`CodecError`] if it is over its limit.
@@ -37,27 +37,27 @@ impl ShardRecovery {
 }
 
 impl Signed<ShardRecovery> {
-    /// Whether it is understood, and the word of whoever is the first operator.
+    /// Whether this Skep understands it, and that key signed it as the first operator.
     pub fn is_by(&self, first: OperatorKey) -> bool {
         self.by == first && self.unknown_field().is_none() && self.is_signed()
     }
 }
 
-/// How a shard came about, as one replica of it knows. It tells two shards from each other that have the same number, in sites of the
-/// same name.
+/// How a shard came about, as one replica of it knows. It tells two shards from each other that have the same number,
+/// in sites of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
-    /// Its number.
+    /// Id of the shard.
     pub shard: ShardId,
     /// Its genesis.
     pub genesis: Genesis,
-    /// What its genesis was before it was recovered, in order: the last few times.
+    /// Its earlier geneses, in order: the last few recoveries.
     pub past: Vec<Genesis>,
 }
 
 impl Lineage {
-    /// Whether two replicas can be of one shard: of the same genesis, or one of them of what the other one's shard was before. Two
-    /// that went on separately from what was one shard are two.
+    /// Whether two replicas can be of one shard: of the same genesis, or one of them of what the other one's shard was
+    /// before. Two groups that went on separately from one shard are two shards.
     pub fn belongs_with(&self, other: &Self) -> bool {
         let has_been = |one: &Self, genesis: &Genesis| one.genesis == *genesis || one.past.contains(genesis);
         self.shard == other.shard && (has_been(self, &other.genesis) || has_been(other, &self.genesis))

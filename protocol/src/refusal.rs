@@ -1,4 +1,4 @@
-//! Why a shard did not do what was asked, by domain. Each refusal knows its code.
+//! Why a shard did not do what a client asked, by domain. Each refusal knows its code.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,33 +10,33 @@ use crate::site::SiteRefusal;
 use crate::task::{InvalidSpec, TaskRefusal};
 use crate::time::LogInstant;
 
-/// Why a shard did not do what was asked. The state is unchanged.
+/// Why a shard did not do what a client asked. The state is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// For its id, its clock readings or its form, whatever it asks for.
+    /// The request's id, clock readings or form do not allow it, whatever it asks for.
     #[error(transparent)]
     Request(#[from] RequestRefusal),
-    /// For the state of a task.
+    /// The state of a task does not allow it.
     #[error(transparent)]
     Task(#[from] TaskRefusal),
-    /// For the state of an agent.
+    /// The state of an agent does not allow it.
     #[error(transparent)]
     Agent(#[from] AgentRefusal),
-    /// For the rights of an operator.
+    /// The rights of an operator do not allow it.
     #[error(transparent)]
     Operator(#[from] OperatorRefusal),
-    /// For the state of a command.
+    /// The state of a command does not allow it.
     #[error(transparent)]
     Command(#[from] CommandRefusal),
     /// The shard holds as much as it may.
     #[error("the shard is full: {count} {what}")]
     Full {
-        /// Of what.
+        /// What it has too much of.
         what: ShardFullOf,
         /// How much it holds, in units of what it is full of.
         count: u64,
     },
-    /// For who belongs to the site.
+    /// The state of the site's directory does not allow it.
     #[error(transparent)]
     Site(#[from] SiteRefusal),
 }
@@ -47,17 +47,17 @@ pub enum RequestRefusal {
     /// The request came after its deadline. A retry cannot tell from it whether an earlier sending was done.
     #[error("the request's deadline {deadline} passed; the shard's clock is {now}")]
     Expired {
-        /// Its deadline.
+        /// Its deadline, on the shard's clock.
         deadline: LogInstant,
-        /// The log clock.
+        /// The shard's clock.
         now: LogInstant,
     },
     /// The shard may have forgotten its id. A retry cannot tell from it whether an earlier sending was done.
     #[error("the request was first sent at {first_sent}, and the shard remembers ids from {floor} on")]
     Forgotten {
-        /// When it was first sent.
+        /// When the client first sent it, on the shard's clock.
         first_sent: LogInstant,
-        /// From when on ids are remembered.
+        /// The earliest first sending of which the shard remembers ids, on its clock.
         floor: LogInstant,
     },
     /// Another request was sent under its id.
@@ -69,11 +69,11 @@ pub enum RequestRefusal {
          take both from the shard's clock, at most 24 h apart"
     )]
     ClockImpossible {
-        /// When it says it was first sent.
+        /// When the client first sent it, as the request says.
         first_sent: LogInstant,
-        /// Its deadline.
+        /// Its deadline, on the shard's clock.
         deadline: LogInstant,
-        /// The log clock.
+        /// The shard's clock.
         now: LogInstant,
     },
     /// Another leader came before the request was applied. Send it again.
@@ -86,9 +86,9 @@ pub enum RequestRefusal {
          such requests as it may"
     )]
     SentAhead {
-        /// When it was first sent.
+        /// When the client first sent it, on the shard's clock.
         first_sent: LogInstant,
-        /// The log clock.
+        /// The shard's clock.
         now: LogInstant,
     },
     /// A field of a task, a role or a lease is out of bounds.
@@ -119,7 +119,7 @@ pub enum ShardFullOf {
     FirstOperators,
     /// Revoked operators that granted something that has not ended.
     RevokedOperators,
-    /// Operators below one admin of the first operator's.
+    /// Operators below one admin that the first operator made.
     OperatorBranch,
     /// Members of the site.
     SiteMembers,
@@ -191,7 +191,7 @@ impl From<InvalidSpec> for Refusal {
 }
 
 impl RequestRefusal {
-    /// What clients know it by.
+    /// The code by which clients know it.
     pub fn code(&self) -> Code {
         match self {
             Self::Expired { .. } => Code::RequestExpired,
@@ -204,7 +204,7 @@ impl RequestRefusal {
         }
     }
 
-    /// After how many milliseconds the same request may be answered otherwise; none if it will not be.
+    /// After how many milliseconds the shard may answer the same request otherwise; none if it will not.
     fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::SentAhead { first_sent, now } => Some(first_sent.since_ms(*now)),
@@ -219,7 +219,7 @@ impl RequestRefusal {
 }
 
 impl Refusal {
-    /// What clients know it by.
+    /// The code by which clients know it.
     pub fn code(&self) -> Code {
         match self {
             Self::Request(why) => why.code(),
@@ -245,7 +245,7 @@ impl Refusal {
         }
     }
 
-    /// After how many milliseconds the same request may be answered otherwise; none if it will not be.
+    /// After how many milliseconds the shard may answer the same request otherwise; none if it will not.
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::Request(why) => why.retry_after_ms(),

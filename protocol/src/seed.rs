@@ -1,13 +1,13 @@
-//! The 32 secret bytes that a key is made of, as they stand in a file: 64 hexadecimal digits. All copies are wiped.
+//! The 32 secret bytes of a key, as a file has them: 64 hexadecimal digits. The software wipes all copies.
 
 use zeroize::Zeroizing;
 
-/// Bytes of a seed.
+/// Length of a seed, in bytes.
 pub const SEED_BYTES: usize = 32;
 
 /// The digits of a seed.
 pub fn to_digits(seed: &[u8; SEED_BYTES]) -> Zeroizing<String> {
-    // Never moved as it grows, so that no copy of it stays behind.
+    // The text is never moved as it grows, so that no copy of it stays behind.
     let mut text = Zeroizing::new(String::with_capacity(2 * SEED_BYTES));
     for &byte in seed {
         text.extend([byte >> 4, byte & 0x0f].into_iter().filter_map(|digit| char::from_digit(digit.into(), 16)));
@@ -15,7 +15,7 @@ pub fn to_digits(seed: &[u8; SEED_BYTES]) -> Zeroizing<String> {
     text
 }
 
-/// The seed of these digits; none if they are not 64 hexadecimal ones.
+/// The seed of these digits; none if they are not 64 hexadecimal digits.
 pub fn from_digits(text: &str) -> Option<Zeroizing<[u8; SEED_BYTES]>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     if text.len() != 2 * SEED_BYTES {

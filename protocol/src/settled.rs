@@ -1,4 +1,4 @@
-//! How work that a node was asked for ended, whatever it was.
+//! How work ended that a caller asked a node for, whatever it was.
 
 use crate::heartbeat::HeartbeatReply;
 use crate::outcome::{NotDone, Receipt};
@@ -9,23 +9,23 @@ use crate::time::LogInstant;
 /// How a piece of work ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// The request was done.
+    /// The shard did the request.
     Done {
-        /// Its index in the log.
+        /// Index of its entry in the log.
         index: u64,
-        /// The shard's clock then.
+        /// The stamp of that entry, on the shard's clock.
         stamp: LogInstant,
-        /// What it did.
+        /// What the request did.
         receipt: Receipt,
     },
-    /// The query was answered.
+    /// A replica answered the query.
     Read(Box<QueryReply>),
     /// The orchestrator heard the heartbeat.
     Heard(HeartbeatReply),
     /// The leader answered the pull.
     Pulled(Box<Pulled>),
-    /// It was not done.
+    /// The work was not done.
     NotDone(NotDone),
-    /// Nobody knows whether it was done. Sending it again under the same id is safe.
+    /// Nothing shows whether it was done. The caller may safely send it again under the same id.
     Unknown,
 }

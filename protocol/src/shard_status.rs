@@ -13,13 +13,13 @@ use crate::time::LogInstant;
 /// What a node is in a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardRole {
-    /// It orders entries.
+    /// It leads: it orders entries.
     Leader,
     /// It votes and follows.
     Follower,
     /// It asks for votes.
     Candidate,
-    /// It follows without a vote: not (or not any more) a member under its present incarnation.
+    /// It follows without a vote: not, or not any more, a member under its present incarnation.
     Learner,
     /// The shard was not created yet, as far as the node knows.
     Uninitialised,
@@ -40,10 +40,10 @@ impl fmt::Display for ShardRole {
     }
 }
 
-/// What a change of voters that is under way has in mind for one.
+/// What a change of voters that is under way does with a voter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VoterStanding {
-    /// It votes before and after; or there is no change.
+    /// It votes before and after; or no change is under way.
     Stays,
     /// It votes beside the old ones, and will vote without them.
     Joins,
@@ -64,17 +64,17 @@ impl fmt::Display for VoterStanding {
 /// A voter of the shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VoterStatus {
-    /// The node.
+    /// PeerId of the node.
     pub node: NodeId,
-    /// Under which incarnation it votes.
+    /// The incarnation under which it votes.
     pub incarnation: Incarnation,
-    /// Its id in the group.
+    /// Its Raft id in the group.
     pub raft_id: RaftId,
-    /// For people.
+    /// The node's name, for people; none if the node that reports does not know it.
     pub name: Option<NodeName>,
-    /// The last index that it is known to hold. Only the leader knows.
+    /// The last index that the leader knows it to hold. Only the leader knows.
     pub matched: Option<u64>,
-    /// Whether it stays.
+    /// What a change of voters does with it.
     pub standing: VoterStanding,
     /// How long ago it last answered its leader, in milliseconds. Only the leader knows, and not of itself.
     pub heard_ms: Option<u64>,
@@ -85,73 +85,74 @@ pub struct VoterStatus {
 /// A shard as a node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardStatus {
-    /// Which.
+    /// Id of the shard.
     pub shard: ShardId,
-    /// What the node is in it.
+    /// The node's role in the shard.
     pub role: ShardRole,
-    /// The term.
+    /// The Raft term.
     pub term: u64,
-    /// Who leads.
+    /// PeerId of the leader; none if the node knows of none.
     pub leader: Option<NodeId>,
-    /// The last entry in the log.
+    /// Index of the last entry in the log.
     pub last_log: Option<u64>,
-    /// The last entry known to be committed.
+    /// Index of the last entry known to be committed.
     pub committed: Option<u64>,
-    /// The last entry applied.
+    /// Index of the last entry applied.
     pub applied: Option<u64>,
-    /// The last entry in the snapshot.
+    /// Index of the last entry in the snapshot.
     pub snapshot: Option<u64>,
-    /// The last entry purged.
+    /// Index of the last entry purged.
     pub purged: Option<u64>,
-    /// The rolling digest.
+    /// The rolling digest of the applied entries.
     pub digest: u128,
-    /// The log clock as the node knows it.
+    /// The shard's clock as the node knows it.
     pub clock: Option<LogInstant>,
-    /// The meaning of entries that the shard has agreed on; zero before it has.
+    /// The fleet version on which the shard has agreed; zero before it has.
     pub fleet_version: u32,
-    /// The newest that the node can apply.
+    /// The newest fleet version that the node can apply.
     pub fleet_version_max: u32,
-    /// The voters for whose sake it is not raised to that, as far as they have said. Only the leader knows.
+    /// PeerIds of the voters that keep the shard from that version, as far as they have said. Only the leader knows.
     pub held_back_by: Vec<NodeId>,
     /// The random bytes with which the shard began; none before its first entry.
     pub genesis: Option<Genesis>,
-    /// What the shard was before it was recovered last; none if it never was.
+    /// The statement of the last recovery; none if the shard was never recovered.
     pub recovery: Option<ShardRecovery>,
     /// The voters.
     pub voters: Vec<VoterStatus>,
-    /// How many objects there are.
+    /// Numbers of objects.
     pub counts: Counts,
-    /// What it has let go of since it was made, because it keeps no more.
+    /// What the shard has let go of since it was made, because it keeps no more.
     pub dropped: Dropped,
-    /// Request ids remembered.
+    /// Number of request ids that the shard remembers.
     pub dedup_ids: u64,
-    /// Bytes written to the node's log since its start.
+    /// Bytes that the node wrote to its log since its start.
     pub log_bytes: u64,
-    /// What took the replica out of service.
+    /// What took the replica out of service, for people; none if it serves.
     pub fault: Option<String>,
-    /// Everything that is wrong.
+    /// All faults.
     pub faults: Vec<FaultReport>,
-    /// How the history of what entries did stands.
+    /// How the history stands.
     pub history: HistoryStanding,
 }
 
 /// How the history of a shard stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryStanding {
-    /// The first index whose changes are kept.
+    /// The first index whose changes the node keeps.
     pub begins: u64,
-    /// The first index whose changes are not there yet.
+    /// The first index whose changes are not in the history yet.
     pub next: u64,
-    /// Entries whose changes are missing, and looked for.
+    /// Number of entries whose changes are missing, and which the node looks for.
     pub missing: u64,
-    /// Entries whose changes are missing for good.
+    /// Number of entries whose changes are missing for good.
     pub lost: u64,
-    /// Entries that were let go of before their time, since the process began, because the disk was nearly full.
+    /// Number of entries that the node let go of before their time, since the process began, because its disk was
+    /// nearly full.
     pub given_back: u64,
     /// Bytes of the shard's rows.
     pub bytes: u64,
     /// Bytes of all shards that wait to be written.
     pub queued_bytes: u64,
-    /// Why nothing can be written now.
+    /// Why the node cannot write now, for people; none if it can.
     pub error: Option<String>,
 }

@@ -1,6 +1,7 @@
 //! What travels on the data plane: publications, in signed envelopes.
 //!
-//! Nothing here may be relied upon: it is lost, late and repeated as the radio pleases. The latest of a kind wins.
+//! No reader may rely on anything here: messages are lost, late and repeated as the radio pleases. The latest of a kind
+//! wins.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,11 +15,11 @@ use crate::text::{AgentId, ContentType, SiteName};
 
 /// A topic of the data plane: `site/group/kind`.
 ///
-/// Only what belongs together shares one: whoever subscribes pays for every message of it.
+/// Only what belongs together shares a topic: a node that subscribes pays for every message of it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPath(Arc<str>);
 
-/// Why a topic was refused.
+/// Why a text is no topic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no topic: {why}; give site/group/kind, each of letters, digits and . _ - :")]
 pub struct TopicError {
@@ -58,12 +59,12 @@ impl TopicPath {
         Self::new(format!("{site}/{group}/{kind}"))
     }
 
-    /// The topic.
+    /// The text of the topic.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it belongs to a site.
+    /// Whether the topic belongs to a site.
     pub fn is_of(&self, site: &SiteName) -> bool {
         self.0.split('/').next() == Some(site.as_str())
     }
@@ -100,26 +101,27 @@ impl<'de> Deserialize<'de> for TopicPath {
     }
 }
 
-/// What somebody says on a topic.
+/// What an agent's software publishes on a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publication {
-    /// Where.
+    /// The topic.
     pub topic: TopicPath,
-    /// Of whom: a later publication of the same source on the same topic, sent by the same node, makes an earlier one obsolete.
+    /// Id of the agent that it is about: a later publication of the same source on the same topic, sent by the same
+    /// node, replaces an earlier one.
     pub source: AgentId,
-    /// What kind of bytes the payload is, as a media type; empty if unsaid.
+    /// The media type of the payload; empty if the sender says none.
     pub content_type: ContentType,
-    /// What is said; opaque to Skep.
+    /// The payload; its bytes are opaque to Skep.
     pub payload: Vec<u8>,
 }
 
-/// A publication that no node would send.
+/// Why a node does not send a publication.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPublication {
-    /// Too much of it.
+    /// The payload is too large.
     #[error("the payload has {bytes} bytes; at most {} are allowed", limits::PUBLICATION_BYTES_MAX)]
     Payload {
-        /// Its size.
+        /// Its size, in bytes.
         bytes: usize,
     },
 }
@@ -137,16 +139,17 @@ impl Publication {
     }
 }
 
-/// A publication with who sent it and where it stands among the sender's.
+/// A publication with its sender, and its number among the sender's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// The node that sent it, and signed it.
+    /// PeerId of the node that sent it, and signed it.
     pub sender: NodeId,
-    /// Higher with each start of the sender: how many there were, in the upper 32 bits, and random below.
+    /// Number that rises with each start of the sender: how many starts there were, in the upper 32 bits, and random
+    /// bits below.
     pub process: u64,
-    /// Rises with every envelope of the process.
+    /// Number that rises with every envelope of the process.
     pub sequence: u64,
-    /// What it carries.
+    /// The publication that it carries.
     pub publication: Publication,
 }
 
@@ -155,16 +158,16 @@ pub struct Envelope {
 pub struct SignedEnvelope {
     /// The encoded [`Envelope`].
     pub envelope: Vec<u8>,
-    /// 64 bytes.
+    /// The signature, 64 bytes.
     pub signature: Vec<u8>,
 }
 
-/// What is signed begins with it, so that a signature serves nothing else. It ends in NUL, which no other domain holds: none
-/// is the beginning of another.
+/// The beginning of what is signed, so that a signature serves nothing else. It ends in NUL, which no other domain
+/// holds: none is the beginning of another.
 pub const SIGNED_DOMAIN: &[u8] = b"skep/envelope/1\0";
 
 impl SignedEnvelope {
-    /// The bytes that are signed.
+    /// The bytes that the sender signs.
     pub fn signed_bytes(envelope: &[u8]) -> Vec<u8> {
         [SIGNED_DOMAIN, envelope].concat()
     }
@@ -206,7 +209,7 @@ mod tests {
         assert_eq!(large.check(), Err(InvalidPublication::Payload { bytes: 4_097 }));
     }
 
-    /// The envelope of another program, which checked nothing.
+    /// Another program, which checked nothing, made the envelope.
     #[test]
     fn an_envelope_with_a_media_type_that_no_command_may_have_is_refused() {
         let sender = NodeId::from_public_key([1; 32]);

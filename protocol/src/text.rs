@@ -1,5 +1,5 @@
-//! Bounded text: names and free text, with a limit and an alphabet that every constructor and every decoder enforces: whatever holds
-//! one of these was let in by the same rule, whoever sent it.
+//! Bounded text: names and free text. Every constructor and every decoder enforces its limit and its alphabet: the same
+//! rule let in each value of these types, whichever program sent it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,21 +10,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::limits;
 
-/// Why a text was refused.
+/// Why a text is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
     /// A name must have at least one character.
     #[error("{what} is empty; give 1 to {} characters", limits::NAME_BYTES_MAX)]
     Empty {
-        /// What the text was to be.
+        /// What the text was for, such as `agent id`.
         what: &'static str,
     },
     /// The text is over its limit.
     #[error("{what} has {bytes} bytes; at most {max} are allowed")]
     TooLong {
-        /// What the text was to be.
+        /// What the text was for, such as `agent id`.
         what: &'static str,
-        /// Its length.
+        /// Its length, in bytes.
         bytes: usize,
         /// The limit.
         max: usize,
@@ -32,7 +32,7 @@ pub enum TextError {
     /// A name holds a character that names do not have.
     #[error("{what} holds {found:?}; use letters, digits and any of . _ - / :")]
     Character {
-        /// What the text was to be.
+        /// What the text was for, such as `agent id`.
         what: &'static str,
         /// The first character that is not allowed.
         found: char,
@@ -40,36 +40,38 @@ pub enum TextError {
     /// A name that is a part of topics holds a character that their parts do not have.
     #[error("{what} holds {found:?}; use letters, digits and any of . _ - :")]
     Part {
-        /// What the text was to be.
+        /// What the text was for, such as `agent id`.
         what: &'static str,
         /// The first character that is not allowed.
         found: char,
     },
-    /// A line holds a character that is none of a line: it would be read as a command by a terminal, or as another line.
+    /// A line holds a character that a line may not have: a terminal would read it as a command, or as another line.
     #[error("{what} holds the control character {found:?}; give one line of text")]
     Control {
-        /// What the text was to be.
+        /// What the text was for, such as `agent id`.
         what: &'static str,
         /// The first character that is not allowed.
         found: char,
     },
-    /// A text of several lines holds a character that a terminal would obey, or that turns the direction of what follows.
+    /// A text of several lines holds a character that a terminal would obey, or that turns the direction of what
+    /// follows.
     #[error("{what} holds the control character {found:?}; give plain text")]
     Terminal {
-        /// What the text was to be.
+        /// What the text was for, such as `agent id`.
         what: &'static str,
         /// The first character that is not allowed.
         found: char,
     },
-    /// A trace context is none.
+    /// A text is no trace context.
     #[error("{what} is no W3C trace context such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
     Trace {
-        /// What the text was to be.
+        /// What the text was for, such as `agent id`.
         what: &'static str,
     },
 }
 
-/// Whether a character is not shown where it is printed but does something else: controls a terminal, ends the line, or
+/// Whether a character does something where it is printed instead of being shown: controls a terminal, ends the line,
+/// or
 /// turns the direction of what follows.
 pub fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -94,7 +96,7 @@ fn check_line(what: &'static str, text: &str) -> Result<(), TextError> {
     text.chars().find(|c| is_control(*c)).map_or(Ok(()), |found| Err(TextError::Control { what, found }))
 }
 
-/// Whether a character is none of a text of several lines.
+/// Whether a text of several lines may not have a character.
 fn is_control_in_text(c: char) -> bool {
     is_control(c) && !matches!(c, '\n' | '\t')
 }
@@ -104,12 +106,12 @@ fn check_text(what: &'static str, text: &str) -> Result<(), TextError> {
     found.map_or(Ok(()), |found| Err(TextError::Terminal { what, found }))
 }
 
-/// A text as one line of it is shown: what a terminal would obey, or what would pass for another line, is written out.
+/// A text as one line shows it: what a terminal would obey, or what would pass for another line, is written out.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     written_out(text, is_control)
 }
 
-/// The same of a text that may have several lines.
+/// A text as several lines show it: what a terminal would obey is written out.
 pub fn legible(text: &str) -> Cow<'_, str> {
     written_out(text, is_control_in_text)
 }
@@ -125,7 +127,8 @@ fn written_out(text: &str, is_to_be: fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a text is a trace context, or empty. Of a version that is not known only what all have in common is checked.
+/// Checks that a text is a trace context, or empty. Of an unknown version it checks only what all versions have in
+/// common.
 fn check_trace(what: &'static str, text: &str) -> Result<(), TextError> {
     let mut parts = text.split('-');
     let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
@@ -146,7 +149,7 @@ fn check_length(what: &'static str, text: &str, max: usize) -> Result<(), TextEr
 }
 
 impl AgentId {
-    /// Before every agent in order; no agent has this id.
+    /// An id that is before every agent in order; no agent has it.
     pub fn first() -> Self {
         Self(Arc::from(""))
     }
@@ -170,7 +173,7 @@ macro_rules! bounded_text {
                 Ok(Self(Arc::from(text)))
             }
 
-            /// The text.
+            /// The text as it was given.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -222,37 +225,37 @@ bounded_text!(
     RoleName, "role name", check_name
 );
 bounded_text!(
-    /// What sort of work a task is, such as `transport`.
+    /// The kind of work of a task, such as `transport`.
     TaskKind, "task type", check_name
 );
 bounded_text!(
-    /// The name an operator gave to a node.
+    /// The name that an operator gave to a node.
     NodeName, "node name", check_name
 );
 bounded_text!(
-    /// The name of a site: a trust domain and a place. The first part of its topics, so that it holds no slash.
+    /// The name of a site: a trust domain and a place. It is the first part of its topics, so that it holds no slash.
     SiteName, "site name", check_part
 );
 bounded_text!(
-    /// What a command asks for, such as `goto`.
+    /// What a command asks robots to do, such as `goto`.
     Verb, "verb", check_name
 );
 bounded_text!(
-    /// A group of agents that commands may be sent to, such as `aisle-5`.
+    /// A group of agents to which operators may send commands, such as `aisle-5`.
     GroupName, "group name", check_name
 );
 bounded_text!(
-    /// The name of an operator: somebody who may send commands.
+    /// The name of an operator, who may send commands.
     OperatorName, "operator name", check_name
 );
 bounded_text!(
-    /// What sort of bytes something is, as a media type.
+    /// A media type: what sort of bytes something is.
     ContentType, "content type",
     |what, text| check_line(what, text).and_then(|()| check_length(what, text, limits::CONTENT_TYPE_BYTES_MAX))
 );
 bounded_text!(
-    /// The W3C trace context that a command belongs to (<https://www.w3.org/TR/trace-context/>); empty if to none. It becomes a
-    /// header in other protocols.
+    /// The W3C trace context to which a command belongs (<https://www.w3.org/TR/trace-context/>); empty if to none.
+    /// Other protocols have it as a header.
     TraceParent, "traceparent",
     |what, text| check_length(what, text, limits::TRACEPARENT_BYTES_MAX).and_then(|()| check_trace(what, text))
 );
@@ -262,13 +265,15 @@ bounded_text!(
     |what, text| check_line(what, text).and_then(|()| check_length(what, text, limits::TITLE_BYTES_MAX))
 );
 bounded_text!(
-    /// Why a transition happened, in its author's words, which may be several lines. Escaped where it is printed.
+    /// Why a transition happened, in its author's words, which may be several lines. The software escapes it where it
+    /// prints it.
     Reason, "reason",
     |what, text| check_text(what, text).and_then(|()| check_length(what, text, limits::REASON_BYTES_MAX))
 );
 
 impl Reason {
-    /// What somebody said who is not to be refused: as much as a reason may hold, with what a terminal would obey written out.
+    /// A text that the software may not refuse: as much of it as a reason may hold, with what a terminal would obey
+    /// written out.
     pub fn truncated(text: &str) -> Self {
         let text = legible(text);
         let mut end = text.len().min(limits::REASON_BYTES_MAX);
@@ -280,14 +285,14 @@ impl Reason {
 }
 
 impl Default for ContentType {
-    /// Unsaid.
+    /// The empty media type: the sender says none.
     fn default() -> Self {
         Self(Arc::from(""))
     }
 }
 
 impl Default for TraceParent {
-    /// Of no trace.
+    /// The empty trace context: of no trace.
     fn default() -> Self {
         Self(Arc::from(""))
     }
@@ -361,12 +366,12 @@ mod tests {
         }
     }
 
-    /// Whether each of these is decoded just as it is made by its constructor.
+    /// Whether each decoder takes a text just as its constructor does.
     fn is_decoded<T: serde::de::DeserializeOwned>(text: &str) -> bool {
         postcard::from_bytes::<T>(&postcard::to_stdvec(text).unwrap()).is_ok()
     }
 
-    /// Every kind of text: whether it can be made, and whether it can be decoded.
+    /// Every kind of text: whether its constructor takes the text, and whether its decoder does.
     fn ways_in(text: &str) -> Vec<(&'static str, bool, bool)> {
         macro_rules! ways {
             ($($kind:ident),*) => {

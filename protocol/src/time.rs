@@ -9,23 +9,23 @@ const ERA_MS: u64 = 1 << 40;
 
 /// An instant of a shard's log clock.
 ///
-/// The clock counts milliseconds that only grow, stamped by the leader into every entry. The upper 24 bits are the
-/// _era_: when the machines of a whole quorum were booted, nobody knows how long it was away, and the new leader moves the
-/// clock to the next era. Every deadline ever given lies within the era that gave it, so all of them have passed then:
-/// early, never late.
+/// The clock counts milliseconds that only grow; the leader stamps them into every entry. The upper 24 bits are the
+/// _era_: when the machines of a whole quorum were booted, no node knows how long the quorum was away, and the new
+/// leader moves the clock to the next era. Every deadline ever given lies within the era that gave it, so all of them
+/// have passed then: early, never late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LogInstant(u64);
 
 impl LogInstant {
-    /// The clock of a shard in which nothing was stamped yet.
+    /// The clock of a shard in which no entry was stamped yet.
     pub const ZERO: Self = Self(0);
 
-    /// From its wire form.
+    /// The instant with this wire form.
     pub const fn from_raw(raw: u64) -> Self {
         Self(raw)
     }
 
-    /// Its wire form.
+    /// The wire form of the instant.
     pub const fn raw(self) -> u64 {
         self.0
     }
@@ -40,8 +40,8 @@ impl LogInstant {
         self.0 % ERA_MS
     }
 
-    /// The first instant of the era after this one. Saturates after 16,777,215 losses: a machine that is booted every ten
-    /// seconds, and is the only voter, comes so far in five years.
+    /// The first instant of the era after this one. Saturates after 16,777,215 losses: a machine that is booted every
+    /// ten seconds, and is the only voter, comes so far in five years.
     pub const fn next_era(self) -> Self {
         Self((self.era().saturating_add(1)).saturating_mul(ERA_MS))
     }
@@ -55,14 +55,15 @@ impl LogInstant {
 
     /// Milliseconds from `earlier` to this instant; zero if `earlier` is later.
     ///
-    /// Longer than anything that anybody waits for if `earlier` is of an era that is over. Nobody knows how long that was:
-    /// whoever shows it, or tells somebody how much time is left, takes [`checked_since_ms`](Self::checked_since_ms).
+    /// Longer than anything that a node waits for if `earlier` is of an era that is over. How long that was is not
+    /// known: code that shows it, or tells how much time is left, takes [`checked_since_ms`](Self::checked_since_ms).
     pub const fn since_ms(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Milliseconds from `earlier` to this instant, zero if `earlier` is later; none if they are of different eras, between
-    /// which nobody knows how long it was.
+    /// Milliseconds from `earlier` to this instant, zero if `earlier` is later; none if they are of different eras: how
+    /// long it
+    /// was between two eras is not known.
     pub const fn checked_since_ms(self, earlier: Self) -> Option<u64> {
         if self.era() == earlier.era() { Some(self.since_ms(earlier)) } else { None }
     }

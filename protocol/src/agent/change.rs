@@ -10,30 +10,30 @@ use crate::ids::{AttachmentId, HomeEpoch, JournalId, NodeId};
 pub enum AgentChange {
     /// It was registered, or its role changed.
     Registered {
-        /// What it can do.
+        /// The agent's role: its capabilities, and how many tasks it takes at a time.
         role: Role,
     },
-    /// It was forgotten: by a request, or, where there is none, because nobody had served it for long.
+    /// The shard forgot it: by a request, or, where there is none, because no node had served it for long.
     Removed,
-    /// A node serves it, under a lease.
+    /// A node serves the agent, under a lease.
     Attached {
-        /// The node.
+        /// PeerId of the node.
         node: NodeId,
-        /// Its attachment.
+        /// Id of the attachment.
         attachment: AttachmentId,
     },
-    /// Nobody serves it any more.
+    /// No node serves the agent any more.
     Detached {
-        /// The attachment that ended.
+        /// Id of the attachment that ended.
         attachment: AttachmentId,
-        /// Whether its lease ran out; otherwise it stopped by itself.
+        /// Whether the lease ran out; otherwise the agent stopped by itself.
         expired: bool,
     },
-    /// Its commands go to this journal from now on.
+    /// The agent's commands go to this journal from then on.
     InboxOpened {
-        /// The journal.
+        /// Id of the journal.
         journal: JournalId,
-        /// Its time.
+        /// The journal's home epoch.
         home: HomeEpoch,
     },
 }

@@ -24,13 +24,14 @@ pub use refusal::AgentRefusal;
 /// What an agent of this role can do and how much at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Role {
-    /// Its name.
+    /// Name of the role.
     pub name: RoleName,
-    /// What its agents can do. A task is offered only to agents that have all it requires.
+    /// What its agents can do. The orchestrator offers a task only to agents that have all capabilities that it
+    /// requires.
     pub capabilities: BTreeSet<Capability>,
     /// Whether its agents keep state of their own, so that work for one entity must return to one agent.
     pub stateful: bool,
-    /// Tasks one agent may hold at a time.
+    /// Number of tasks that one agent may hold at a time, at most.
     pub max_concurrent: u32,
 }
 
@@ -67,36 +68,36 @@ impl Role {
 /// Which node serves an agent, and for which run of its software.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// Its id; everything that is said of the agent carries it.
+    /// Id of the attachment; all that nodes say of the agent carries it.
     pub id: AttachmentId,
-    /// The node.
+    /// PeerId of the node.
     pub node: NodeId,
     /// The run of the agent's software.
     pub session: SessionId,
-    /// The agent's lease.
+    /// The terms of the agent's lease.
     pub lease: LeaseTerms,
-    /// Tasks that the orchestrator has assigned under this attachment.
+    /// Number of tasks that the orchestrator has assigned under this attachment.
     pub assigned: u64,
-    /// Since when.
+    /// When the attachment began, on the shard's clock.
     pub since: LogInstant,
 }
 
 /// An agent as a shard knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentRecord {
-    /// What it can do.
+    /// The agent's role: its capabilities, and how many tasks it takes at a time.
     pub role: Role,
-    /// Who serves it; none while nobody does.
+    /// The attachment by which a node serves it; none while no node does.
     pub attachment: Option<Attachment>,
-    /// Whether somebody said that it is to be known, served or not. Others are forgotten once nobody has served them for
-    /// long.
+    /// Whether a client registered it. The shard keeps such an agent whether a node serves it or not; it forgets any
+    /// other once no node has served it for long.
     pub registered: bool,
-    /// Since when nobody serves it, or from when that is counted; of no meaning while somebody does.
+    /// Since when no node serves it, or from when the shard counts that; of no meaning while a node does.
     pub idle_since: LogInstant,
 }
 
 impl AgentRecord {
-    /// Since when nobody serves it, if it is to be forgotten for that.
+    /// Since when no node serves it; none if the shard is not to forget it for that.
     pub fn forgettable_since(&self) -> Option<LogInstant> {
         (self.attachment.is_none() && !self.registered).then_some(self.idle_since)
     }
@@ -105,10 +106,10 @@ impl AgentRecord {
 /// A task that an agent holds from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The task, with the epoch of the claim.
+    /// The task, with the epoch of the agent's claim.
     pub task: Task,
-    /// Whether it was assigned against a credit of this attachment.
+    /// Whether the orchestrator assigned it against a credit of this attachment.
     pub spends_credit: bool,
-    /// The agent's lease as it was renewed last; none before the first renewal.
+    /// The agent's lease as of its last renewal; none before the first one.
     pub lease: Option<Usable>,
 }

@@ -1,4 +1,4 @@
-//! What is asked of agents.
+//! What clients and nodes ask of agents.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,40 +11,40 @@ use crate::text::AgentId;
 pub enum AgentOp {
     /// Make an agent known, or change its role.
     Register {
-        /// Who.
+        /// Id of the agent.
         agent: AgentId,
-        /// What it can do.
+        /// The agent's role: its capabilities, and how many tasks it takes at a time.
         role: Role,
     },
     /// Forget an agent that holds nothing.
     Remove {
-        /// Who.
+        /// Id of the agent.
         agent: AgentId,
     },
     /// Serve an agent from a node, under a lease. Refused while another run of its software, or another node, has it.
     Attach {
-        /// Who.
+        /// Id of the agent.
         agent: AgentId,
-        /// What it can do.
+        /// The agent's role: its capabilities, and how many tasks it takes at a time.
         role: Role,
-        /// The node that asks; only it may.
+        /// PeerId of the node that asks. A node asks for itself only.
         node: NodeId,
-        /// The run of the agent's software. The same one takes up what it held.
+        /// The session. The same one takes up what it held.
         session: SessionId,
-        /// The lease it asks for.
+        /// The lease for which the agent asks.
         lease: LeaseTerms,
     },
     /// Give an agent up: it has stopped, and gives back what it holds.
     Detach {
-        /// Who.
+        /// Id of the agent.
         agent: AgentId,
-        /// The attachment that ends.
+        /// Id of the attachment that ends.
         attachment: AttachmentId,
     },
 }
 
 impl AgentOp {
-    /// The agent that it is about.
+    /// Id of the agent that the operation is about.
     pub fn agent(&self) -> &AgentId {
         match self {
             Self::Register { agent, .. }
@@ -54,7 +54,7 @@ impl AgentOp {
         }
     }
 
-    /// Whether it brings somebody who does work.
+    /// Whether it brings an agent that does work.
     pub(crate) fn brings_work(&self) -> bool {
         match self {
             Self::Register { .. } | Self::Attach { .. } => true,

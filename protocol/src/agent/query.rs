@@ -1,4 +1,4 @@
-//! What is told of an agent.
+//! What a shard tells of an agent.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,14 +8,14 @@ use crate::text::AgentId;
 /// An agent as a shard tells of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentView {
-    /// Its id.
+    /// Id of the agent.
     pub id: AgentId,
-    /// Its role.
+    /// The agent's role.
     pub role: Role,
     /// Tasks it holds.
     pub held: u32,
-    /// Registered agents of other roles that share a capability with it.
+    /// Number of registered agents of other roles that share a capability with it.
     pub overlaps: u32,
-    /// Who serves it; none while nobody does.
+    /// The attachment by which a node serves it; none while no node does.
     pub attachment: Option<Attachment>,
 }

@@ -1,4 +1,4 @@
-//! Why a shard refuses what is asked of an agent.
+//! Why a shard refuses what a client or a node asks of an agent.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use crate::code::Code;
 use crate::ids::{AttachmentId, NodeId};
 use crate::text::AgentId;
 
-/// Why a shard did not do what was asked of an agent, or by it.
+/// Why a shard did not do what a client or a node asked of an agent, or an agent asked itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum AgentRefusal {
     /// There is no such agent.
@@ -15,35 +15,35 @@ pub enum AgentRefusal {
     /// The agent holds as much as its role allows.
     #[error("agent {agent} holds {held} of {max} tasks")]
     Busy {
-        /// The agent.
+        /// Id of the agent.
         agent: AgentId,
-        /// How many tasks it holds.
+        /// Number of tasks that it holds.
         held: u32,
-        /// How many it may hold.
+        /// The most tasks that it may hold.
         max: u32,
     },
     /// Another node, or another run of its software, has the agent until its lease ends.
     #[error("agent {agent} is attached to node {node} under a lease of {lease_ms} ms")]
     Elsewhere {
-        /// The agent.
+        /// Id of the agent.
         agent: AgentId,
-        /// The node that serves it.
+        /// PeerId of the node that serves it.
         node: NodeId,
-        /// Its lease, in milliseconds.
+        /// The lease of that attachment, in milliseconds.
         lease_ms: u64,
     },
     /// The attachment has ended: its lease ran out, or the agent was attached anew.
     #[error("attachment {attachment} of agent {agent} has ended")]
     NotAttached {
-        /// The agent.
+        /// Id of the agent.
         agent: AgentId,
-        /// The attachment that was named.
+        /// Id of the attachment that was named.
         attachment: AttachmentId,
     },
 }
 
 impl AgentRefusal {
-    /// What clients know it by.
+    /// The code by which clients know it.
     pub fn code(&self) -> Code {
         match self {
             Self::NoSuchAgent(_) => Code::NoSuchAgent,
@@ -53,7 +53,7 @@ impl AgentRefusal {
         }
     }
 
-    /// After how many milliseconds the same request may be answered otherwise; none if it will not be.
+    /// After how many milliseconds the shard may answer the same request otherwise; none if it will not.
     pub(crate) fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::Elsewhere { lease_ms, .. } => Some(lease_ms / 10),

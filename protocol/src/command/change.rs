@@ -13,80 +13,80 @@ use crate::text::{AgentId, Reason, TraceParent};
 /// What changed of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommandChange {
-    /// It was accepted.
+    /// The shard accepted it.
     Accepted {
-        /// The command.
+        /// The command, as its operator signed it.
         signed: Arc<SignedCommand>,
-        /// For how many agents.
+        /// Number of its agents.
         agents: u32,
     },
-    /// It was released to some of them.
+    /// The leader released it to some of its agents.
     Released {
-        /// The trace that it belongs to.
+        /// The trace to which the command belongs.
         trace: TraceParent,
-        /// To whom, and where it stands in their order.
+        /// The agents to which it was released, and its place in the order of each.
         to: Vec<(AgentId, DeliverySeq)>,
     },
     /// An operator wants it cancelled, aborted, resolved or discarded.
     Controlled {
-        /// The trace that it belongs to.
+        /// The trace to which the command belongs.
         trace: TraceParent,
-        /// What is wanted.
+        /// What the operator wants: to cancel, abort, resolve or discard it.
         what: ControlKind,
-        /// By whom.
+        /// Key of the operator who wants it.
         by: OperatorKey,
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
     },
-    /// It is not to be started any more where it was not.
+    /// Where no robot has started it, none is to start it any more.
     DeliveryVoided {
-        /// The trace that it belongs to.
+        /// The trace to which the command belongs.
         trace: TraceParent,
-        /// Where.
+        /// Id of the agent.
         agent: AgentId,
-        /// Why.
+        /// Why it is not to be started.
         cause: VoidCause,
     },
-    /// It goes on at an agent, and has come so far.
+    /// A node reported how far it has come at an agent.
     DeliveryReported {
-        /// The trace that it belongs to.
+        /// The trace to which the command belongs.
         trace: TraceParent,
-        /// Where.
+        /// Id of the agent.
         agent: AgentId,
-        /// Its place in the agent's order.
+        /// Its place in the agent's order of its class.
         seq: DeliverySeq,
-        /// The agent's node.
+        /// The node that serves the agent; none if the shard knows of none.
         node: Option<NodeId>,
-        /// When its node took each step that was not told of before.
+        /// When the node took each step that it had not reported before, on the shard's clock.
         steps: Steps,
-        /// How far its software says it has come, if it said something new.
+        /// How far the software says it has come; none if it said nothing new.
         progress: Option<CommandProgress>,
     },
     /// It ended at an agent.
     DeliveryEnded {
-        /// The trace that it belongs to.
+        /// The trace to which the command belongs.
         trace: TraceParent,
-        /// Where.
+        /// Id of the agent.
         agent: AgentId,
-        /// How.
+        /// How it ended.
         outcome: CommandOutcome,
-        /// Its place in the agent's order; none if it was never released to it.
+        /// Its place in the agent's order; none if it was never released to the agent.
         seq: Option<DeliverySeq>,
-        /// The agent's node; none if no node can have had it.
+        /// The node that had it; none if no node can have had it.
         node: Option<NodeId>,
-        /// When its node took each step that was not told of before.
+        /// When the node took each step that it had not reported before, on the shard's clock.
         steps: Steps,
     },
-    /// What a node said of its end was refused: it was never released to that agent, or in another place of its order, or
-    /// the shard has forgotten it.
+    /// The shard refused what a node said of its end: it was never released to that agent, or has another place in the
+    /// agent's order, or the shard has forgotten it.
     OutcomeRefused {
-        /// The trace that it belongs to, if the command is known.
+        /// The trace to which the command belongs, if the shard knows the command.
         trace: TraceParent,
-        /// Where it is said to have ended.
+        /// Id of the agent at which it is said to have ended.
         agent: AgentId,
-        /// How, without what came of it.
+        /// How it ended there, without its result.
         outcome: CommandOutcome,
-        /// Why it was refused.
+        /// The refusal.
         why: Box<Refusal>,
     },
 }

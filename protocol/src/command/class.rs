@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 use crate::ids::HomeEpoch;
 use crate::limits;
 
-/// How a command stands to others of the same robot.
+/// Which other commands of the same robot a command waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CommandClass {
-    /// It begins when the one before has ended.
+    /// A robot begins it when the routine one before has ended.
     #[default]
     Routine,
-    /// It begins whatever routine is being done: what stops a long command is one of these. Urgent ones begin one after
-    /// another.
+    /// A robot begins it whatever routine command it is doing: a command that stops a long one is of this class. A
+    /// robot does urgent ones one after another.
     Urgent,
 }
 
 impl CommandClass {
-    /// All of them, the one that is not to wait for the others first.
+    /// All classes, urgent first.
     pub const URGENT_FIRST: [Self; 2] = [Self::Urgent, Self::Routine];
 
-    /// Commands of this class of one agent that its node has and that have not ended, at most.
+    /// How many commands of this class of one agent its node may have that have not ended.
     pub const fn inbox_max(self) -> usize {
         match self {
             Self::Routine => limits::INBOX_MAX,
@@ -31,22 +31,22 @@ impl CommandClass {
     }
 }
 
-/// One of something for each class of command.
+/// A value for each class of command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PerClass<T> {
-    /// That of routine commands.
+    /// The value for routine commands.
     pub routine: T,
-    /// That of urgent ones.
+    /// The value for urgent commands.
     pub urgent: T,
 }
 
 impl<T> PerClass<T> {
-    /// What a function gives for each class.
+    /// The values that a function gives for each class.
     pub fn from_fn(mut of: impl FnMut(CommandClass) -> T) -> Self {
         Self { routine: of(CommandClass::Routine), urgent: of(CommandClass::Urgent) }
     }
 
-    /// That of a class.
+    /// The value of a class.
     pub const fn of(&self, class: CommandClass) -> &T {
         match class {
             CommandClass::Routine => &self.routine,
@@ -54,7 +54,7 @@ impl<T> PerClass<T> {
         }
     }
 
-    /// That of a class, to be changed.
+    /// The value of a class, to be changed.
     pub const fn of_mut(&mut self, class: CommandClass) -> &mut T {
         match class {
             CommandClass::Routine => &mut self.routine,
@@ -66,11 +66,11 @@ impl<T> PerClass<T> {
 /// Where a command stands at one robot, which has an order for each class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeliverySeq {
-    /// The journal's time.
+    /// The home epoch of the journal.
     pub home: HomeEpoch,
     /// The class of the command.
     pub class: CommandClass,
-    /// Counts the deliveries of the class in that time, from 1.
+    /// Number of the delivery among those of the class in that home epoch, from 1.
     pub n: u64,
 }
 

@@ -10,33 +10,33 @@ use crate::text::{AgentId, Reason};
 /// What an operator wants of a command that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlKind {
-    /// Whoever has not started it does not start it.
+    /// A robot that has not started it does not start it.
     Cancel,
-    /// It is released to nobody any more; whoever it was released to goes on.
+    /// The shard releases it to no more robots; a robot to which it was released goes on.
     Abort,
-    /// An agent of which nobody knows whether it did it: this is what happened, on the operator's word.
+    /// Nothing shows whether an agent did it: the operator says what happened.
     Resolve {
-        /// Which agent.
+        /// Id of the agent.
         agent: AgentId,
-        /// Whether it was done.
+        /// Whether the agent did it.
         done: bool,
     },
-    /// Nobody need look at it any more: what failed of it is settled.
+    /// An operator need not look at it any more: what failed of it is settled.
     Discard,
 }
 
 /// What an operator states to have a command cancelled, aborted, resolved or discarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandControl {
-    /// The shard.
+    /// The site, shard and genesis where the statement holds.
     pub place: Place,
-    /// Which command.
+    /// Id of the command.
     pub command: CommandId,
-    /// What is wanted.
+    /// What the operator wants: to cancel, abort, resolve or discard it.
     pub what: ControlKind,
-    /// Why.
+    /// The reason, for people.
     pub reason: Reason,
-    /// Who signs it.
+    /// Key of the operator who signs it.
     pub operator: OperatorKey,
 }
 
@@ -44,7 +44,7 @@ pub struct CommandControl {
 pub type SignedControl = Signed<CommandControl>;
 
 impl CommandControl {
-    /// Signs it; its `operator` is whoever signs.
+    /// Signs it; the signer becomes its `operator`.
     ///
     /// # Errors
     /// [`CodecError`] if it is over its limit.

@@ -1,7 +1,8 @@
 //! Commands: what an operator wants robots to do.
 //!
-//! A task is work that whoever can claims; a command is meant for the robots that it names, and each of them does it at
-//! most once, before its deadline, or not at all.
+//! A task is work that any capable agent may claim; a command is meant for the robots that it names. Each of them does
+//! it
+//! at most once, before its deadline, or not at all.
 
 mod change;
 mod class;
@@ -37,9 +38,9 @@ pub use refusal::CommandRefusal;
 pub enum Target {
     /// One agent.
     Agent(AgentId),
-    /// All agents that said they are of a group, when the command was accepted.
+    /// All agents that belonged to a group when the shard accepted the command.
     Group(GroupName),
-    /// All agents that take commands. Needs a grant of its own.
+    /// All agents that take commands. The operator needs a grant for that.
     All,
 }
 
@@ -53,57 +54,58 @@ impl fmt::Display for Target {
     }
 }
 
-/// How a command for many is released: so many at a time, so that they can be watched, and the rest called off.
+/// How the leader releases a command for many robots: a few at a time, so that an operator can watch them, and abort
+/// the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waves {
-    /// Agents in one wave.
+    /// Number of agents in one wave.
     pub agents: u32,
-    /// Between two waves, in milliseconds, and before the first.
+    /// Time between two waves, and before the first one, in milliseconds.
     pub every_ms: u64,
 }
 
-/// What an operator wants done, as it states it.
+/// What an operator wants robots to do, as the operator states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// The shard: the only one where it means anything.
+    /// The site, shard and genesis: the command means something there only.
     pub place: Place,
-    /// Its id, made by the client.
+    /// Id of the command, made by the client.
     pub id: CommandId,
-    /// For whom.
+    /// The agents for whom it is.
     pub target: Target,
-    /// What is asked for.
+    /// The verb: what the robots are to do.
     pub verb: Verb,
-    /// What sort of bytes the arguments are.
+    /// The media type of the arguments.
     pub content_type: ContentType,
     /// The arguments; opaque to Skep. In a signed command they are a part of what was signed.
     pub args: Bytes,
     /// No robot starts it after this instant of the shard's clock.
     pub deadline: LogInstant,
-    /// How it stands to others.
+    /// The class, which says for which other commands it waits.
     pub class: CommandClass,
     /// Whether a robot that does not know whether it did it may do it again.
     pub idempotent: bool,
-    /// A command that is not to be started any more where this one is delivered.
+    /// A command that no robot is to start any more to which this one is delivered.
     pub supersedes: Option<CommandId>,
-    /// The command that this one came from.
+    /// The command from which this one came.
     pub parent: Option<CommandId>,
-    /// The trace that it belongs to.
+    /// The trace to which the command belongs.
     pub trace: TraceParent,
-    /// How it is released; all at once if it does not say.
+    /// How the leader releases it; all at once if none.
     pub waves: Option<Waves>,
-    /// Who signs it.
+    /// Key of the operator who signs it.
     pub operator: OperatorKey,
 }
 
-/// Why a command was refused as it is.
+/// Why a shard or a node refuses a command by its form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum InvalidCommand {
     /// The arguments or the result are too large.
     #[error("{bytes} bytes of arguments or result; at most {max} are allowed")]
     Args {
-        /// How many.
+        /// The size that was given, in bytes.
         bytes: usize,
-        /// How many may be.
+        /// The most that are allowed.
         max: u64,
     },
     /// Waves that are empty, too large, too close or too far apart.
@@ -112,32 +114,32 @@ pub enum InvalidCommand {
          {every_ms_max} ms"
     )]
     Waves {
-        /// Agents in one.
+        /// Number of agents in a wave.
         agents: u32,
-        /// Between two.
+        /// Time between two waves, in milliseconds.
         every_ms: u64,
-        /// Most agents in one.
+        /// The most agents in a wave.
         agents_max: u32,
-        /// The shortest between two.
+        /// The shortest time between two waves, in milliseconds.
         every_ms_min: u64,
-        /// The longest between two.
+        /// The longest time between two waves, in milliseconds.
         every_ms_max: u64,
     },
     /// A command that would supersede itself.
     #[error("a command cannot supersede itself")]
     SupersedesItself,
-    /// Too many groups.
+    /// The agent names too many groups.
     #[error("{given} groups; at most {max} are allowed")]
     Groups {
-        /// How many.
+        /// The number that was given.
         given: usize,
-        /// How many may be.
+        /// The most that are allowed.
         max: u64,
     },
-    /// A field that changes what a statement means, and that is not known here.
+    /// A field that changes what a statement means, and that this Skep does not know.
     #[error("it has field {number}, which changes what it means and is not known here; upgrade this Skep")]
     UnknownField {
-        /// Its number.
+        /// Its number in the protobuf definition.
         number: u32,
     },
 }
@@ -188,7 +190,7 @@ impl Command {
         Ok(())
     }
 
-    /// Signs the command; its `operator` is whoever signs.
+    /// Signs the command; the signer becomes its `operator`.
     ///
     /// # Errors
     /// [`CodecError`] if it is over its limit.
@@ -200,12 +202,13 @@ impl Command {
 /// A command, signed.
 pub type SignedCommand = Signed<Command>;
 
-/// The id of a command that is sent again to one agent: the same however often that is tried, so that it is sent once.
+/// The id of a command that an operator sends to one agent again: the same at each try, so that the shard takes it
+/// once.
 pub fn redriven(command: CommandId, agent: &AgentId) -> CommandId {
     let hash = Sha256::new().chain_update(REDRIVEN).chain_update(command.as_bytes()).chain_update(agent.as_str());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash.finalize()[..16]);
-    // A UUID of version 8, whose bytes are whatever its maker says (RFC 9562).
+    // A UUID of version 8, whose bytes are of its maker's choice (RFC 9562).
     (bytes[6], bytes[8]) = (bytes[6] & 0x0f | 0x80, bytes[8] & 0x3f | 0x80);
     CommandId::from_bytes(bytes)
 }

@@ -14,33 +14,33 @@ use crate::text::{AgentId, GroupName};
 pub enum CommandOp {
     /// Have agents do something.
     Send {
-        /// What, signed.
+        /// The command, as its operator signed it.
         command: Box<SignedCommand>,
     },
     /// Cancel, abort, resolve or discard a command.
     Control {
-        /// What is wanted, signed.
+        /// The control, as the operator signed it.
         control: Box<SignedControl>,
     },
     /// Have an agent's commands delivered to the node that serves it.
     OpenInbox {
-        /// Who.
+        /// Id of the agent.
         agent: AgentId,
-        /// Its attachment.
+        /// Id of the agent's attachment.
         attachment: AttachmentId,
-        /// The journal that the node keeps for it.
+        /// Id of the journal that the node keeps for the agent.
         journal: JournalId,
-        /// The groups that it is of.
+        /// The groups of the agent.
         groups: BTreeSet<GroupName>,
     },
     /// Say how far a command has come at an agent.
     Report {
-        /// What.
+        /// How far it has come.
         report: Box<DeliveryReport>,
     },
     /// Say how a command ended at an agent.
     End {
-        /// What.
+        /// How it ended.
         ended: Box<EndedDelivery>,
     },
 }
@@ -48,15 +48,15 @@ pub enum CommandOp {
 /// How far a command has come at an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryReport {
-    /// The agent.
+    /// Id of the agent.
     pub agent: AgentId,
-    /// The command.
+    /// Id of the command.
     pub command: CommandId,
-    /// Its place in the agent's order.
+    /// Its place in the agent's order of its class.
     pub seq: DeliverySeq,
-    /// When each step was taken.
+    /// When the node took each step, on the shard's clock.
     pub steps: Steps,
-    /// How far the agent's software says it has come.
+    /// How far the agent's software says it has come; none if it said nothing.
     pub progress: Option<CommandProgress>,
     /// Whether the software that began it is attached.
     pub under_way: bool,
@@ -65,20 +65,20 @@ pub struct DeliveryReport {
 /// How a command ended at an agent, as its node's journal has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedDelivery {
-    /// The agent.
+    /// Id of the agent.
     pub agent: AgentId,
-    /// The command.
+    /// Id of the command.
     pub command: CommandId,
-    /// Its place in the agent's order.
+    /// Its place in the agent's order of its class.
     pub seq: DeliverySeq,
-    /// How.
+    /// How it ended.
     pub outcome: CommandOutcome,
-    /// When each step was taken.
+    /// When the node took each step, on the shard's clock.
     pub steps: Steps,
 }
 
 impl CommandOp {
-    /// The operator who asks for it, and about which command; none for what a node says.
+    /// Key of the operator who asks for it, and id of the command; none for what a node says.
     pub(crate) fn operator(&self) -> Option<(OperatorKey, CommandId)> {
         match self {
             Self::Send { command } => Some((command.operator, command.id)),
@@ -119,7 +119,7 @@ impl CommandOp {
         }
     }
 
-    /// Bytes of what was signed, or of what came of a command.
+    /// Bytes of the statement, or of the result of a command.
     pub(crate) fn payload_bytes(&self) -> usize {
         match self {
             Self::Send { command } => command.body().len(),

@@ -5,39 +5,39 @@ use serde::{Deserialize, Serialize};
 use crate::text::Reason;
 use crate::time::LogInstant;
 
-/// How a command ended at one robot. Exactly one of these, for every command that was accepted.
+/// How a command ended at one robot. Each command that the shard accepted ends in exactly one of these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommandOutcome {
     /// The robot's software did it.
     Succeeded {
-        /// What came of it; opaque to Skep.
+        /// The result; its bytes are opaque to Skep.
         result: Vec<u8>,
     },
-    /// The robot's software began, and it failed.
+    /// The robot's software began it and failed.
     Failed {
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
     },
-    /// The robot's software, or its node, would not do it; or too many commands to it had not ended.
+    /// The robot's software, or its node, would not do it; or too many commands to the robot had not ended.
     Rejected {
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
     },
-    /// It was not started by its deadline.
+    /// The robot did not start it by its deadline.
     Expired,
-    /// It was called off before it was started.
+    /// An operator called it off before the robot started it.
     Cancelled,
-    /// Another command took its place before it was started.
+    /// Another command took its place before the robot started it.
     Superseded,
-    /// Nobody knows whether it was done.
+    /// Nothing shows whether the robot did it.
     Indeterminate {
-        /// Why not.
+        /// Why that is not known.
         reason: Reason,
     },
 }
 
 impl CommandOutcome {
-    /// Its name.
+    /// Name of the outcome.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Succeeded { .. } => "succeeded",
@@ -50,7 +50,7 @@ impl CommandOutcome {
         }
     }
 
-    /// Bytes of what came of it.
+    /// Length of the result, in bytes.
     pub const fn result_bytes(&self) -> usize {
         match self {
             Self::Succeeded { result } => result.len(),
@@ -63,7 +63,7 @@ impl CommandOutcome {
         }
     }
 
-    /// The same, without what came of it.
+    /// The same outcome, without its result.
     #[must_use]
     pub fn without_result(&self) -> Self {
         match self {
@@ -77,7 +77,7 @@ impl CommandOutcome {
         }
     }
 
-    /// Whether somebody may have to look at it: it was wanted, and it is not known to be done.
+    /// Whether an operator may have to look at it: it was wanted, and is not known to be done.
     pub const fn is_failure(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::Rejected { .. } | Self::Expired | Self::Indeterminate { .. })
     }
@@ -88,7 +88,7 @@ impl CommandOutcome {
     }
 }
 
-/// Why a command is not to be started any more.
+/// Why robots are not to start a command any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VoidCause {
     /// Its deadline passed.
@@ -97,12 +97,12 @@ pub enum VoidCause {
     Cancelled,
     /// Another one took its place.
     Superseded,
-    /// Its operator may not ask for it any more.
+    /// Its operator lost the right to it.
     Revoked,
 }
 
 impl VoidCause {
-    /// Its name.
+    /// Name of the cause.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Expired => "expired",
@@ -112,7 +112,7 @@ impl VoidCause {
         }
     }
 
-    /// How it ends where it was not started.
+    /// The outcome at a robot that did not start it.
     pub const fn outcome(self) -> CommandOutcome {
         match self {
             Self::Expired => CommandOutcome::Expired,
@@ -122,21 +122,21 @@ impl VoidCause {
     }
 }
 
-/// When a robot's node took each step, on the shard's clock as the node knew it; none for steps that were not taken.
+/// When a robot's node took each step, on the shard's clock as the node knew it; none for a step that it did not take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steps {
-    /// The command is in the node's journal.
+    /// The node wrote the command to its journal.
     pub received: Option<LogInstant>,
-    /// The robot's software took it on.
+    /// The robot's software accepted it.
     pub accepted: Option<LogInstant>,
-    /// The intent is in the journal, and the software was told to go.
+    /// The node wrote the intent to its journal, and told the software to go.
     pub started: Option<LogInstant>,
-    /// The outcome is in the journal.
+    /// The node wrote the outcome to its journal.
     pub ended: Option<LogInstant>,
 }
 
 impl Steps {
-    /// These steps, and others where these were not taken.
+    /// These steps, and for those that were not taken the other ones.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -147,7 +147,7 @@ impl Steps {
         }
     }
 
-    /// Those of them that are other than they were.
+    /// The steps that differ from the earlier ones.
     #[must_use]
     pub fn since(self, were: Self) -> Self {
         let new = |now: Option<LogInstant>, was| if now == was { None } else { now };
@@ -163,10 +163,10 @@ impl Steps {
 /// How far a robot's software says it has come with a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandProgress {
-    /// Thousandths of the work.
+    /// How much of the work is done, in thousandths.
     pub permille: u16,
-    /// In the software's words.
+    /// What the software says of it, for people.
     pub note: Reason,
-    /// When it was said, on the shard's clock as the robot's node knew it; none if it did not.
+    /// When the software said it, on the shard's clock as the robot's node knew it; none if the node did not know it.
     pub at: Option<LogInstant>,
 }

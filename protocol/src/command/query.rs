@@ -1,4 +1,4 @@
-//! What is told of a command.
+//! What a shard tells of a command.
 
 use std::sync::Arc;
 
@@ -14,21 +14,21 @@ use crate::time::LogInstant;
 /// A command at one agent, as a shard knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryView {
-    /// The agent.
+    /// Id of the agent.
     pub agent: AgentId,
-    /// In which wave it is released to it.
+    /// Number of the wave in which it is released to the agent, from 0.
     pub wave: u32,
     /// Its place in the agent's order of its class; none before it is released.
     pub seq: Option<DeliverySeq>,
-    /// The node that has it, or may have; none as long as nobody can.
+    /// The node that has it, or may have it; none as long as no node can.
     pub node: Option<NodeId>,
-    /// When it was released.
+    /// When it was released, on the shard's clock; none before that.
     pub released_at: Option<LogInstant>,
-    /// Why it is not to be started, if it is not.
+    /// Why the robot is not to start it; none if it may.
     pub void: Option<VoidCause>,
-    /// How it ended.
+    /// How it ended; none before that.
     pub outcome: Option<CommandOutcome>,
-    /// When the shard heard how it ended.
+    /// When the shard heard how it ended, on its clock; none before that.
     pub ended_at: Option<LogInstant>,
     /// When its node took each step, by the node's own bound of the shard's clock.
     pub steps: Steps,
@@ -39,22 +39,23 @@ pub struct DeliveryView {
 /// A command as a shard knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandView {
-    /// The command.
+    /// The command, as its operator signed it.
     pub command: Arc<SignedCommand>,
-    /// When it was accepted.
+    /// When the shard accepted it, on the shard's clock.
     pub accepted_at: LogInstant,
-    /// By which entry.
+    /// Index of the entry that accepted it.
     pub index: u64,
     /// The term of that entry.
     pub term: u64,
-    /// For how many agents it is.
+    /// Number of its agents.
     pub agents: u32,
-    /// At how many of them it has not ended.
+    /// Number of its agents at which it has not ended.
     pub open: u32,
-    /// At how many of them it failed, was refused or too late, or nobody knows, and was not sent again.
+    /// Number of its agents at which it failed, was rejected, expired, or is indeterminate, and to which it was not
+    /// sent again.
     pub failed: u32,
-    /// Whether somebody settled what failed of it.
+    /// Whether an operator settled what failed of it.
     pub discarded: bool,
-    /// How it stands at each agent, or, if it ended long ago, at those where it is a dead letter; left out in lists.
+    /// How it stands at each agent; if it ended long ago, at those where it is a dead letter; empty in lists.
     pub deliveries: Vec<DeliveryView>,
 }

@@ -1,4 +1,4 @@
-//! Why a shard refuses what is asked of a command.
+//! Why a shard refuses what a client asks of a command.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::ids::CommandId;
 use crate::text::AgentId;
 use crate::time::LogInstant;
 
-/// Why a shard did not do what was asked of a command.
+/// Why a shard did not do what a client asked of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum CommandRefusal {
     /// A field of a command, or of what an agent takes, is out of bounds.
@@ -17,21 +17,21 @@ pub enum CommandRefusal {
     /// The command's deadline has passed.
     #[error("command {command} was valid until {deadline}; the shard's clock is {now}")]
     Expired {
-        /// The command.
+        /// Id of the command.
         command: CommandId,
-        /// Its deadline.
+        /// Its deadline, on the shard's clock.
         deadline: LogInstant,
-        /// The log clock.
+        /// The shard's clock.
         now: LogInstant,
     },
     /// The command would be valid for too long.
     #[error("command {command} would be valid for {valid_ms} ms; at most {max_ms} are allowed")]
     TooLong {
-        /// The command.
+        /// Id of the command.
         command: CommandId,
-        /// For how many milliseconds.
+        /// For how long it would be valid, in milliseconds.
         valid_ms: u64,
-        /// The longest, in milliseconds.
+        /// The longest that it may be valid, in milliseconds.
         max_ms: u64,
     },
     /// Another command with this id exists.
@@ -46,9 +46,9 @@ pub enum CommandRefusal {
     /// Too many commands to an agent have not ended.
     #[error("{count} commands to agent {agent} have not ended")]
     OutboxFull {
-        /// The agent.
+        /// Id of the agent.
         agent: AgentId,
-        /// How many.
+        /// Number of its commands that have not ended.
         count: u64,
     },
     /// There is nothing to settle yet.
@@ -60,15 +60,15 @@ pub enum CommandRefusal {
     /// There is nothing to resolve: it is known how it ended.
     #[error("command {command} is not indeterminate at agent {agent}")]
     NotIndeterminate {
-        /// The command.
+        /// Id of the command.
         command: CommandId,
-        /// The agent.
+        /// Id of the agent.
         agent: AgentId,
     },
 }
 
 impl CommandRefusal {
-    /// What clients know it by.
+    /// The code by which clients know it.
     pub fn code(&self) -> Code {
         match self {
             Self::Invalid(_) => Code::InvalidCommand,

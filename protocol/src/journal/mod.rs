@@ -16,19 +16,22 @@ use crate::time::LogInstant;
 
 pub use serials::Serials;
 
-/// Whose journal it is, and how far it has come.
+/// The identity of a journal, and how far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalHead {
-    /// The journal.
+    /// Id of the journal.
     pub id: JournalId,
-    /// Its time, as the shard counts it.
+    /// The journal's home epoch, as the shard counts it.
     pub home: HomeEpoch,
-    /// The last place in each of the agent's orders that it has had. What is at or below it is never taken again.
+    /// The last place in each of the agent's orders that it has had. The node never takes a command at or below it
+    /// again.
     pub cursor: PerClass<u64>,
-    /// The shard's genesis, as it was told when the journal was made: what was signed for another one is not for this agent.
+    /// The shard's genesis, as the node heard it when it made the journal: a statement for another one is not for this
+    /// agent.
     pub genesis: Option<Genesis>,
-    /// The shard's first operator, as it was told then, or as it was replaced by its own word since: nobody else can make an
-    /// operator.
+    /// The shard's first operator, as the node heard it then, or as the first operator replaced itself since: no other
+    /// key can
+    /// make an operator.
     pub first: Option<KnownFirst>,
 }
 
@@ -39,8 +42,8 @@ impl JournalHead {
         Self { id, home: HomeEpoch(0), cursor, genesis: None, first: None }
     }
 
-    /// Whether the shard goes on as another one than it was by the head before. What operators stated then holds no more, and the
-    /// numbers of it do not hold for this journal any more: see [`Serials::follow`].
+    /// Whether the shard goes on as another one than by the head before. Then earlier statements of operators hold no
+    /// more, and their numbers do not hold for this journal any more: see [`Serials::follow`].
     pub fn is_of_another_shard(&self, before: &Self) -> bool {
         before.genesis.is_some() && self.genesis != before.genesis
     }
@@ -49,16 +52,16 @@ impl JournalHead {
 /// How far a command has come at its agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JournalPhase {
-    /// It is here, and was not started.
+    /// The command is in the journal, and was not started.
     Received,
-    /// The agent's software may have been told to go.
+    /// The node may have told the agent's software to go.
     Intended {
-        /// Which run of it.
+        /// The session: the run of the software.
         session: SessionId,
     },
-    /// It has ended, and the shard may not know yet.
+    /// The command has ended, and the shard may not know yet.
     Ended {
-        /// How.
+        /// How it ended.
         outcome: CommandOutcome,
     },
 }
@@ -66,32 +69,32 @@ pub enum JournalPhase {
 /// A command in a journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalEntry {
-    /// Its place in the agent's order.
+    /// Its place in the agent's order of its class.
     pub seq: DeliverySeq,
-    /// The command.
+    /// The command, as its operator signed it.
     pub command: Arc<SignedCommand>,
-    /// When each step was taken.
+    /// When the node took each step, on the shard's clock.
     pub steps: Steps,
     /// How far it has come.
     pub phase: JournalPhase,
-    /// Whether a run of the software that has ended may have begun it. Only what may be done again goes on after that.
+    /// Whether a run of the software that has ended may have begun it. Then only an idempotent command goes on.
     pub begun_before: bool,
 }
 
 impl JournalEntry {
-    /// It has come further.
+    /// Takes a further step.
     pub fn take(&mut self, step: JournalStep) {
         let JournalStep { seq: _, steps, phase, begun_before } = step;
         (self.steps, self.phase, self.begun_before) = (steps, phase, begun_before);
     }
 }
 
-/// How far a command of a journal has come, without the command: an end is small whatever was asked for.
+/// How far a command of a journal has come, without the command: a step is small whatever the command asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalStep {
-    /// Its place in the agent's order.
+    /// Its place in the agent's order of its class.
     pub seq: DeliverySeq,
-    /// When each step was taken.
+    /// When the node took each step, on the shard's clock.
     pub steps: Steps,
     /// How far it has come.
     pub phase: JournalPhase,
@@ -99,120 +102,124 @@ pub struct JournalStep {
     pub begun_before: bool,
 }
 
-/// A journal as it is found when its agent is served.
+/// A journal as the node finds it when it begins to serve the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalState {
     /// Its head.
     pub head: JournalHead,
-    /// What all journals of its shard know of the statements of operators: this one may not have been told yet by whose
-    /// word.
+    /// What all journals of the shard know of the statements of operators: this journal may not have heard yet by whose
+    /// word they hold.
     pub stated: Serials,
     /// Its entries, in their order.
     pub entries: Vec<JournalEntry>,
-    /// What the shard's clock has surely come to. It never falls: nothing is begun whose deadline is not after it.
+    /// What the shard's clock has surely come to. It never falls: the node begins no command whose deadline is not
+    /// after it.
     pub clock_floor: LogInstant,
-    /// Commands that were begun and are let go of, with their deadlines: none of them is begun again. Kept until the floor has passed
-    /// them.
+    /// Commands that were begun and that the node let go of, with their deadlines: it begins none of them again. Kept
+    /// until the floor has passed them.
     pub begun: BTreeMap<CommandId, LogInstant>,
 }
 
 impl JournalState {
-    /// A journal of these entries, by which nothing was begun that is let go of, nor anything seen that was stated later than
-    /// at first.
+    /// A journal of these entries that let go of no begun command, and saw no later statement than those of the start.
     pub fn new(head: JournalHead, entries: Vec<JournalEntry>) -> Self {
         Self { head, stated: Serials::default(), entries, clock_floor: LogInstant::ZERO, begun: BTreeMap::new() }
     }
 }
 
-/// Something that is written.
+/// One write to a journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JournalWrite {
-    /// The head is this from now on. See [`JournalHead::is_of_another_shard`].
+    /// The head is this from then on. See [`JournalHead::is_of_another_shard`].
     Head(JournalHead),
-    /// An entry is this from now on.
+    /// An entry is this from then on.
     Put(JournalEntry),
-    /// An entry is not needed any more.
+    /// The journal needs an entry no more.
     Remove(DeliverySeq),
-    /// An entry has come so far from now on.
+    /// An entry has come so far.
     Step(JournalStep),
-    /// The journal is not needed any more. Written by whoever keeps journals, when it holds nothing and nobody uses it.
+    /// Nothing needs the journal any more. The keeper of journals writes it, when the journal holds nothing and nothing
+    /// uses it.
     Forget,
-    /// No statement about an operator is believed from now on that has a lower number, here and in all journals of the
+    /// From then on this journal believes no statement about an operator that has a lower number, nor do the journals
+    /// of the
     /// shard that take the same word: see [`Serials`].
     Stated {
-        /// Who.
+        /// Key of the operator.
         operator: OperatorKey,
-        /// The number.
+        /// The serial of the statement.
         serial: u64,
     },
-    /// A command that was begun is let go of, and not begun again.
+    /// The node lets go of a begun command, and does not begin it again.
     Begun {
-        /// Which.
+        /// Id of the command.
         command: CommandId,
-        /// Until when somebody could ask for it once more.
+        /// The deadline of the command, on the shard's clock: until then an operator could ask for it once more.
         deadline: LogInstant,
     },
-    /// The clock's floor is this from now on. What was begun with a deadline that is not after it is not needed any more.
+    /// The clock's floor is this from then on. The journal no longer needs begun commands whose deadline is not after
+    /// it.
     ClockFloor(LogInstant),
 }
 
-/// What was written to one agent's journal, as a node keeps it.
+/// What a node wrote to one agent's journal, as the node keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalRecord {
-    /// The shard.
+    /// Id of the shard.
     pub shard: ShardId,
-    /// The agent.
+    /// Id of the agent.
     pub agent: AgentId,
-    /// What, in order.
+    /// The writes, in their order.
     pub writes: Vec<JournalWrite>,
 }
 
-/// What is wanted of the journals of a node.
+/// What a node wants of its journals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JournalJob {
-    /// Tell the journal of an agent, as [`JournalReport::Opened`]; a new one if there is none.
+    /// Read the journal of an agent, and report it as [`JournalReport::Opened`]; make a new one if there is none.
     Open {
-        /// The shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// The agent.
+        /// Id of the agent.
         agent: AgentId,
     },
-    /// Write all of this, in order for each agent, and report it as [`JournalReport::Written`] once no crash can undo it. A
-    /// crash before that may leave the first of it.
+    /// Write all of this, in order for each agent, and report it as [`JournalReport::Written`] once no crash can undo
+    /// it. A
+    /// crash before that may leave the first part of it.
     Write {
-        /// A name for the report.
+        /// A number that the report repeats.
         key: u64,
-        /// The shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// The agent.
+        /// Id of the agent.
         agent: AgentId,
-        /// What.
+        /// The writes, in their order.
         writes: Vec<JournalWrite>,
     },
-    /// The journal of an agent is of no use until it is opened again. It may be forgotten if it holds nothing.
+    /// Nothing uses the journal of an agent until it is opened again. The node may forget it if it holds nothing.
     Release {
-        /// The shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// The agent.
+        /// Id of the agent.
         agent: AgentId,
     },
 }
 
-/// What the journals of a node report. For each agent in the order of the jobs.
+/// What the journals of a node report: for each agent in the order of the jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JournalReport {
     /// A journal was read, or made.
     Opened {
-        /// The shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// The agent.
+        /// Id of the agent.
         agent: AgentId,
-        /// The journal.
+        /// The journal as it was read.
         journal: Box<JournalState>,
     },
-    /// It is written, and no crash undoes it.
+    /// The writes are durable: no crash undoes them.
     Written {
-        /// Its name.
+        /// The number that the job gave.
         key: u64,
     },
 }

@@ -1,8 +1,8 @@
 //! The numbers of the last statements about operators, as the journals of one shard at one node share them.
 //!
 //! Journals that take the word of the same first operator, of the same genesis, believe the same statements: what one
-//! of them saw counts for all, and is kept once. A journal that was told another first operator, or another genesis,
-//! shares nothing with those: a leader that lies may have told it.
+//! of them saw counts for all, and the node keeps it once. A journal that heard another first operator, or another
+//! genesis, shares nothing with those: it may have heard it from a leader that lies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,49 +14,49 @@ use crate::ids::Genesis;
 use crate::operator::KnownFirst;
 use crate::signing::OperatorKey;
 
-/// By whose word a journal believes statements.
+/// The genesis and the first operator by whose word a journal believes statements.
 type Root = (Option<Genesis>, Option<KnownFirst>);
 
 fn root(head: &JournalHead) -> Root {
     (head.genesis, head.first)
 }
 
-/// The number of the last statement about each operator that was seen, by whose word it holds. A number only rises.
+/// The serial of the last statement seen about each operator, by whose word it holds. A serial only rises.
 ///
 /// A clone is cheap, and shares all numbers until one of the two changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serials(BTreeMap<Root, Arc<BTreeMap<OperatorKey, u64>>>);
 
 impl Serials {
-    /// The numbers that hold for a journal.
+    /// The serials that hold for a journal.
     pub fn of(&self, head: &JournalHead) -> Arc<BTreeMap<OperatorKey, u64>> {
         self.0.get(&root(head)).cloned().unwrap_or_default()
     }
 
-    /// The number of the last statement about an operator that holds for a journal.
+    /// The serial of the last statement about an operator that holds for a journal.
     pub fn last(&self, head: &JournalHead, operator: &OperatorKey) -> Option<u64> {
         self.0.get(&root(head))?.get(operator).copied()
     }
 
-    /// How many operators have numbers that hold for a journal.
+    /// Number of operators of which a serial holds for a journal.
     pub fn count(&self, head: &JournalHead) -> usize {
         self.0.get(&root(head)).map_or(0, |known| known.len())
     }
 
-    /// How many numbers there are, by whose word they hold or not.
+    /// Number of all serials, by whose word they hold or not.
     pub fn total(&self) -> usize {
         self.0.values().map(|known| known.len()).sum()
     }
 
-    /// From now on a journal, and those that share with it, believe no statement about an operator that has a lower
-    /// number.
+    /// From then on a journal, and those that share with it, believe no statement about an operator with a lower
+    /// serial.
     pub fn raise(&mut self, head: &JournalHead, operator: OperatorKey, serial: u64) {
         let known = Arc::make_mut(self.0.entry(root(head)).or_default());
         let last = known.entry(operator).or_default();
         *last = serial.max(*last);
     }
 
-    /// What somebody else knows of the same shard holds here too.
+    /// Takes over what another set of serials of the same shard knows.
     pub fn merge(&mut self, others: Self) {
         for (root, known) in others.0 {
             self.take_over(root, known);
@@ -79,8 +79,8 @@ impl Serials {
         }
     }
 
-    /// A journal has another head from now on: what it believed goes with it, unless the shard goes on as another one.
-    /// Whether it believes by another word than before.
+    /// A journal has another head from then on: what it believed goes with it, unless the shard goes on as another one.
+    /// Returns whether it believes by another word than before.
     pub fn follow(&mut self, before: &JournalHead, after: &JournalHead) -> bool {
         let follows = root(before) != root(after);
         if follows && !after.is_of_another_shard(before) {

@@ -2,9 +2,9 @@
 
 /// Most registered agents, per shard. Registering one more is refused as `ShardFull`.
 pub const AGENTS_MAX: usize = 100_000;
-/// How long an agent that nobody registered is known after its last attachment has ended, in milliseconds: seven days.
-/// Then it is forgotten, with what is kept of it, unless it holds a task or a command to it has not ended: so long is
-/// counted anew then.
+/// How long a shard knows an agent that no client registered after its last attachment has ended, in milliseconds:
+/// seven days. Then it forgets the agent, with all that it keeps of it, unless the agent holds a task or a command to
+/// it has not ended: then the time starts anew.
 pub const AGENT_TTL_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 /// Shortest lease that an agent may ask for, in milliseconds. Refused as invalid.
 pub const LEASE_TTL_MS_MIN: u64 = 500;
@@ -12,15 +12,15 @@ pub const LEASE_TTL_MS_MIN: u64 = 500;
 pub const LEASE_TTL_MS_MAX: u64 = 10 * 60 * 1_000;
 /// Most tasks that one agent may hold at a time, whatever its role says. Refused as invalid.
 pub const CONCURRENT_CLAIMS_MAX: u32 = 1_024;
-/// Groups that one agent belongs to. Refused as invalid.
+/// Most groups of one agent. Refused as invalid.
 pub const GROUPS_MAX: usize = 16;
 /// Agents that one node serves. One more is refused as `Overloaded`.
 pub const AGENTS_PER_NODE_MAX: usize = 1_024;
-/// Tasks that an agent may have asked for and not been given yet. More count as so many.
+/// Tasks for which an agent may have asked without having them yet. A higher number counts as this one.
 pub const CREDITS_MAX: u64 = 1_024;
-/// Messages waiting to be read by one attached agent. One more ends its stream; it attaches again and catches up.
+/// Messages that one attached agent has not read. One more ends its stream; the agent attaches again and catches up.
 pub const AGENT_MESSAGES_QUEUED_MAX: usize = 2 * CONCURRENT_CLAIMS_MAX as usize + 512;
-/// Heartbeats waiting for the orchestrator. One more is refused, and sent again later.
+/// Heartbeats that wait for the orchestrator. One more is refused, and sent again later.
 pub const HEARTBEATS_QUEUED_MAX: usize = 4_096;
 /// Bytes of tasks in one update of what agents hold. More follow in the next.
 pub const CLAIMS_UPDATE_BYTES_SOFT_MAX: u64 = 1024 * 1024;

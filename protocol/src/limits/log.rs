@@ -1,11 +1,11 @@
 //! Bounds of a shard's log: requests, entries, proposals, the clock, terms and voters.
 
-/// Request ids remembered per shard. The same on every replica, so it is no setting. When full, the floor rises and
-/// requests first sent below it are refused as `RequestForgotten` (SKEP-0102).
+/// Request ids that a shard remembers. The same on every replica, so it is no setting. When full, the floor rises and
+/// the shard refuses requests first sent below it as `RequestForgotten` (SKEP-0102).
 pub const DEDUP_IDS_MAX: usize = 1_000_000;
-/// So many times as many request ids are remembered as of those that were first sent ahead of the shard's clock. One
-/// more of these is refused as `SentAhead` until the clock has come so far: were the table full of them, the floor
-/// would rise above everybody else.
+/// Of all request ids that a shard remembers, one in this many may be of requests that were first sent ahead of the
+/// shard's clock. One more of these is refused as `SentAhead` until the clock has come so far: were the table full of
+/// them, the floor would rise above all other requests.
 pub const DEDUP_AHEAD_PART: u64 = 4;
 /// Deadline of a mutating request when its sender names none, in milliseconds.
 pub const REQUEST_DEADLINE_MS_DEFAULT: u64 = 60_000;
@@ -15,25 +15,25 @@ pub const REQUEST_DEADLINE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// the estimate of one node may lead that of a new leader by a frame's delay and drift.
 pub const CLOCK_LEAD_MS_MAX: u64 = 60_000;
 /// How long other voters contradict a leader whose clock is ahead of what a voter can explain, in milliseconds, until
-/// the voter takes it all the same: their machines may all have stood still together, and a shard in which nobody takes
-/// entries is no use.
+/// the voter takes it all the same: their machines may all have stood still together, and a shard is of no use in which
+/// no node takes entries.
 pub const CLOCK_CONTRADICTED_MS_MAX: u64 = 60_000;
-/// Eras that the clock may be ahead of what a node knew last. What is said of a later one is not believed, and an entry
-/// of one is refused: a quorum that is booted every day comes so far in almost three years.
+/// Eras that the clock may be ahead of what a node knew last. The node believes no word of a later one, and refuses an
+/// entry of one: a quorum that is booted every day comes so far in almost three years.
 pub const ERAS_AHEAD_MAX: u64 = 1_024;
 /// Terms that a vote may be ahead of the last one that a node has seen. One of a later term is refused: an election
 /// every four seconds comes so far in seven weeks.
 pub const TERMS_AHEAD_MAX: u64 = 1 << 20;
-/// The last term that there can be. One after it is refused by everybody, also by a node that has seen none.
+/// The last term that there can be. Every node refuses one after it, also a node that has seen none.
 pub const TERM_MAX: u64 = 1 << 48;
-/// Terms by which a shard that is recovered is ahead of all that the replica saw which it goes on from: others of the
-/// group before may have seen later ones.
+/// Terms by which a recovered shard is ahead of all that its one replica saw: others of the group before may have seen
+/// later ones.
 pub const RECOVERY_TERMS_AHEAD: u64 = 1 << 16;
 /// Most requests in one log entry. More wait for the next entry.
 pub const REQUESTS_PER_ENTRY_MAX: usize = 512;
-/// Request bytes at which an entry is closed. A single request is always smaller.
+/// Bytes of requests at which the leader closes an entry. A single request is always smaller.
 pub const ENTRY_BYTES_SOFT_MAX: usize = 256 * 1024;
-/// Largest encoded log entry. Refused by the decoder.
+/// Largest encoded log entry, in bytes. Refused by the decoder.
 pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 /// Requests that may wait for a place in an entry, per shard. One more is refused as `Overloaded`.
 pub const PROPOSALS_QUEUED_MAX: usize = 8_192;
@@ -41,20 +41,20 @@ pub const PROPOSALS_QUEUED_MAX: usize = 8_192;
 pub const PROPOSAL_BYTES_QUEUED_MAX: usize = 16 * 1024 * 1024;
 /// Hundredths of the proposal queue that are kept for what ends work: completions, failures, releases, cancels.
 pub const PROPOSALS_RESERVED_SHARE: usize = 25;
-/// Entries proposed and not yet applied, per shard. Requests wait in the queue meanwhile.
+/// Entries that the leader proposed and has not applied, per shard. Requests wait in the queue meanwhile.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
-/// Voters of one shard. Refused as invalid: 3 or 5 are useful.
+/// Most voters of one shard. Refused as invalid: 3 or 5 are useful.
 pub const VOTERS_MAX: usize = 7;
-/// Groups of voters at a time: the one that is, and the one that takes its place. A proof of leadership that names more is
-/// refused by the decoder.
+/// Groups of voters at a time: the present one, and the one that takes its place. The decoder refuses a proof of
+/// leadership that names more.
 pub const VOTER_GROUPS_MAX: usize = 2;
-/// Nodes known to vote whose votes a proof of leadership has to have if its voters are not known: fewer only if fewer are
-/// known. With fewer it is refused.
+/// Votes of nodes known to vote that a proof of leadership needs if its voters are not known: fewer only if fewer are
+/// known. A proof with fewer is refused.
 pub const KNOWN_BALLOTS_MIN: usize = 2;
-/// How long what a leader sends waits for the proof that it was elected, in milliseconds: both come at the same time, on
-/// different streams. Then it is refused, and the leader shows the proof again.
+/// How long a receiver lets what a leader sends wait for the proof that it was elected, in milliseconds: both come at
+/// the same time, on different streams. Then the receiver refuses it, and the leader shows the proof again.
 pub const PROOF_WAIT_MS: u64 = 200;
-/// How long the disk of a leader is nearly full before the lead is handed on to a voter that has room, in milliseconds.
+/// How long the disk of a leader is nearly full before it hands the lead on to a voter that has room, in milliseconds.
 /// Longer where links are so slow that it takes longer to know which voters are behind.
 pub const LEAD_KEPT_ON_FULL_DISK_MS: u64 = 3_000;
 /// How long a leader that handed the lead on for want of room waits before it does so again, in milliseconds, whatever

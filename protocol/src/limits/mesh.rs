@@ -2,55 +2,57 @@
 
 use super::wire::NAME_BYTES_MAX;
 
-/// Largest payload of a publication on the data plane. Refused as invalid.
+/// Largest payload of a publication on the data plane, in bytes. Refused as invalid.
 pub const PUBLICATION_BYTES_MAX: usize = 4 * 1024;
-/// Largest encoded envelope: a publication with who sent it. Refused by the decoder.
+/// Largest encoded envelope, in bytes: a publication with its sender. Refused by the decoder.
 pub const ENVELOPE_BYTES_MAX: usize = 8 * 1024;
-/// The same with its signature.
+/// Largest envelope with its signature, in bytes. Refused by the decoder.
 pub const SIGNED_ENVELOPE_BYTES_MAX: usize = 9 * 1024;
-/// Bytes that a peer may have sent on one stream of the mesh, over QUIC, and nobody has read yet. It waits then.
-/// Publications are a few KiB.
+/// Bytes on one stream of the mesh, over QUIC, that the receiver has not read. The sender waits with more. Publications
+/// are a few KiB.
 pub const MESH_STREAM_BYTES_MAX: u32 = 256 * 1024;
-/// The same for all streams of one connection.
+/// Bytes on all streams of one connection that the receiver has not read. The sender waits with more.
 pub const MESH_CONNECTION_BYTES_MAX: u32 = 1024 * 1024;
-/// Longest name of a topic: a site, a group, a kind, and what is between them.
+/// Longest name of a topic, in bytes: a site, a group, a kind, and what is between them.
 pub const TOPIC_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 2;
 /// Topics that one node subscribes to. Subscribing to one more is refused.
 pub const TOPICS_PER_NODE_MAX: usize = 64;
-/// Latest values that a node keeps, over all topics. The one heard longest ago goes first.
+/// Latest values that a node keeps, over all topics. One more takes the place of the one heard longest ago.
 pub const LATEST_VALUES_MAX: usize = 8_192;
-/// Of these, what one sender may have while there is no room for all. Of the one that has most of those that have more,
-/// the one heard longest ago goes first.
+/// Of these, how many one sender may have while there is no room for all. Of the sender with most of those that have
+/// more,
+/// the value heard longest ago goes first.
 pub const LATEST_VALUES_PER_SENDER_MAX: usize = 1_024;
-/// Values waiting to be read by one subscriber. More are dropped: newer ones follow.
+/// Values that one subscriber has not read. The node drops more: newer ones follow.
 pub const VALUES_QUEUED_MAX: usize = 256;
 /// Subscribers of one node. One more is refused.
 pub const SUBSCRIBERS_MAX: usize = 256;
-/// Received envelopes waiting to be verified, and publications of this node's own waiting to be signed, each. More are
-/// dropped, and counted.
+/// Received envelopes that wait to be verified, and publications of this node's own that wait to be signed, each. The
+/// node
+/// drops more, and counts them.
 pub const ENVELOPES_QUEUED_MAX: usize = 1_024;
-/// Of the received envelopes, those that came from one neighbour. More are dropped, and counted: there is room for
+/// Of the received envelopes, those that came from one neighbour. The node drops more, and counts them: there is room
+/// for
 /// others.
 pub const ENVELOPES_PER_NEIGHBOUR_QUEUED_MAX: usize = 256;
-/// What one neighbour may send in a second, its own and what it passes on for others, and all of it at once: as much as
-/// a site of a thousand robots says. More is dropped before it is looked at, and counted.
+/// Messages that one neighbour may send in a second, its own and what it passes on for others, and all of them at once:
+/// as many as a site of a thousand robots sends. The node drops more before it looks at them, and counts them.
 pub const MESH_NEIGHBOUR_MESSAGES_PER_S: u64 = 4_096;
-/// The same in bytes.
+/// The same limit in bytes.
 pub const MESH_NEIGHBOUR_BYTES_PER_S: u64 = 8 * 1024 * 1024;
-/// What one node may say in a second, whoever passes it on, and all of it at once. More is dropped once its signature
-/// was verified, passed on to nobody, and counted.
+/// Messages of one node in a second, whichever neighbours pass them on, and all of them at once. The receiver drops
+/// more once it has verified the signatures, passes them on to no node, and counts them.
 pub const MESH_ORIGIN_MESSAGES_PER_S: u64 = 1_024;
-/// The same in bytes.
+/// The same limit in bytes.
 pub const MESH_ORIGIN_BYTES_PER_S: u64 = 2 * 1024 * 1024;
-/// Signed publications, and verdicts on envelopes, waiting for the swarm, each. More are dropped, and counted.
+/// Signed publications, and verdicts on envelopes, that wait for the swarm, each. The node drops more, and counts them.
 pub const MESH_COMMANDS_QUEUED_MAX: usize = 1_024;
-/// Verified envelopes waiting for the node's driver. More are dropped, and counted.
+/// Verified envelopes that wait for the node's driver. The node drops more, and counts them.
 pub const MESH_RECEIVED_QUEUED_MAX: usize = 1_024;
-/// Members of a site that a node's mesh remembers as met, and as many that it dials. Of one more that it meets, the one
-/// that it met longest ago is forgotten until the two meet again; one more is not dialled, and dials.
+/// Members of a site that a node's mesh remembers as met, and as many that it dials. If it meets one more, it forgets
+/// the one that it met longest ago until the two meet again; it does not dial one more, which dials instead.
 pub const MESH_MEMBERS_MAX: usize = 2_048;
-/// Senders of which a node remembers how far they have come. What one more says is dropped, until one of those is
-/// revoked.
+/// Senders of which a node remembers the last envelope. It drops what one more says, until one of those is revoked.
 pub const MESH_SENDERS_MAX: usize = 16_384;
 /// Connections of the mesh from addresses at which no member is known to be, that shake hands or are not admitted yet.
 /// One more is refused. As many may come from addresses at which members are.

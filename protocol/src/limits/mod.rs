@@ -1,11 +1,11 @@
-//! Every bound of the product, by name, with what happens at it. Each file has those of what its name says.
+//! Every bound of the product, by name, with what happens at it. The name of a file says which bounds it has.
 //!
 //! Units come last in the names. A bound on a queue is the length at which the queue refuses; a bound on a message is
 //! the size at which the decoder refuses.
 //!
-//! Those that applying an entry reads are proposed to a shard, and are in its log: see [`crate::fleet`]. Where a
-//! client is answered before anything is proposed, a node may go by its own, and refuse what the shard would have
-//! accepted; the shard has the last word.
+//! Bounds that replicas read when they apply an entry are proposed to a shard, and are in its log: see
+//! [`crate::fleet`]. Where a node answers a client before it proposes anything, it may go by its own, and refuse what
+//! the shard would have accepted; the shard has the last word.
 
 mod agent;
 mod api;

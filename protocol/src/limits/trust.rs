@@ -1,38 +1,38 @@
 //! Bounds of what makes a site: root documents, certificates, invitations and revocations.
 
-/// Root keys of a site. Refused as invalid: three, of which two must seal, are useful.
+/// Root keys of a site. More are refused as invalid: three, of which two must seal, are useful.
 pub const ROOT_KEYS_MAX: usize = 5;
-/// Issuers that a root document names, and as many operators. Refused as invalid.
+/// Issuers that a root document names, and as many operators. More are refused as invalid.
 pub const ROOT_NAMES_MAX: usize = 16;
-/// Largest root document. Refused by the decoder.
+/// Largest root document, in bytes. Refused by the decoder.
 pub const ROOT_BYTES_MAX: usize = 8 * 1024;
 /// Versions of a site's root document, all of which each node keeps. One more is refused: the site is made anew.
 pub const ROOT_VERSIONS_MAX: usize = 256;
-/// Largest certificate, and largest invitation. Refused by the decoder, and not issued.
+/// Largest certificate, and largest invitation, in bytes. Refused by the decoder, and not issued.
 pub const CERTIFICATE_BYTES_MAX: usize = 2 * 1024;
 /// Patterns of agents in a certificate. Refused as invalid.
 pub const AGENT_PATTERNS_MAX: usize = 16;
 /// Certificates between a root document and a connection: the member's, and an issuer's. A longer chain is refused.
 pub const CHAIN_CERTIFICATES_MAX: usize = 2;
-/// Largest chain of certificates, with invitations and requests. Refused by the decoder.
+/// Largest chain of certificates, with invitations and requests, in bytes. Refused by the decoder.
 pub const CHAIN_BYTES_MAX: usize = 10 * 1024;
-/// Chains whose signatures are known to hold. The oldest is forgotten for one more, and verified when it is shown again.
+/// Chains that a node knows to hold. For one more it forgets the oldest, and verifies that when it is shown again.
 pub const CHAINS_KEPT_MAX: usize = 2_048;
 /// Addresses in the code of an invitation. Refused as invalid.
 pub const INVITATION_ADDRESSES_MAX: usize = 3;
 /// Longest code of an invitation, in characters. Refused as invalid.
 pub const INVITATION_CODE_CHARS_MAX: usize = 256;
-/// Revocations of a site. One more is refused, but for the one of all certificates of earlier epochs: that one makes room.
+/// Revocations of a site. One more is refused, unless it is of all certificates of earlier epochs: that one makes room.
 pub const REVOCATIONS_MAX: usize = 16_384;
-/// Revocations in the reply to a node that joins. It hears of the others from the first member that it connects to.
+/// Revocations in the reply to a node that joins. It hears the others from the first member to which it connects.
 pub const REVOCATIONS_PER_REPLY_MAX: usize = 1_024;
 /// Epochs by which a revocation may be ahead of what a node knows. One of a later epoch is refused.
 pub const CERTIFICATE_EPOCHS_AHEAD_MAX: u64 = 1_024;
-/// Largest page of root documents and revocations that one member tells another one. A larger one is refused by the
-/// decoder; what a member knows beyond it goes in another page.
+/// Largest page of root documents and revocations that one member tells another one, in bytes. The decoder refuses a
+/// larger one; the member tells more in another page.
 pub const SITE_NEWS_BYTES_MAX: usize = 1024 * 1024;
-/// Statements in one page of such news that do not hold. Nothing behind the last of these is looked at, so that a
+/// Statements in one page of such news that do not hold. The node looks at nothing behind the last of these, so that a
 /// stranger has few signatures verified in vain.
 pub const SITE_NEWS_FAULTS_MAX: usize = 8;
-/// Members of whom a node keeps where they are said to be. It keeps the first ones.
+/// Members of whom a node keeps the addresses that others told. It keeps the first ones.
 pub const SITE_HINTS_MAX: usize = 64;

@@ -13,40 +13,41 @@ use crate::text::OperatorName;
 /// What changed of operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperatorChange {
-    /// An operator may do this from now on.
+    /// An operator may do this from then on.
     Granted {
-        /// What it says, and who says so: of a shard's first operator it is itself.
+        /// The grant, with its author: the grant of a shard's first operator is its own.
         grant: Arc<OperatorGrant>,
     },
-    /// An operator who may do nothing any more was forgotten, so that there is room for another one.
+    /// The shard forgot an operator who may do nothing any more, to make room for another one.
     Forgotten {
-        /// Which.
+        /// Key of the operator.
         operator: OperatorKey,
-        /// Its name, by the last statement about it.
+        /// The operator's name, by the last statement about it.
         name: OperatorName,
-        /// The number of that statement. One about an operator that is new here has a higher number from now on.
+        /// The serial of that statement. A statement about an operator that is new here has a higher serial from then
+        /// on.
         serial: u64,
     },
     /// Another key is the first operator. What the one before it granted is over.
     FirstReplaced {
-        /// The one before it.
+        /// Key of the first operator before.
         old: OperatorKey,
-        /// The one that is it now.
+        /// Key of the first operator from then on.
         new: OperatorKey,
     },
-    /// What an operator asked for was refused.
+    /// The shard refused what an operator asked for.
     Refused {
-        /// Who asked.
+        /// Key of the operator who asked.
         by: OperatorKey,
-        /// About which command; none if it was a grant.
+        /// Id of the command that it was about; none if it was a grant.
         command: Option<CommandId>,
-        /// Why it was refused.
+        /// The refusal.
         why: Box<Refusal>,
     },
 }
 
 impl OperatorChange {
-    /// The command that it belongs to.
+    /// Id of the command to which the change belongs.
     pub(crate) fn command(&self) -> Option<CommandId> {
         match self {
             Self::Refused { command, .. } => *command,

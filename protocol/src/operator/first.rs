@@ -1,4 +1,4 @@
-//! A shard's first operator, and those who are it after one another.
+//! A shard's first operator, and the keys that replace it one after another.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,14 +6,14 @@ use crate::codec::CodecError;
 use crate::signing::{OperatorKey, OperatorSecret, Place, Signed};
 use crate::text::OperatorName;
 
-/// The first operator of a new shard, as it shows that it has its key.
+/// The statement by which the first operator of a new shard shows that it has its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirstOperator {
-    /// The shard.
+    /// The site, shard and genesis where the statement holds.
     pub place: Place,
-    /// Its key.
+    /// The operator's key.
     pub operator: OperatorKey,
-    /// Its name.
+    /// The operator's name.
     pub name: OperatorName,
 }
 
@@ -21,7 +21,7 @@ pub struct FirstOperator {
 pub type SignedFirst = Signed<FirstOperator>;
 
 impl FirstOperator {
-    /// Signs the statement; the `operator` is whoever signs.
+    /// Signs the statement; the signer becomes its `operator`.
     ///
     /// # Errors
     /// [`CodecError`] if it is over its limit.
@@ -30,18 +30,18 @@ impl FirstOperator {
     }
 }
 
-/// The first operator gives its place to another key. What it granted goes with it.
+/// The first operator gives its place to another key. The shard revokes all that it granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirstReplacement {
-    /// The shard.
+    /// The site, shard and genesis where the statement holds.
     pub place: Place,
-    /// The first operator so far, who signs.
+    /// Key of the first operator so far, who signs.
     pub old: OperatorKey,
-    /// The first operator from now on.
+    /// Key of the first operator from now on.
     pub new: OperatorKey,
-    /// Its name.
+    /// Name of the new first operator.
     pub name: OperatorName,
-    /// The first replacement is number 1: so that none holds twice.
+    /// Number of the replacement, from 1: so that none holds twice.
     pub serial: u64,
 }
 
@@ -49,7 +49,7 @@ pub struct FirstReplacement {
 pub type SignedReplacement = Signed<FirstReplacement>;
 
 impl FirstReplacement {
-    /// Signs the statement; the `old` one is whoever signs.
+    /// Signs the statement; the signer becomes its `old` one.
     ///
     /// # Errors
     /// [`CodecError`] if it is over its limit.
@@ -58,17 +58,18 @@ impl FirstReplacement {
     }
 }
 
-/// The first operator as somebody knows it, by so many replacements.
+/// The first operator as a journal or a client knows it, after so many replacements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KnownFirst {
-    /// Its key.
+    /// The operator's key.
     pub operator: OperatorKey,
-    /// How many there were before it.
+    /// Number of first operators before it.
     pub replaced: u64,
 }
 
 impl KnownFirst {
-    /// The one after a replacement, if that is the next one, and signed by this one for this shard.
+    /// The first operator after a replacement, if that is the next one, and signed by this one for this shard; none
+    /// otherwise.
     #[must_use]
     pub fn after(self, replacement: &SignedReplacement, place: &Place) -> Option<Self> {
         let next = replacement.serial.checked_sub(1) == Some(self.replaced) && replacement.old == self.operator;

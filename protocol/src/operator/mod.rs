@@ -1,10 +1,10 @@
-//! Who may send commands: operators, and what they are granted.
+//! Operators, who may send commands, and what they are granted.
 //!
-//! The first operator is in a shard's first entry, or there is none. Everybody after it is granted what they may do by
-//! an operator that is an admin, in a signed statement. Whoever holds the chain of statements from an operator to the
-//! first one needs to trust nobody else: a bad orchestrator can lose a command and cannot forge one.
+//! The first operator is in a shard's first entry, or there is none. An operator that is an admin grants every other
+//! one what it may do, in a signed statement. A node that holds the chain of statements from an operator to the first
+//! one needs to trust no other node: a bad orchestrator can lose a command and cannot forge one.
 //!
-//! Nobody grants more than it has: what counts is what every statement of a chain allows.
+//! No operator grants more than it has: what counts is what every statement of a chain allows.
 
 mod change;
 mod first;
@@ -32,17 +32,17 @@ pub use op::OperatorOp;
 pub use refusal::OperatorRefusal;
 pub use root::{PastGenesis, Root};
 
-/// Some of a kind, or any.
+/// Some values of a kind, or any.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Allowed<T: Ord> {
-    /// Any.
+    /// Any value.
     Any,
-    /// These only.
+    /// These values only.
     These(BTreeSet<T>),
 }
 
 impl<T: Ord> Allowed<T> {
-    /// Whether one is among them.
+    /// Whether a value is allowed.
     pub fn allows(&self, one: &T) -> bool {
         match self {
             Self::Any => true,
@@ -50,7 +50,7 @@ impl<T: Ord> Allowed<T> {
         }
     }
 
-    /// How many it names; none for any.
+    /// Number of values that it names; none for any.
     pub fn names(&self) -> usize {
         match self {
             Self::Any => 0,
@@ -60,7 +60,7 @@ impl<T: Ord> Allowed<T> {
 }
 
 impl<T: Ord + Clone> Allowed<T> {
-    /// What is among both.
+    /// The values that both allow.
     fn and(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::Any, one) | (one, Self::Any) => one.clone(),
@@ -72,50 +72,52 @@ impl<T: Ord + Clone> Allowed<T> {
 /// What an operator may do in a shard, as an admin states it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorGrant {
-    /// The shard.
+    /// The site, shard and genesis where the statement holds.
     pub place: Place,
-    /// Who states it: an admin, or the first operator of itself.
+    /// The operator who states it: an admin, or the first operator of itself.
     pub by: OperatorKey,
-    /// The operator.
+    /// Key of the operator.
     pub operator: OperatorKey,
-    /// Its name.
+    /// The operator's name.
     pub name: OperatorName,
-    /// A statement with a higher one replaces it, and none with a lower one does.
+    /// The serial: a statement with a higher one replaces this one, and none with a lower one does.
     pub serial: u64,
-    /// What it may ask for.
+    /// The verbs that it may ask for.
     pub verbs: Allowed<Verb>,
-    /// Of whom. Never of all at once: see `broadcast`. By name: whoever may command a group may not thereby grant an
-    /// agent of it.
+    /// The targets that it may command. Not all agents at once: see `broadcast`. By name: an operator who may command a
+    /// group
+    /// may not thereby grant an agent of it.
     pub targets: Allowed<Target>,
     /// Whether it may command all agents at once.
     pub broadcast: bool,
-    /// Commands in a minute, those of all whom it granted something included; none for as many as it likes.
+    /// Commands in a minute, those of all operators below it included; none for no limit.
     pub per_minute: Option<u32>,
     /// How many levels of operators it may make statements like this one about; zero for none.
     pub admin_depth: u32,
     /// Whether it may do nothing any more.
     pub revoked: bool,
-    /// When it ends, on the shard's clock; none for no end. What is valid for longer is not accepted of it.
+    /// When it ends, on the shard's clock; none for no end. The shard accepts of it no command that is valid for
+    /// longer.
     pub until: Option<LogInstant>,
 }
 
-/// Why a grant was refused as it is.
+/// Why a grant is refused by its form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum InvalidGrant {
     /// Too many verbs or targets.
     #[error("a grant names {given} verbs or targets; at most {max} are allowed, or any")]
     Names {
-        /// How many.
+        /// The number that was given.
         given: usize,
-        /// How many may be.
+        /// The most that are allowed.
         max: u64,
     },
-    /// A number that leaves none for later statements.
+    /// A serial that leaves none for later statements.
     #[error("serial {given} is far above {last}, the last one; give {last} plus one")]
     Serial {
         /// The serial that was given.
         given: u64,
-        /// The last one.
+        /// The serial of the last statement.
         last: u64,
     },
 }
@@ -124,7 +126,7 @@ pub enum InvalidGrant {
 pub type SignedGrant = Signed<OperatorGrant>;
 
 impl OperatorGrant {
-    /// That of a shard's first operator: everything.
+    /// The grant of a shard's first operator: everything.
     pub fn of_first(place: Place, operator: OperatorKey, name: OperatorName) -> Self {
         Self {
             place,
@@ -160,7 +162,7 @@ impl OperatorGrant {
         !self.revoked && self.verbs.allows(verb) && targets && self.until.is_none_or(|until| deadline <= until)
     }
 
-    /// What is left of it under the one that whoever states it has.
+    /// What is left of it under the grant of the operator who states it.
     #[must_use]
     pub fn within(&self, above: &Self) -> Self {
         if is_on(Mutant::GrantNotIntersected) {
@@ -177,7 +179,7 @@ impl OperatorGrant {
         }
     }
 
-    /// Signs the statement; it is `by` whoever signs.
+    /// Signs the statement; the signer becomes its `by`.
     ///
     /// # Errors
     /// [`CodecError`] if it is over its limit.
@@ -186,24 +188,25 @@ impl OperatorGrant {
     }
 }
 
-/// What makes an operator one: statements from its own up to one that the first operator signed. Empty for the first.
+/// What gives an operator its rights: statements from its own up to one that the first operator signed. Empty for the
+/// first.
 pub type Authority = Vec<Arc<SignedGrant>>;
 
-/// The number of the first statement about an operator, as a rule: it replaces none that anybody could still believe.
+/// The serial of the first statement about an operator, as a rule: it replaces none that a node could still believe.
 pub const FIRST_SERIAL: u64 = 1;
 
-/// What was stated about operators in place of what had been stated before, after so many of such statements.
+/// Statements about operators that replaced earlier ones, after so many of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorityNews {
-    /// Of each of them the statement about it, with those that make whoever stated it an admin.
+    /// For each of them the statement, with those that make its author an admin.
     pub chains: Vec<Arc<Authority>>,
-    /// How many there are up to which this is all. Fewer than whoever asked named, if there are not so many: then this
-    /// is all from the first one on.
+    /// Number of replacing statements up to which this is all. If it is below the number that the caller named, there
+    /// are not so many: then this is all from the first one on.
     pub up_to: u64,
 }
 
 /// What an operator is granted by a chain of statements that ends with the first operator, as far as each of them
-/// allows it; none if the chain does not hold, is of another shard, or of somebody who is revoked.
+/// allows it; none if the chain does not hold, is of another shard, or of an operator that is revoked.
 pub fn granted(
     chain: &[Arc<SignedGrant>],
     operator: OperatorKey,
@@ -216,8 +219,8 @@ pub fn granted(
     stated(chain, first, place).filter(|grant| grant.operator == operator && !grant.revoked)
 }
 
-/// What is stated of an operator by a chain of statements that ends with the first operator, and that it may do nothing
-/// any more, too; none if the chain does not hold, is of another shard, or if whoever states it is revoked.
+/// What a chain of statements that ends with the first operator says of an operator, also that it may do nothing any
+/// more; none if the chain does not hold, is of another shard, or if the author of its last statement is revoked.
 pub fn stated(chain: &[Arc<SignedGrant>], first: OperatorKey, place: &Place) -> Option<OperatorGrant> {
     let mut granted = OperatorGrant::of_first(place.clone(), first, OperatorName::new("first").ok()?);
     if chain.is_empty() || chain.len() > limits::AUTHORITY_CHAIN_MAX {
@@ -225,7 +228,7 @@ pub fn stated(chain: &[Arc<SignedGrant>], first: OperatorKey, place: &Place) -> 
     }
     let mut above = first;
     for signed in chain.iter().rev() {
-        // Nobody is above itself, nor is the first operator below anybody.
+        // No operator is above itself, nor is the first operator below any.
         let right = signed.by == above && signed.operator != above && signed.operator != first;
         let known = signed.unknown_field().is_none() && signed.place == *place;
         if granted.admin_depth == 0 || granted.revoked || !right || !known || !signed.is_signed() {
@@ -267,7 +270,7 @@ mod tests {
         let of_clerk = grant(&clerk, 0).sign(&admin).unwrap();
         assert_eq!(at(&[of_clerk.clone(), of_admin.clone()]).map(|of| of.operator), Some(clerk.key()));
         assert_eq!(at(&[grant(&clerk, 0).sign(&first).unwrap()]).map(|grant| grant.admin_depth), Some(0));
-        // Without its end, by somebody who is no admin, revoked, changed, of another shard, or turned around.
+        // Without its end, by an operator that is no admin, revoked, changed, of another shard, or turned around.
         let not_admin = grant(&admin, 0).sign(&first).unwrap();
         let revoked = OperatorGrant { revoked: true, ..grant(&admin, 1) }.sign(&first).unwrap();
         let wider = OperatorGrant { admin_depth: 9, ..of_clerk.statement().clone() };
@@ -301,7 +304,7 @@ mod tests {
             Some((clerk.key(), true))
         );
         assert_eq!(granted(&links, clerk.key(), first.key(), &place()), None);
-        // Nobody states anything who is revoked.
+        // A revoked operator states nothing.
         let links = chain(&[revoked(&clerk).sign(&admin).unwrap(), revoked(&admin).sign(&first).unwrap()]);
         assert_eq!(stated(&links, first.key(), &place()), None);
     }

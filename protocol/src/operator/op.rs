@@ -8,20 +8,20 @@ use crate::signing::{OperatorKey, Verdicts};
 /// What an operator can ask about operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperatorOp {
-    /// Have another key be the first operator.
+    /// Replace the first operator by another key.
     ReplaceFirst {
-        /// The statement of the present one.
+        /// The statement of the present first operator.
         replacement: Box<SignedReplacement>,
     },
     /// Grant an operator what an admin states, or revoke it.
     Grant {
-        /// The statement.
+        /// The admin's statement.
         grant: Box<SignedGrant>,
     },
 }
 
 impl OperatorOp {
-    /// The operator who asks for it.
+    /// Key of the operator who asks for it.
     pub(crate) fn operator(&self) -> OperatorKey {
         match self {
             Self::ReplaceFirst { replacement } => replacement.old,
@@ -54,12 +54,12 @@ impl OperatorOp {
     pub(crate) fn brings_work(&self) -> bool {
         match self {
             Self::ReplaceFirst { .. } => false,
-            // What takes rights away ends work.
+            // A revocation ends work.
             Self::Grant { grant } => !grant.revoked,
         }
     }
 
-    /// Bytes of what was signed, if there is no other limit that keeps it small.
+    /// Bytes of the statement, if no other limit keeps it small.
     pub(crate) fn payload_bytes(&self) -> usize {
         match self {
             Self::ReplaceFirst { .. } => 0,

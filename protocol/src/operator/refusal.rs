@@ -26,12 +26,12 @@ pub enum OperatorRefusal {
     /// The operator makes statements and is not an admin.
     #[error("operator {0} is not an admin")]
     NotAdmin(OperatorKey),
-    /// A grant that is not newer than the one that holds, or than one that the shard may have forgotten.
+    /// The grant is not newer than the one that holds, or than one that the shard may have forgotten.
     #[error("serial {given} is not above {known}, the last serial that this operator's grants may have had")]
     GrantStale {
         /// The serial that was given.
         given: u64,
-        /// The last one.
+        /// The highest serial that the shard knows, or may have forgotten.
         known: u64,
     },
     /// The first operator has all rights, and takes no grant.
@@ -40,7 +40,7 @@ pub enum OperatorRefusal {
     /// The operator may not ask this of the target.
     #[error("operator {operator} is not granted {verb} for {target}")]
     NotGranted {
-        /// The operator.
+        /// Key of the operator.
         operator: OperatorKey,
         /// The verb of its command.
         verb: Verb,
@@ -50,49 +50,49 @@ pub enum OperatorRefusal {
     /// The operator sends more than it is granted.
     #[error("operator {operator} is granted {per_minute} commands a minute; try again in {retry_after_ms} ms")]
     TooManyCommands {
-        /// The operator.
+        /// Key of the operator.
         operator: OperatorKey,
-        /// How many it may send.
+        /// Number of commands that it may send in a minute.
         per_minute: u32,
-        /// When to try again, in milliseconds.
+        /// After how long to try again, in milliseconds.
         retry_after_ms: u64,
     },
     /// The operator neither granted the other one its rights, nor is above the one that did.
     #[error("operator {by} did not grant operator {operator} its rights, and is not above the operator that did")]
     NotAbove {
-        /// The operator that states it.
+        /// The operator who states it.
         by: OperatorKey,
-        /// The operator of whose rights.
+        /// The operator whose rights the statement is about.
         operator: OperatorKey,
     },
     /// The operator's grant has ended.
     #[error("the grant of operator {operator} ended at {until}; the shard's clock is {now}")]
     GrantEnded {
-        /// The operator.
+        /// Key of the operator.
         operator: OperatorKey,
-        /// When.
+        /// When the grant ended, on the shard's clock.
         until: LogInstant,
-        /// The log clock.
+        /// The shard's clock.
         now: LogInstant,
     },
     /// The command would be valid for longer than its operator's grant.
     #[error("the command would be valid until {deadline}, and the grant of operator {operator} ends at {until}")]
     OutlivesGrant {
-        /// The operator.
+        /// Key of the operator.
         operator: OperatorKey,
-        /// When its grant ends.
+        /// When its grant ends, on the shard's clock.
         until: LogInstant,
         /// The command's deadline.
         deadline: LogInstant,
     },
-    /// A replacement of the first operator that is not the next one, or is not made by the first operator.
+    /// The replacement of the first operator is not the next one, or is not made by the first operator.
     #[error("operator {by} is not the first operator, or {given} is not the number of its replacement, {expected}")]
     NotFirst {
-        /// The operator that states it.
+        /// The operator who states it.
         by: OperatorKey,
-        /// The number that was given.
+        /// The number of the replacement that was given.
         given: u64,
-        /// The number of the next one.
+        /// The number of the next replacement.
         expected: u64,
     },
     /// A field of a grant is out of bounds.
@@ -101,7 +101,7 @@ pub enum OperatorRefusal {
 }
 
 impl OperatorRefusal {
-    /// What clients know it by.
+    /// The code by which clients know it.
     pub fn code(&self) -> Code {
         match self {
             Self::NotSigned(_) => Code::NotSigned,
@@ -121,7 +121,7 @@ impl OperatorRefusal {
         }
     }
 
-    /// After how many milliseconds the same request may be answered otherwise; none if it will not be.
+    /// After how many milliseconds the shard may answer the same request otherwise; none if it will not.
     pub(crate) fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::TooManyCommands { retry_after_ms, .. } => Some(*retry_after_ms),

@@ -1,4 +1,4 @@
-//! Where all authority in a shard comes from, for those who know nothing of it, or what it was once.
+//! Where all authority in a shard comes from, for journals and clients that know nothing of it, or what it was once.
 
 use std::sync::Arc;
 
@@ -15,26 +15,26 @@ use crate::text::SiteName;
 pub struct Root {
     /// The shard's genesis.
     pub genesis: Genesis,
-    /// Its first operator as it was made; none if it was made without one.
+    /// Key of the shard's first operator at its first entry; none if the shard was made without one.
     pub first: Option<OperatorKey>,
-    /// By whom that was replaced since, in order, but for what whoever asked knew already.
+    /// The replacements of the first operator since, in order, without those that the caller knew already.
     pub replaced: Vec<Arc<SignedReplacement>>,
-    /// What the shard was before it was recovered, in order: the last few times.
+    /// What the shard was before it was recovered, in order: the last few recoveries.
     pub past: Vec<PastGenesis>,
 }
 
-/// What was before a recovery, for those who know nothing later.
+/// What was before a recovery, for those that know nothing later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PastGenesis {
-    /// By whom the first operator was replaced under the genesis before, in order.
+    /// The replacements of the first operator under the genesis before, in order.
     pub replaced: Vec<Arc<SignedReplacement>>,
-    /// The word that another one follows.
+    /// The first operator's statement that another genesis follows.
     pub recovery: Arc<SignedRecovery>,
 }
 
 impl Root {
-    /// The genesis and the first operator that somebody knows who is told this. Who knew nothing believes it; who knew
-    /// something believes what follows from that by the word of first operators alone.
+    /// The genesis and the first operator that a journal or a client knows after it heard this. If it knew nothing, it
+    /// believes this; if it knew something, it believes what follows from that by the word of first operators alone.
     pub fn known_after(
         &self,
         known: Option<(Genesis, Option<KnownFirst>)>,
@@ -54,7 +54,7 @@ impl Root {
             first = follow(first, &past.replaced, &before);
             if let Some(known) = first.filter(|known| past.recovery.is_by(known.operator)) {
                 genesis = past.recovery.genesis;
-                // Replacements are counted anew.
+                // The count of replacements starts anew.
                 first = Some(KnownFirst { replaced: 0, ..known });
             }
         }
@@ -125,7 +125,7 @@ mod tests {
         ] {
             assert_eq!(after(&root, earlier), now, "{earlier:?}");
         }
-        // Of another shard, or one whose first operator is somebody else.
+        // Of another shard, or one whose first operator is another key.
         assert_eq!(after(&root, Some((9, known(&one, 0)))), (genesis(9), Some(known(&one, 0))));
         assert_eq!(after(&root, Some((7, known(&three, 0)))), (genesis(7), Some(known(&three, 0))));
     }

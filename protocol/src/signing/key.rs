@@ -15,7 +15,7 @@ use crate::seed::{from_digits, to_digits};
 pub struct OperatorKey([u8; 32]);
 
 impl OperatorKey {
-    /// From the bytes of an ed25519 public key.
+    /// The key with these bytes of an ed25519 public key.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -61,7 +61,7 @@ impl FromStr for OperatorKey {
 pub struct Signature([u8; 32], [u8; 32]);
 
 impl Signature {
-    /// From its 64 bytes.
+    /// The signature with these 64 bytes.
     pub fn from_bytes(bytes: &[u8; 64]) -> Self {
         let (mut left, mut right) = ([0; 32], [0; 32]);
         left.copy_from_slice(&bytes[..32]);
@@ -69,7 +69,7 @@ impl Signature {
         Self(left, right)
     }
 
-    /// Its 64 bytes.
+    /// The 64 bytes of the signature.
     pub fn to_bytes(&self) -> [u8; 64] {
         let mut bytes = [0; 64];
         bytes[..32].copy_from_slice(&self.0);
@@ -78,16 +78,16 @@ impl Signature {
     }
 }
 
-/// The secret half of an operator's key. Never shown, and wiped from memory when it is let go of.
+/// The secret half of an operator's key. It is never shown, and its memory is wiped when it is dropped.
 pub struct OperatorSecret(SigningKey);
 
 impl OperatorSecret {
-    /// From 32 random bytes.
+    /// The key that follows from 32 random bytes.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         Self(SigningKey::from_bytes(seed))
     }
 
-    /// From the text of a key's file.
+    /// The key in the text of a key's file; none if the text holds none.
     pub fn from_text(text: &str) -> Option<Self> {
         from_digits(text.trim()).map(|seed| Self::from_seed(&seed))
     }

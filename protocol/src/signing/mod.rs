@@ -1,11 +1,10 @@
-//! Keys of operators, signatures, and what was signed, as it was signed.
+//! Keys of operators, signatures, and statements as they were signed.
 //!
-//! A statement is a protobuf message and a signature of its bytes. It is decoded once, and the bytes are kept: they are
-//! what is stored, forwarded, delivered and verified, so that a field that this Skep does not know is not lost on the
-//! way.
+//! A statement is a protobuf message and a signature of its bytes. A node decodes it once, and keeps the bytes: it
+//! stores, forwards, delivers and verifies these, so that a field that this Skep does not know is not lost on the way.
 //!
-//! This module knows keys, bytes and the place where a statement holds. What operators can state is defined where it
-//! belongs, beside commands, operators and recoveries.
+//! This module knows keys, bytes and the place where a statement holds. Commands, operators and recoveries define what
+//! operators can state.
 
 mod key;
 mod verdicts;
@@ -26,12 +25,12 @@ use crate::text::SiteName;
 pub use key::{OperatorKey, OperatorSecret, Signature};
 pub use verdicts::Verdicts;
 
-/// Where a statement holds, and nowhere else.
+/// The place where a statement holds, and no other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// The site.
     pub site: SiteName,
-    /// The shard.
+    /// Id of the shard.
     pub shard: ShardId,
     /// The random bytes with which the shard began.
     pub genesis: Genesis,
@@ -39,27 +38,27 @@ pub struct Place {
 
 /// What an operator can state.
 pub trait Statement: Sized {
-    /// What it is, for errors.
+    /// What it is, as errors call it.
     const WHAT: &'static str;
     /// What is signed before its bytes, so that no signature is good for anything else. Ends in a NUL.
     const DOMAIN: &'static [u8];
     /// Its largest encoded form, in bytes.
     const BYTES_MAX: usize;
 
-    /// Where it holds.
+    /// The site, shard and genesis where it holds.
     fn place(&self) -> &Place;
 
-    /// Who signs it.
+    /// Key of the operator who signs it.
     fn signer(&self) -> OperatorKey;
 
-    /// The same, of whoever signs it.
+    /// The same statement, with another signer.
     #[must_use]
     fn signed_as(self, signer: OperatorKey) -> Self;
 
     /// Its protobuf form.
     fn to_body(&self) -> Vec<u8>;
 
-    /// What these bytes say, and the first field in them that changes what they mean and is not known here.
+    /// What these bytes say, and the first field in them that changes what they mean and that this Skep does not know.
     ///
     /// # Errors
     /// [`CodecError::Malformed`] if they are no such statement.
@@ -70,16 +69,16 @@ pub trait Statement: Sized {
 #[derive(Clone)]
 pub struct Signed<T> {
     statement: T,
-    /// A field that is not known here and may not be passed over.
+    /// Number of a field that this Skep does not know and may not pass over.
     unknown: Option<u32>,
     body: Bytes,
     signature: Signature,
-    /// Whether the signature holds, once somebody has looked. It follows from the rest.
+    /// Whether the signature holds; unset before the first check. It follows from the rest.
     holds: OnceLock<bool>,
 }
 
 impl<T: Statement> Signed<T> {
-    /// From what came. Whether the signature holds is another question: see [`is_signed`](Self::is_signed).
+    /// A statement as it came. Whether the signature holds is another question: see [`is_signed`](Self::is_signed).
     ///
     /// # Errors
     /// [`CodecError`] if the bytes are too many, or no such statement.
@@ -107,7 +106,7 @@ impl<T: Statement> Signed<T> {
         Self::sign_body(statement.signed_as(by.key()).to_body().into(), by)
     }
 
-    /// Signs a statement that somebody else encoded, perhaps with fields that are not known here.
+    /// Signs a statement that other software encoded, perhaps with fields that this Skep does not know.
     ///
     /// # Errors
     /// [`CodecError`] if the bytes are too many, or no such statement.
@@ -116,7 +115,7 @@ impl<T: Statement> Signed<T> {
         Self::from_parts(body, signature)
     }
 
-    /// Whether it was signed by the operator that it names. Worked out once; a copy knows it, too.
+    /// Whether the operator that it names signed it. Checked once; a copy knows the result, too.
     pub fn is_signed(&self) -> bool {
         *self.holds.get_or_init(|| {
             let signed = [T::DOMAIN, &self.body].concat();
@@ -126,7 +125,7 @@ impl<T: Statement> Signed<T> {
 }
 
 impl<T> Signed<T> {
-    /// What it says.
+    /// What the statement says.
     pub fn statement(&self) -> &T {
         &self.statement
     }
@@ -141,7 +140,8 @@ impl<T> Signed<T> {
         &self.signature
     }
 
-    /// The first field in it that changes what it means and is not known here: it must be refused.
+    /// Number of the first field in it that changes what it means and that this Skep does not know: a node must refuse
+    /// it.
     pub fn unknown_field(&self) -> Option<u32> {
         self.unknown
     }

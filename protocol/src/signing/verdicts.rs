@@ -1,4 +1,4 @@
-//! Signatures that were found to hold.
+//! Signatures that a node found to hold.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -17,8 +17,9 @@ struct Known {
     order: VecDeque<Fingerprint>,
 }
 
-/// Signatures that were found to hold, so that whoever meets the same statement again need not look. Nothing depends on
-/// what is in it but time: a statement that is not known is verified.
+/// Signatures that a node found to hold, so that it need not verify the same statement again. Nothing but time depends
+/// on
+/// its content: a statement that is not in it is verified.
 #[derive(Debug)]
 pub struct Verdicts {
     known: Mutex<Known>,
@@ -26,7 +27,7 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
-    /// With room for so many: one more, and the oldest is forgotten.
+    /// A set with room for so many: one more makes it forget the oldest.
     pub fn of(max: usize) -> Self {
         Self { known: Mutex::default(), max }
     }
@@ -48,12 +49,12 @@ impl Verdicts {
         }
     }
 
-    /// How many are known.
+    /// Number of known signatures.
     pub fn len(&self) -> usize {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).order.len()
     }
 
-    /// Whether none is.
+    /// Whether no signature is known.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -65,15 +66,15 @@ impl<T: Statement> Signed<T> {
         hash.chain_update(&self.body).finalize().into()
     }
 
-    /// Takes note of whether it was signed by the operator that it names, and has others know, too: what
-    /// [`is_signed`](Self::is_signed) tells is then known.
+    /// Checks whether the operator that it names signed it, and keeps the verdict for others: then
+    /// [`is_signed`](Self::is_signed) knows it.
     pub fn look_up(&self, verdicts: &Verdicts) {
         if self.holds.get().is_some() {
             return;
         }
         let print = self.fingerprint();
         if verdicts.has(&print) {
-            // Whoever was first said the same.
+            // A check that came first found the same.
             let _ = self.holds.set(true);
         } else if self.is_signed() {
             verdicts.add(print);

@@ -9,14 +9,14 @@ use crate::text::NodeName;
 /// Why open invitations ended before their time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InvitationsEnd {
-    /// The directory's clock was lost: how long that was is not known.
+    /// The directory's clock was lost: for how long is not known.
     ClockLost,
     /// The operator who invited, or the invitation itself, was revoked.
     Revoked,
 }
 
 impl InvitationsEnd {
-    /// How it is called in events.
+    /// Name of the reason in events.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ClockLost => "clock-lost",
@@ -30,114 +30,114 @@ impl InvitationsEnd {
 pub enum SiteChange {
     /// The site began.
     Founded {
-        /// The first root document.
+        /// The first root document, in its protobuf form.
         document: Vec<u8>,
     },
-    /// Somebody was invited.
+    /// An operator invited a node.
     Invited {
         /// The key of the invitation.
         invitation: SiteKey,
-        /// How the new member is to be called.
+        /// The name of the new member.
         name: NodeName,
-        /// Who invited.
+        /// Key of the operator who invited.
         operator: SiteKey,
-        /// The invitation.
+        /// The invitation, as it was sealed.
         sealed: Vec<u8>,
     },
     /// A node redeemed an invitation.
     Redeemed {
         /// The key of the invitation.
         invitation: SiteKey,
-        /// The node.
+        /// The key of the node.
         node: SiteKey,
-        /// How it is called.
+        /// The node's name.
         name: NodeName,
-        /// Its request.
+        /// The node's request, as it was sealed.
         request: Vec<u8>,
     },
     /// Open invitations ended before they were used.
     InvitationsEnded {
-        /// How many.
+        /// Number of invitations that ended.
         count: u32,
-        /// Why.
+        /// Why they ended.
         why: InvitationsEnd,
     },
     /// A member got a certificate.
     Issued {
-        /// Who.
+        /// Key of the member.
         member: SiteKey,
-        /// How it is called.
+        /// The node's name.
         name: NodeName,
         /// The issuer; none for root keys.
         issuer: Option<SiteKey>,
-        /// The certificate.
+        /// The certificate, in its protobuf form.
         certificate: Vec<u8>,
     },
     /// A revocation waits until voters have left their office.
     RevocationWaits {
-        /// The operator.
+        /// Key of the operator.
         operator: SiteKey,
-        /// How many voters.
+        /// Number of voters for which it waits.
         voters: u32,
-        /// The revocation.
+        /// The revocation, as it was sealed.
         revocation: Vec<u8>,
     },
     /// A revocation holds.
     Revoked {
-        /// The operator.
+        /// Key of the operator.
         operator: SiteKey,
-        /// Members that are out by it.
+        /// Number of members that are out by it.
         members: u32,
-        /// The revocation.
+        /// The revocation, as it was sealed.
         revocation: Vec<u8>,
     },
     /// A revocation that waited for voters to leave their office does not hold any more.
     RevocationDropped {
-        /// The operator.
+        /// Key of the operator.
         operator: SiteKey,
-        /// Why.
+        /// The refusal.
         why: Box<Refusal>,
     },
     /// A member is out: a revocation or a root document says so.
     Out {
-        /// Who.
+        /// Key of the member.
         member: SiteKey,
-        /// How it was called.
+        /// The member's name.
         name: NodeName,
     },
     /// The site has another root document.
     Rooted {
         /// Its version.
         version: u64,
-        /// The document.
+        /// The document, in its protobuf form.
         document: Vec<u8>,
     },
     /// A member left.
     Left {
-        /// Who.
+        /// Key of the member.
         member: SiteKey,
-        /// How it was called.
+        /// The member's name.
         name: NodeName,
     },
-    /// A member whose certificate had ended was forgotten, so that there is room for another one, or for its name.
+    /// The directory forgot a member whose certificate had ended, to make room for another one, or for its name.
     Forgotten {
-        /// Who.
+        /// Key of the member.
         member: SiteKey,
-        /// How it was called.
+        /// The member's name.
         name: NodeName,
     },
-    /// It became known where a member is.
+    /// The directory heard where a member is.
     Located {
-        /// Who.
+        /// Key of the member.
         member: SiteKey,
-        /// Where.
+        /// The addresses where the member is said to be.
         addresses: SiteAddresses,
     },
-    /// Something was refused: the first time of its kind by that peer within a minute.
+    /// The directory refused something: the first time of its kind by that peer within a minute.
     Refused {
-        /// Who asked, as it says itself; none if that is not known, or there were too many.
+        /// Key of the peer that asked, as it says itself; none if that is not known, or there were too many.
         peer: Option<SiteKey>,
-        /// Why it was refused.
+        /// The refusal.
         why: Box<Refusal>,
     },
 }

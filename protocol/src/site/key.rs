@@ -1,4 +1,4 @@
-//! Whom and what a site names by its key.
+//! Keys by which a site names members, issuers, operators and invitations.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use crate::ids::NodeId;
 pub struct SiteKey([u8; 32]);
 
 impl SiteKey {
-    /// From its bytes.
+    /// The key with these 32 bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The 32 bytes of the key.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

@@ -1,6 +1,6 @@
 //! The directory of a site: who belongs to it, who is invited, and who is out.
 //!
-//! It is a table of shard 0. What is stated in it is sealed, and the vocabulary of seals is above this crate: here a
+//! It is a table of shard 0. Statements in it are sealed, and the vocabulary of seals is above this crate: here a
 //! statement is its bytes. Each replica verifies them where it applies them.
 
 mod change;

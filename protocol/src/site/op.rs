@@ -1,4 +1,4 @@
-//! What is asked of the directory of a site.
+//! What nodes and operators ask of the directory of a site.
 
 use std::net::SocketAddr;
 
@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use super::SiteKey;
 
-/// What can be asked of the directory. A statement in it is the protobuf form of what was sealed.
+/// What a node or an operator can ask of the directory. A statement in it is the protobuf form of what was sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SiteOp {
-    /// Somebody may become a member.
+    /// A node may become a member.
     Invite {
         /// The invitation, sealed by an operator.
         invitation: Vec<u8>,
     },
-    /// A node redeems an invitation. The first node has it; the same node again gets the same answer.
+    /// A node redeems an invitation. The first node gets it; the same node again gets the same answer.
     Redeem {
         /// The key of the invitation.
         invitation: SiteKey,
-        /// The node.
+        /// The key of the node.
         node: SiteKey,
-        /// Its request, sealed by both keys.
+        /// The node's request, sealed by both keys.
         request: Vec<u8>,
     },
     /// A member gets a certificate: its first one, or one that follows that.
@@ -38,22 +38,22 @@ pub enum SiteOp {
         /// The document, sealed by the root keys of the version before and by its own.
         document: Vec<u8>,
     },
-    /// A member leaves. That it says so itself was seen by the node that proposed it.
+    /// A member leaves. The node that proposed it saw that the member says so itself.
     Leave {
-        /// Who.
+        /// Key of the member.
         member: SiteKey,
     },
-    /// A member is to be found there. That it says so itself was seen by the node that proposed it.
+    /// A member says where it is. The node that proposed it saw that the member says so itself.
     Locate {
-        /// Who.
+        /// Key of the member.
         member: SiteKey,
-        /// Where.
+        /// The addresses where the member is said to be.
         addresses: SiteAddresses,
     },
 }
 
 impl SiteOp {
-    /// The member that has to say it itself; none for what is sealed.
+    /// Key of the member that must say it itself; none for what is sealed.
     pub fn said_by(&self) -> Option<SiteKey> {
         match self {
             Self::Leave { member } | Self::Locate { member, .. } => Some(*member),
@@ -65,7 +65,7 @@ impl SiteOp {
         }
     }
 
-    /// Whether it brings somebody who is not in. A disk that runs low refuses these.
+    /// Whether it brings a member that is not in. A node whose disk runs low refuses these.
     pub(crate) fn brings_work(&self) -> bool {
         match self {
             Self::Invite { .. } | Self::Redeem { .. } => true,
@@ -88,12 +88,12 @@ impl SiteOp {
     }
 }
 
-/// Where a member is said to be. A hint.
+/// The addresses where a member is said to be. Hints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteAddresses {
-    /// Its control plane.
+    /// Address of its control plane.
     pub control: Option<SocketAddr>,
-    /// Its mesh.
+    /// Address of its mesh.
     pub mesh: Option<SocketAddr>,
 }
 
@@ -102,28 +102,28 @@ pub struct SiteAddresses {
 pub enum SiteReceipt {
     /// An invitation is open.
     Invited {
-        /// Its key.
+        /// The key of the invitation.
         invitation: SiteKey,
     },
     /// An invitation belongs to a node, by this request or by an earlier one.
     Redeemed {
-        /// Its key.
+        /// The key of the invitation.
         invitation: SiteKey,
-        /// The node.
+        /// The key of the node.
         node: SiteKey,
     },
     /// A certificate is in the log.
     Issued {
-        /// Whose.
+        /// Key of the member whose certificate it is.
         member: SiteKey,
-        /// Its serial.
+        /// The certificate's serial.
         serial: [u8; 16],
     },
     /// A revocation is in the log.
     Revoked {
-        /// Members that are out by it.
+        /// Number of members that are out by it.
         members: u32,
-        /// Voters that have to leave their office first. If there is one, no member is out by it yet.
+        /// Number of voters that must leave their office first. If it is not zero, no member is out by it yet.
         waits_for: u32,
     },
     /// The site has that version of its root document.
@@ -133,12 +133,12 @@ pub enum SiteReceipt {
     },
     /// A member left.
     Left {
-        /// Who.
+        /// Key of the member.
         member: SiteKey,
     },
-    /// It is known where a member is.
+    /// The directory knows where a member is.
     Located {
-        /// Who.
+        /// Key of the member.
         member: SiteKey,
     },
 }

@@ -1,43 +1,43 @@
-//! What is asked of the directory of a site, and changes nothing.
+//! What nodes and operators ask of the directory of a site without a change.
 
 use serde::{Deserialize, Serialize};
 
 use super::{SiteAddresses, SiteKey};
 
-/// What can be asked about a site.
+/// What a node or an operator can ask about a site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SiteQuery {
-    /// How things stand.
+    /// How the site stands.
     Summary,
     /// Members in order of their keys.
     Members {
-        /// Only those after this one.
+        /// Keys after this one only; from the first one on if none.
         after: Option<SiteKey>,
-        /// At most so many, and never more than [`crate::limits::PAGE_ITEMS_MAX`].
+        /// Most items in the answer; never more than [`crate::limits::PAGE_ITEMS_MAX`].
         limit: u32,
     },
     /// One member.
     Member(SiteKey),
     /// Open invitations in order of their keys.
     Invitations {
-        /// Only those after this one.
+        /// Keys after this one only; from the first one on if none.
         after: Option<SiteKey>,
-        /// At most so many, and never more than [`crate::limits::PAGE_ITEMS_MAX`].
+        /// Most items in the answer; never more than [`crate::limits::PAGE_ITEMS_MAX`].
         limit: u32,
     },
     /// Revocations in the order in which they came.
     Revocations {
-        /// Only those after so many. Those that were needless meanwhile are left out, and counted all the same.
+        /// Revocations after this number only. Those that became needless are left out, and count all the same.
         after: u64,
-        /// At most so many, and never more than [`crate::limits::PAGE_ITEMS_MAX`].
+        /// Most items in the answer; never more than [`crate::limits::PAGE_ITEMS_MAX`].
         limit: u32,
     },
     /// Root documents, the first one first.
     Roots {
-        /// Only those after this version.
+        /// Versions above this one only.
         after: u64,
     },
-    /// What became of an invitation: what is needed to answer the node that redeems it.
+    /// What is needed to answer a node that redeems an invitation.
     Join {
         /// The key of the invitation.
         invitation: SiteKey,
@@ -51,15 +51,15 @@ pub struct SiteSummary {
     pub site: [u8; 32],
     /// The version of its root document.
     pub root_version: u64,
-    /// Certificates of an epoch below this one do not hold.
+    /// The lowest epoch of which certificates hold.
     pub epoch_min: u64,
     /// Site time, in milliseconds.
     pub now_ms: u64,
-    /// How many members there are, those whose certificates have ended included.
+    /// Number of members, those whose certificates have ended included.
     pub members: u64,
-    /// How many invitations are open.
+    /// Number of open invitations.
     pub invitations: u64,
-    /// How many revocations ever came.
+    /// Number of all revocations that ever came.
     pub revocations: u64,
     /// Revocations that wait for voters to leave their office.
     pub pending: Vec<PendingRevocation>,
@@ -70,60 +70,61 @@ pub struct SiteSummary {
 pub struct PendingRevocation {
     /// The revocation, as it was sealed.
     pub revocation: Vec<u8>,
-    /// The voters that have to leave their office first.
+    /// Keys of the voters that must leave their office first.
     pub voters: Vec<SiteKey>,
 }
 
 /// A member of a site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteMember {
-    /// Its key.
+    /// Key of the member.
     pub key: SiteKey,
     /// The protobuf form of its chain of certificates.
     pub chain: Vec<u8>,
-    /// Since when it is a member, in milliseconds of site time.
+    /// When it became a member, in milliseconds of site time.
     pub since_ms: u64,
-    /// Until when its certificates hold, in milliseconds of site time.
+    /// When its certificates end, in milliseconds of site time.
     pub until_ms: u64,
-    /// Where it is said to be.
+    /// The addresses where the member is said to be.
     pub addresses: SiteAddresses,
 }
 
 /// An invitation that may be redeemed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteInvitation {
-    /// Its key.
+    /// Key of the invitation.
     pub key: SiteKey,
     /// The invitation, as it was sealed.
     pub sealed: Vec<u8>,
-    /// Since when it is open, in milliseconds of site time.
+    /// When it was opened, in milliseconds of site time.
     pub since_ms: u64,
 }
 
-/// What became of an invitation.
+/// What came of an invitation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InvitationState {
-    /// It may be redeemed.
+    /// A node may redeem it.
     Open,
-    /// A node has it.
+    /// A node has redeemed it.
     Redeemed {
-        /// Its request, as it was sealed.
+        /// The node's request, as it was sealed.
         request: Vec<u8>,
-        /// The member that it became, once a certificate was issued.
+        /// The member that the node became; none before a certificate was issued.
         member: Option<Box<SiteMember>>,
     },
-    /// It ended.
+    /// It has ended.
     Ended,
 }
 
-/// What is needed to answer a node that redeems an invitation. Root documents and revocations are asked for beside it.
+/// What is needed to answer a node that redeems an invitation. The caller asks for root documents and revocations
+/// beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteJoin {
     /// The invitation, as it was sealed.
     pub invitation: Vec<u8>,
-    /// What became of it.
+    /// Whether it is open, redeemed or ended.
     pub state: InvitationState,
-    /// The epoch that the certificate is to be of.
+    /// The epoch of the certificate that is to be issued.
     pub epoch: u64,
     /// Site time, in milliseconds.
     pub now_ms: u64,
@@ -134,7 +135,7 @@ pub struct SiteJoin {
 pub enum SiteAnswer {
     /// The shard is the directory of no site.
     NoSite,
-    /// How things stand.
+    /// How the site stands.
     Summary(Box<SiteSummary>),
     /// A page of members.
     Members {
@@ -143,7 +144,7 @@ pub enum SiteAnswer {
         /// Where the next page begins; none on the last page.
         next: Option<SiteKey>,
     },
-    /// The member, if there is one.
+    /// The member; none if the site has no such member.
     Member(Option<Box<SiteMember>>),
     /// A page of open invitations.
     Invitations {
@@ -154,18 +155,18 @@ pub enum SiteAnswer {
     },
     /// A page of revocations.
     Revocations {
-        /// Which they are, and each as it was sealed with the chain of its operator.
+        /// Number of each revocation, and the revocation as it was sealed with the chain of its operator.
         revocations: Vec<(u64, Vec<u8>)>,
         /// Where the next page begins; none on the last page.
         next: Option<u64>,
     },
-    /// Root documents.
+    /// A page of root documents.
     Roots {
         /// The documents, as they were sealed.
         documents: Vec<Vec<u8>>,
-        /// After which version the next page begins; none on the last page.
+        /// The version after which the next page begins; none on the last page.
         next: Option<u64>,
     },
-    /// What became of an invitation; none if the directory does not know it.
+    /// What came of an invitation; none if the directory does not know it.
     Join(Option<Box<SiteJoin>>),
 }

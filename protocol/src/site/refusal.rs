@@ -1,4 +1,4 @@
-//! Why the directory of a site does not do what somebody asks.
+//! Why the directory of a site does not do what a node or an operator asks.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use super::SiteKey;
 use crate::code::Code;
 use crate::text::{NodeName, Reason};
 
-/// What is sealed in a site.
+/// The kinds of statements that are sealed in a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SiteStatement {
-    /// What the site rests on.
+    /// The root document: what the site rests on.
     RootDocument,
-    /// Somebody may become a member.
+    /// An invitation: a node may become a member.
     Invitation,
-    /// A node redeems an invitation.
+    /// A join request: a node redeems an invitation.
     JoinRequest,
-    /// Somebody is a member.
+    /// A certificate: a node is a member.
     Certificate,
-    /// Certificates do not hold any more.
+    /// A revocation: certificates do not hold any more.
     Revocation,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for SiteStatement {
     }
 }
 
-/// Why the directory did not do what was asked. The state is unchanged, but for what is counted of refusals.
+/// Why the directory did not do what was asked. The state is unchanged, but for the counts of refusals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum SiteRefusal {
     /// The shard is not the directory of a site.
@@ -44,24 +44,24 @@ pub enum SiteRefusal {
     /// The directory holds no tasks, agents or commands.
     #[error("the directory of a site takes no tasks, agents or commands")]
     DirectoryOnly,
-    /// It cannot be understood.
+    /// The directory cannot understand the statement.
     #[error("the {what} cannot be understood: {why}")]
     Malformed {
-        /// What.
+        /// The kind of the statement.
         what: SiteStatement,
-        /// What is wrong.
+        /// What is wrong with it, for people.
         why: Reason,
     },
-    /// It lacks the seal of a key that should have sealed it.
+    /// The statement lacks the seal of a key that should have sealed it.
     #[error("the {what} is not sealed by those who should have sealed it")]
     NotSealed {
-        /// What.
+        /// The kind of the statement.
         what: SiteStatement,
     },
-    /// It is of another site.
+    /// The statement is of another site.
     #[error("the {what} is of another site")]
     OtherSite {
-        /// What.
+        /// The kind of the statement.
         what: SiteStatement,
     },
     /// The key that sealed it is of no operator of the site who may do that.
@@ -69,48 +69,48 @@ pub enum SiteRefusal {
     NotOperator {
         /// The key that sealed it.
         operator: SiteKey,
-        /// Why not.
+        /// The reason, for people.
         why: Reason,
     },
     /// The directory does not know the invitation.
     #[error("the directory does not know the invitation {invitation}")]
     NoSuchInvitation {
-        /// Its key.
+        /// The key of the invitation.
         invitation: SiteKey,
     },
     /// There was another invitation of the same key.
     #[error("there was another invitation of the key {invitation}")]
     InvitationExists {
-        /// The key.
+        /// Key of the invitation.
         invitation: SiteKey,
     },
     /// Another node has redeemed the invitation.
     #[error("the node {node} used the invitation")]
     InvitationUsed {
-        /// The node that has.
+        /// The key of the node that used it.
         node: SiteKey,
     },
     /// The invitation has ended.
     #[error("the invitation has ended: {why}")]
     InvitationEnded {
-        /// How.
+        /// How it ended, for people.
         why: Reason,
     },
     /// The invitation would be open for too long.
     #[error("the invitation would be open for {given_ms} ms; at most {max_ms} ms are allowed")]
     InvitationTooLong {
-        /// For how long it would be, in milliseconds.
+        /// For how long it would be open, in milliseconds.
         given_ms: u64,
-        /// The limit, in milliseconds.
+        /// The longest that it may be open, in milliseconds.
         max_ms: u64,
     },
     /// The invitation is for another node.
     #[error("the invitation is for the node {node}")]
     OtherNode {
-        /// The node that it is for.
+        /// The key of the node that it is for.
         node: SiteKey,
     },
-    /// The node calls itself otherwise than the invitation does.
+    /// The node has another name than the invitation says.
     #[error("the invitation is for {invited}, and the node calls itself {given}")]
     OtherName {
         /// The name in the invitation.
@@ -121,9 +121,9 @@ pub enum SiteRefusal {
     /// Another member has the name.
     #[error("the member {member} has the name {name}")]
     NameTaken {
-        /// The name.
+        /// The name that both have.
         name: NodeName,
-        /// Who has it.
+        /// Key of the member that has the name.
         member: SiteKey,
     },
     /// The key that sealed a certificate is of no issuer.
@@ -131,13 +131,13 @@ pub enum SiteRefusal {
     NotIssuer {
         /// The key that sealed it.
         issuer: SiteKey,
-        /// Why not.
+        /// The reason, for people.
         why: Reason,
     },
     /// The certificate is beyond the scope of its issuer.
     #[error("the certificate is beyond what its issuer may issue: {why}")]
     OutOfScope {
-        /// How.
+        /// What is beyond the scope, for people.
         why: Reason,
     },
     /// The issuer has issued as much in a day as it may.
@@ -145,17 +145,17 @@ pub enum SiteRefusal {
     IssuerDayFull {
         /// The issuer.
         issuer: SiteKey,
-        /// How many it may issue in a day of site time.
+        /// Number of certificates that it may issue in a day of site time.
         per_day: u32,
-        /// When the next day begins, in milliseconds.
+        /// After how long the next day begins, in milliseconds.
         retry_after_ms: u64,
     },
     /// The certificate says what no redeemed invitation says.
     #[error("the certificate of {member} does not follow an invitation that it redeemed: {why}")]
     NotRedeemed {
-        /// Whose certificate it is.
+        /// Key of the member whose certificate it is.
         member: SiteKey,
-        /// What is wrong.
+        /// What is wrong with it, for people.
         why: Reason,
     },
     /// Another certificate has the serial.
@@ -164,45 +164,45 @@ pub enum SiteRefusal {
     /// The certificate does not hold at this moment.
     #[error("the certificate does not hold at this time: {why}")]
     OutOfTime {
-        /// Why not.
+        /// The reason, for people.
         why: Reason,
     },
     /// The statement is of an epoch that the site is not in.
     #[error("the {what} is of epoch {given}; the site takes epochs {min} to {max}")]
     WrongEpoch {
-        /// What.
+        /// The kind of the statement.
         what: SiteStatement,
-        /// Its epoch.
+        /// Epoch of the statement.
         given: u64,
-        /// The first one that is taken.
+        /// The first epoch that the site takes.
         min: u64,
-        /// The last one that is taken.
+        /// The last epoch that the site takes.
         max: u64,
     },
     /// The member that it is about, or its issuer, is out.
     #[error("{key} is out: {why}")]
     Revoked {
-        /// The key of that member.
+        /// The key of that member or issuer.
         key: SiteKey,
-        /// By what.
+        /// What puts it out, as text.
         why: Reason,
     },
     /// The root document does not follow the one that holds.
     #[error("the root document does not follow the one that holds: {why}")]
     RootNotNext {
-        /// Why not.
+        /// The reason, for people.
         why: Reason,
     },
     /// There is no such member.
     #[error("the site has no member {member}")]
     NoSuchMember {
-        /// Its key.
+        /// Key of the member.
         member: SiteKey,
     },
 }
 
 impl SiteRefusal {
-    /// What clients know it by.
+    /// The code by which clients know it.
     pub fn code(&self) -> Code {
         match self {
             Self::NotDirectory => Code::NotDirectory,
@@ -232,7 +232,7 @@ impl SiteRefusal {
         }
     }
 
-    /// After how many milliseconds the same request may be answered otherwise; none if it will not be.
+    /// After how many milliseconds the directory may answer the same request otherwise; none if it will not.
     pub(crate) fn retry_after_ms(&self) -> Option<u64> {
         if let Self::IssuerDayFull { retry_after_ms, .. } = self {
             return Some(*retry_after_ms);

@@ -1,6 +1,7 @@
 //! What operators state as protobuf messages: from their bytes, and to them.
 //!
-//! These messages are a part of the vocabulary, since a statement is kept and verified as the bytes that were signed.
+//! These messages are a part of the vocabulary, since a node keeps and verifies a statement as the bytes that were
+//! signed.
 //! The messages of the local API, and its services, are in `skep-proto`, which knows a transport.
 
 mod command;
@@ -63,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    /// The fields of a message, and of those in it, are those that are defined.
+    /// Checks that the fields of a message, and of the messages in it, are those of the definition.
     fn check(name: &str, known: &Fields, messages: &BTreeMap<&str, &DescriptorProto>) {
         let defined = messages[name];
         let numbers: BTreeSet<u32> = defined.field.iter().map(|of| u32::try_from(of.number()).unwrap()).collect();
@@ -79,7 +80,7 @@ mod tests {
         }
     }
 
-    /// A field that is added to a message is added to its table, or its own node would refuse it.
+    /// A field that a message gets must be added to its table, or its own node would refuse it.
     #[test]
     fn known_fields_are_those_of_the_definition() {
         let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/statements.bin"));

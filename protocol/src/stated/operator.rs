@@ -37,7 +37,7 @@ pub(super) static FIRST: Fields = Fields(&[(1, None), (2, None), (3, None), (4, 
 pub(super) static REPLACE_FIRST: Fields =
     Fields(&[(1, None), (2, None), (3, None), (4, None), (5, None), (6, None), (7, None)]);
 
-/// What is allowed: nothing if it was left out.
+/// What is allowed: nothing if the field was left out.
 fn allowed<T: Ord, F>(
     name: &'static str,
     any: bool,
@@ -58,7 +58,7 @@ fn grant(stated: v1::GrantStatement) -> Result<OperatorGrant, FieldError> {
         by: key("operator", &stated.operator)?,
         operator: key("to", &stated.to)?,
         name: OperatorName::new(&stated.name).in_field("name")?,
-        // The first operator has number 0, which nobody stated.
+        // The first operator has number 0, which no statement has.
         serial: Some(stated.serial).filter(|serial| *serial > 0).ok_or_else(|| field("serial", "give 1 or more"))?,
         verbs: allowed("verbs", verbs.any, verbs.names, |verb| Verb::new(&verb).in_field("verbs"))?,
         targets: allowed("targets", targets.any, targets.targets, |one| target(Some(one)))?,

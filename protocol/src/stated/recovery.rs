@@ -1,4 +1,4 @@
-//! The word that a shard goes on as another group.
+//! The statement that a shard goes on as another group.
 
 use bytes::Bytes;
 use prost::Message as _;

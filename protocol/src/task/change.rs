@@ -9,88 +9,88 @@ use crate::ids::ClaimEpoch;
 use crate::text::{AgentId, Reason};
 use crate::time::LogInstant;
 
-/// What changed of a task.
+/// A change of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskChange {
     /// It was created.
     Created {
-        /// What is to be done.
+        /// What is to be done, as its creator wrote it.
         spec: Arc<TaskSpec>,
     },
-    /// An agent took it.
+    /// An agent claimed it.
     Claimed {
-        /// Who.
+        /// Id of the agent.
         by: AgentId,
-        /// The claim's fencing token.
+        /// Epoch of the claim: its fencing token.
         epoch: ClaimEpoch,
-        /// Which attempt, from 1.
+        /// Number of the attempt, from 1.
         attempt: u32,
     },
     /// Its holder reported progress.
     Progressed {
-        /// The claim.
+        /// Epoch of the claim.
         epoch: ClaimEpoch,
-        /// Thousandths of the work.
+        /// How much of the work is done, in thousandths.
         permille: u16,
-        /// In the holder's words.
+        /// What the holder says of it, for people.
         note: Reason,
-        /// Where the next holder would go on, if this changed.
+        /// The checkpoint where the next holder would go on, if this changed.
         checkpoint: Option<Arc<[u8]>>,
     },
-    /// It is done.
+    /// Its holder completed it.
     Completed {
-        /// By whom.
+        /// Id of the holder.
         by: AgentId,
-        /// The claim.
+        /// Epoch of the claim.
         epoch: ClaimEpoch,
-        /// What came of it.
+        /// The result; its bytes are opaque to Skep.
         result: Arc<[u8]>,
     },
     /// An attempt failed and there is another one.
     Retried {
-        /// The claim that ended.
+        /// Epoch of the claim that ended.
         epoch: ClaimEpoch,
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
-        /// When the next attempt may begin.
+        /// When the next attempt may begin, on the shard's clock.
         not_before: LogInstant,
     },
     /// A claim was taken back, and there is another attempt.
     Reclaimed {
-        /// Who held it.
+        /// Id of the agent that held it.
         from: AgentId,
-        /// The claim that ended.
+        /// Epoch of the claim that ended.
         epoch: ClaimEpoch,
-        /// Why.
+        /// Why the claim was taken back.
         cause: ReclaimCause,
-        /// When the next attempt may begin.
+        /// When the next attempt may begin, on the shard's clock.
         not_before: LogInstant,
-        /// For whom it is kept meanwhile.
+        /// The former holder for whom the task is kept meanwhile; none if for no agent.
         kept_for: Option<KeptFor>,
     },
-    /// It was given up.
+    /// The shard gave it up.
     DeadLettered {
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
     },
-    /// It was called off.
+    /// A client cancelled it.
     Cancelled {
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
     },
-    /// It was not done while it was worth doing.
+    /// It was not done while it was valid.
     Expired,
-    /// It was made pending again.
+    /// A client made it pending again.
     Requeued {
-        /// Where it stood.
+        /// The task's status before.
         from: TaskStatus,
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
     },
 }
 
 impl TaskChange {
-    /// The feed in which watchers are told.
+    /// The feed that tells watchers of the change.
     pub fn feed(&self) -> Feed {
         match self {
             Self::Created { .. } | Self::Requeued { .. } | Self::Retried { .. } | Self::Reclaimed { .. } => {
@@ -118,7 +118,7 @@ pub enum ReclaimCause {
 }
 
 impl ReclaimCause {
-    /// For people.
+    /// The cause, for people.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Stale => "no progress for too long",
@@ -150,7 +150,7 @@ impl Feed {
         }
     }
 
-    /// The feed with this name.
+    /// The feed with this name; none if there is none.
     pub fn named(name: &str) -> Option<Self> {
         [Self::NewOrders, Self::AssignedTasks, Self::TaskCompletions].into_iter().find(|t| t.name() == name)
     }

@@ -22,17 +22,17 @@ pub use op::{Claim, TaskOp};
 pub use query::{TaskView, WaitReason};
 pub use refusal::TaskRefusal;
 
-/// How urgent a task is. Higher first; equal priorities in order of creation.
+/// The priority of a task. Higher ones first; equal ones in order of creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Priority {
-    /// When nothing else waits.
+    /// When no other work waits.
     Low,
     /// The default.
     #[default]
     Normal,
     /// Before all normal work.
     High,
-    /// Before everything.
+    /// Before all other work.
     Urgent,
 }
 
@@ -50,11 +50,11 @@ impl fmt::Display for Priority {
 /// What happens after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first included. When they are used up the task becomes a dead letter.
+    /// Number of attempts in all, the first included. When they are used up the task becomes a dead letter.
     pub attempts_max: u32,
-    /// Wait before the second attempt, in milliseconds. It doubles with every attempt.
+    /// Time to wait before the second attempt, in milliseconds. It doubles with every attempt.
     pub backoff_initial_ms: u64,
-    /// Longest wait between attempts, in milliseconds.
+    /// Longest time to wait between attempts, in milliseconds.
     pub backoff_max_ms: u64,
 }
 
@@ -74,26 +74,26 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Who goes on with a task whose holder is back before the task was given to another.
+/// Which agent goes on with a task whose holder is back before the task was given to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reconcile {
-    /// Whoever is first: its former holder has no precedence.
+    /// The first agent that claims it: its former holder has no precedence.
     #[default]
     FirstCome,
-    /// Its former holder goes first, if it is back in time and nobody else has begun.
+    /// Its former holder, if it is back in time and no other agent has begun.
     KeepOriginal,
 }
 
 /// What becomes of a task when the lease of its holder ends (after Nomad's `disconnect` block).
 ///
-/// Nobody's work is cut off: once another agent holds the task, its former holder does not get it back.
+/// No agent's work is cut off: once another agent holds the task, its former holder does not get it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DisconnectPolicy {
-    /// How long its former holder counts as coming back, in milliseconds from the end of the lease.
+    /// How long the shard expects its former holder back, in milliseconds from the end of the lease.
     pub lost_after_ms: u64,
-    /// Whether others may have the task meanwhile. Otherwise it waits for its former holder for `lost_after_ms`.
+    /// Whether other agents may have the task meanwhile. Otherwise it waits for its former holder for `lost_after_ms`.
     pub replace: bool,
-    /// Who goes on when the former holder is back in time.
+    /// Which agent goes on when the former holder is back in time.
     pub reconcile: Reconcile,
 }
 
@@ -104,7 +104,7 @@ impl Default for DisconnectPolicy {
 }
 
 impl DisconnectPolicy {
-    /// For whom a task is kept whose holder went away at an instant; none if for nobody.
+    /// The former holder for whom the task is kept from an instant on; none if for no agent.
     pub fn kept_for(&self, agent: &AgentId, now: LogInstant) -> Option<KeptFor> {
         let precedence = !self.replace || self.reconcile == Reconcile::KeepOriginal;
         let kept = self.lost_after_ms > 0 && precedence;
@@ -112,28 +112,28 @@ impl DisconnectPolicy {
     }
 }
 
-/// What is to be done, as its creator wrote it. Never changes.
+/// A task as its creator wrote it. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {
-    /// One line for people.
+    /// The title, one line for people.
     pub title: Title,
-    /// What sort of work it is.
+    /// The kind of work.
     pub kind: TaskKind,
-    /// How urgent it is.
+    /// The priority: how urgent the task is.
     pub priority: Priority,
-    /// What an agent must be able to do.
+    /// Capabilities that an agent must have to take it.
     pub required: BTreeSet<Capability>,
-    /// What the agent needs to know; opaque to Skep.
+    /// What the agent needs to know; the bytes are opaque to Skep.
     pub payload: Vec<u8>,
     /// What happens after a failed attempt.
     pub retry: RetryPolicy,
-    /// A claim without progress for this long is taken back, in milliseconds.
+    /// After how long without progress the shard takes a claim back, in milliseconds.
     pub stale_after_ms: u64,
-    /// The task is worthless this long after its creation, in milliseconds.
+    /// For how long the task is valid after its creation, in milliseconds; none for no end.
     pub valid_for_ms: Option<u64>,
     /// What happens when the lease of its holder ends.
     pub disconnect: DisconnectPolicy,
-    /// Where it begins, for policies that assign by distance.
+    /// Where the work begins, for policies that assign by distance; none if nowhere in particular.
     pub place: Option<Position>,
 }
 
@@ -216,65 +216,65 @@ pub enum InvalidSpec {
     /// Too many capabilities.
     #[error("{given} capabilities; at most {max} are allowed")]
     Capabilities {
-        /// How many were given.
+        /// The number that was given.
         given: usize,
-        /// How many may be.
+        /// The most that are allowed.
         max: u64,
     },
     /// The payload or result is too large.
     #[error("the payload has {bytes} bytes; at most {max} are allowed")]
     Payload {
-        /// Its size.
+        /// Its size, in bytes.
         bytes: usize,
-        /// The largest.
+        /// The largest that is allowed, in bytes.
         max: u64,
     },
     /// No attempt, or too many.
     #[error("{given} attempts; give 1 to {max}")]
     Attempts {
-        /// How many were given.
+        /// The number that was given.
         given: u32,
-        /// How many may be.
+        /// The most that are allowed.
         max: u32,
     },
-    /// A claim that is stale at once.
+    /// The claim would be stale at once.
     #[error("stale_after is zero; give at least 1 ms")]
     StaleAfter,
-    /// A task that is worthless at once.
+    /// The task would be worthless at once.
     #[error("valid_for is zero; give at least 1 ms, or leave it out")]
     ValidFor,
-    /// A former holder that is waited for too long.
+    /// The shard would wait for a former holder for too long.
     #[error("lost_after is {given} ms; at most {max} are allowed")]
     LostAfter {
         /// How long was given, in milliseconds.
         given: u64,
-        /// The longest, in milliseconds.
+        /// The longest that is allowed, in milliseconds.
         max: u64,
     },
     /// The checkpoint is too large.
     #[error("the checkpoint has {bytes} bytes; at most {max} are allowed")]
     Checkpoint {
-        /// Its size.
+        /// Its size, in bytes.
         bytes: usize,
-        /// The largest.
+        /// The largest that is allowed, in bytes.
         max: u64,
     },
-    /// A lease that is too short to be renewed, or too long to wait for.
+    /// The lease is too short to be renewed, or too long to wait for.
     #[error("a lease of {given} ms; give {min} to {max} ms")]
     LeaseTtl {
         /// How long was given, in milliseconds.
         given: u64,
-        /// The shortest, in milliseconds.
+        /// The shortest that is allowed, in milliseconds.
         min: u64,
-        /// The longest, in milliseconds.
+        /// The longest that is allowed, in milliseconds.
         max: u64,
     },
-    /// An agent that may hold nothing, or too much.
+    /// The agent could hold no task, or too many.
     #[error("max_concurrent is {given}; give 1 to {max}")]
     MaxConcurrent {
-        /// How many were given.
+        /// The number of tasks that was given.
         given: u32,
-        /// How many may be.
+        /// The most that are allowed.
         max: u32,
     },
 }
@@ -282,61 +282,62 @@ pub enum InvalidSpec {
 /// A former holder with precedence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptFor {
-    /// Who.
+    /// Id of the agent.
     pub agent: AgentId,
-    /// How long.
+    /// Until when it is kept, on the shard's clock.
     pub until: LogInstant,
-    /// Whether nobody else may have the task before that.
+    /// Whether no other agent may have the task before that.
     pub exclusive: bool,
 }
 
 /// Where a task stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskState {
-    /// Waits to be claimed.
+    /// The task waits for a claim.
     Pending {
-        /// Not before this instant (retry backoff).
+        /// The instant before which no agent may claim it (retry backoff).
         not_before: LogInstant,
-        /// Its former holder, while it may be back.
+        /// Its former holder, while it may come back; none if the task is kept for no agent.
         kept_for: Option<KeptFor>,
     },
-    /// An agent works on it.
+    /// An agent works on the task.
     Claimed {
-        /// Who.
+        /// Id of the agent.
         by: AgentId,
-        /// Since when.
+        /// Since when, on the shard's clock.
         since: LogInstant,
-        /// When it is taken back unless there is progress before.
+        /// When the shard takes the claim back unless there is progress before, on the shard's clock.
         stale_at: LogInstant,
-        /// Under which attachment the orchestrator gave it, against a credit; none if its holder named it.
+        /// Id of the attachment under which the orchestrator assigned it, against a credit; none if its holder named
+        /// it.
         assigned: Option<AttachmentId>,
     },
-    /// Done.
+    /// Its holder completed the task.
     Completed {
-        /// By whom.
+        /// Id of the holder.
         by: AgentId,
-        /// When.
+        /// When, on the shard's clock.
         at: LogInstant,
-        /// What came of it; opaque to Skep.
+        /// The result; its bytes are opaque to Skep.
         result: Arc<[u8]>,
     },
     /// Its attempts are used up, or its agent said that trying again is useless.
     DeadLettered {
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
-        /// When.
+        /// When, on the shard's clock.
         at: LogInstant,
     },
-    /// Called off.
+    /// A client cancelled the task.
     Cancelled {
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
-        /// When.
+        /// When, on the shard's clock.
         at: LogInstant,
     },
-    /// Not done while it was worth doing.
+    /// The task was not done while it was valid.
     Expired {
-        /// When.
+        /// When, on the shard's clock.
         at: LogInstant,
     },
 }
@@ -358,22 +359,22 @@ impl TaskState {
 /// A task's state without its particulars.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TaskStatus {
-    /// Waits to be claimed.
+    /// The task waits for a claim.
     Pending,
-    /// An agent works on it.
+    /// An agent works on the task.
     Claimed,
-    /// Done.
+    /// Its holder completed the task.
     Completed,
-    /// Given up.
+    /// The shard gave the task up.
     DeadLettered,
-    /// Called off.
+    /// A client cancelled the task.
     Cancelled,
-    /// Not done while it was worth doing.
+    /// The task was not done while it was valid.
     Expired,
 }
 
 impl TaskStatus {
-    /// All of them, in the order of a life.
+    /// All values, in the order of a life.
     pub const ALL: [Self; 6] =
         [Self::Pending, Self::Claimed, Self::Completed, Self::DeadLettered, Self::Cancelled, Self::Expired];
 
@@ -399,58 +400,59 @@ impl fmt::Display for TaskStatus {
 /// A failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskFailure {
-    /// Which attempt, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Why.
+    /// The reason, for people.
     pub reason: Reason,
-    /// When.
+    /// When, on the shard's clock.
     pub at: LogInstant,
 }
 
 /// How far the holder of a claim says it has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskProgress {
-    /// Thousandths of the work.
+    /// How much of the work is done, in thousandths.
     pub permille: u16,
-    /// In the holder's words.
+    /// What the holder says of it, for people.
     pub note: Reason,
-    /// When it was committed.
+    /// When the shard applied the report, on the shard's clock.
     pub at: LogInstant,
 }
 
 /// A task as a shard knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// Its id.
+    /// Id of the task.
     pub id: TaskId,
-    /// What is to be done.
+    /// What is to be done, as its creator wrote it.
     pub spec: Arc<TaskSpec>,
-    /// Where it stands.
+    /// The task's state.
     pub state: TaskState,
     /// Its place in the order of creation within its shard.
     pub seq: u64,
     /// The epoch of its latest claim; zero if it was never claimed.
     pub epoch: ClaimEpoch,
-    /// Attempts begun since it was created or requeued.
+    /// Number of attempts begun since it was created or requeued.
     pub attempts: u32,
-    /// When it was created.
+    /// When it was created, on the shard's clock.
     pub created_at: LogInstant,
-    /// When it last changed.
+    /// When it last changed, on the shard's clock.
     pub updated_at: LogInstant,
-    /// When it becomes worthless.
+    /// When it becomes worthless, on the shard's clock; none if never.
     pub expires_at: Option<LogInstant>,
-    /// The latest progress of the latest claim.
+    /// The latest progress of the latest claim; none before the first report.
     pub progress: Option<TaskProgress>,
-    /// Until then its former holder may believe that it still holds it: nobody else may have it before.
+    /// Until when its former holder may believe that it still holds the task, on the shard's clock: no other agent may
+    /// have it before.
     pub fenced_until: LogInstant,
-    /// Where the next holder goes on, as the last one that said so left it; opaque to Skep.
+    /// The checkpoint where the next holder goes on, as the last holder that gave one left it; opaque to Skep.
     pub checkpoint: Option<Arc<[u8]>>,
     /// The latest failures, oldest first, at most [`FleetLimits::failures_kept`].
     pub failures: Vec<TaskFailure>,
 }
 
 impl Task {
-    /// About how many bytes it takes, by what it holds and not by how it is encoded.
+    /// About how many bytes the task takes, by what it holds and not by how it is encoded.
     pub fn bytes(&self) -> u64 {
         const FIXED: usize = 512;
         let result = match &self.state {

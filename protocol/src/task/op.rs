@@ -1,4 +1,4 @@
-//! What clients ask of tasks.
+//! What clients and agents ask of tasks.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,84 +11,85 @@ use crate::text::{AgentId, Reason};
 pub enum TaskOp {
     /// Add a task.
     Create {
-        /// Its id, made by the client.
+        /// Id of the task, made by the client.
         task: TaskId,
-        /// What is to be done.
+        /// What the task is, as its creator wrote it.
         spec: Box<TaskSpec>,
     },
-    /// Take a task: the first committed claim wins.
+    /// Claim a task: the first committed claim wins.
     Claim {
-        /// Who takes it.
+        /// Id of the agent that takes it.
         agent: AgentId,
-        /// Which; none for the most urgent that suits the agent.
+        /// Id of the task; none for the most urgent one that suits the agent.
         task: Option<TaskId>,
-        /// Only under this attachment: a claim that comes after its lease has ended is refused. None for an agent
-        /// that is not attached: its claims have no lease and end by want of progress only.
+        /// Id of the agent's attachment: a claim that comes after its lease has ended is refused. None for an agent
+        /// that is not
+        /// attached: its claims have no lease and end by want of progress only.
         attachment: Option<AttachmentId>,
     },
     /// Say how far a claimed task has come; keeps the claim from becoming stale.
     Report {
-        /// The claim.
+        /// The claim: task, holder and epoch.
         claim: Claim,
-        /// Thousandths of the work.
+        /// How much of the work is done, in thousandths.
         permille: u16,
-        /// In the holder's words.
+        /// What the holder says of it, for people.
         note: Reason,
-        /// Where the next holder would go on; none leaves the last one.
+        /// The checkpoint where the next holder would go on; none leaves the last one.
         checkpoint: Option<Vec<u8>>,
     },
     /// Finish a claimed task.
     Complete {
-        /// The claim.
+        /// The claim: task, holder and epoch.
         claim: Claim,
-        /// What came of it.
+        /// The result; its bytes are opaque to Skep.
         result: Vec<u8>,
     },
     /// Give a claimed task back as failed.
     Fail {
-        /// The claim.
+        /// The claim: task, holder and epoch.
         claim: Claim,
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
         /// Whether trying again may help; otherwise it becomes a dead letter at once.
         retryable: bool,
     },
-    /// Call a task off, claimed or not.
+    /// Cancel a task, claimed or not.
     Cancel {
-        /// Which.
+        /// Id of the task.
         task: TaskId,
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
     },
     /// Make a terminal or claimed task pending again, with all its attempts. A completed one stays completed.
     Requeue {
-        /// Which.
+        /// Id of the task.
         task: TaskId,
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
     },
     /// Settle a task that is a dead letter; one that is not is left as it is.
     Settle {
-        /// Which.
+        /// Id of the task.
         task: TaskId,
-        /// Whether it is made pending again. Otherwise nobody need look at it any more.
+        /// Whether it becomes pending again. Otherwise no operator need look at it any more.
         again: bool,
-        /// Why.
+        /// The reason, for people.
         reason: Reason,
     },
-    /// Give a claimed task back, neither done nor failed: whoever asks for work next may have it.
+    /// Give a claimed task back, neither done nor failed: the next agent that asks for work may have it.
     Release {
-        /// The claim.
+        /// The claim: task, holder and epoch.
         claim: Claim,
     },
 }
 
-/// Who says it holds which claim.
+/// A claim: which agent says that it holds which task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The task.
+    /// Id of the task.
     pub task: TaskId,
-    /// The holder.
+    /// Id of the holder.
     pub agent: AgentId,
     /// The epoch that the claim was given.
     pub epoch: ClaimEpoch,

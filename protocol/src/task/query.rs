@@ -1,4 +1,4 @@
-//! What is told of a task.
+//! What a shard tells of a task.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,12 +6,12 @@ use super::Task;
 use crate::text::{AgentId, Capability};
 use crate::time::LogInstant;
 
-/// A task, and why nobody has it.
+/// A task, and why no agent has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskView {
     /// The task.
     pub task: Task,
-    /// Why it waits, if it does.
+    /// Why it waits; none if it does not.
     pub waits: Option<WaitReason>,
 }
 
@@ -21,40 +21,40 @@ pub enum WaitReason {
     /// The last attempt failed.
     #[error("its last attempt failed; the next may begin at {until}")]
     BackingOff {
-        /// When the next may begin.
+        /// When the next attempt may begin, on the shard's clock.
         until: LogInstant,
     },
-    /// Its former holder may be back.
+    /// The task waits for its former holder, which may come back.
     #[error("it is kept for its former holder {agent} until {until}")]
     KeptFor {
         /// The former holder.
         agent: AgentId,
-        /// How long.
+        /// Until when it is kept, on the shard's clock.
         until: LogInstant,
     },
     /// There are no agents.
     #[error("no agent is attached to any node")]
     NoAgents,
-    /// Nobody has what it requires.
+    /// No attached agent has all that it requires.
     #[error("none of the {attached} attached agents has all that it requires: {}", list(lacking))]
     NobodyCapable {
-        /// Agents that are attached.
+        /// Number of attached agents.
         attached: u32,
-        /// What no attached agent has; all that is required if somebody has each but nobody all.
+        /// Capabilities that no attached agent has; all that the task requires if each is there but no agent has all.
         lacking: Vec<Capability>,
     },
-    /// Everybody who could is busy.
+    /// All agents that could do it are busy.
     #[error("all {capable} capable agents hold as many tasks as they may")]
     AllBusy {
-        /// How many.
+        /// Number of attached agents that have all required capabilities.
         capable: u32,
     },
-    /// Somebody could, and has not asked for work.
+    /// An agent could do it, and has not asked for work.
     #[error("{free} of {capable} capable agents have room and none has asked for work")]
     NobodyReady {
-        /// How many could.
+        /// Number of attached agents that have all required capabilities.
         capable: u32,
-        /// How many of them have room.
+        /// Number of those that hold fewer tasks than they may.
         free: u32,
     },
 }

@@ -1,4 +1,4 @@
-//! Why a shard refuses what is asked of a task.
+//! Why a shard refuses what a client asks of a task.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::ids::{ClaimEpoch, TaskId};
 use crate::text::AgentId;
 use crate::time::LogInstant;
 
-/// Why a shard did not do what was asked of a task.
+/// Why a shard did not do what a client asked of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum TaskRefusal {
     /// There is no such task, or it ended long ago.
@@ -20,23 +20,23 @@ pub enum TaskRefusal {
     /// The task's state does not allow it.
     #[error("task {task} is {status}")]
     WrongStatus {
-        /// The task.
+        /// Id of the task.
         task: TaskId,
-        /// Where it stands.
+        /// The task's status.
         status: TaskStatus,
     },
     /// Another agent claimed it first.
     #[error("agent {by} claimed task {task} first")]
     LostRace {
-        /// The task.
+        /// Id of the task.
         task: TaskId,
-        /// The winner.
+        /// Id of the agent whose claim came first.
         by: AgentId,
     },
     /// The claim is not the task's latest: the shard took it back.
     #[error("claim epoch {given} of task {task} is stale; the latest is {current}")]
     StaleEpoch {
-        /// The task.
+        /// Id of the task.
         task: TaskId,
         /// The epoch that was given.
         given: ClaimEpoch,
@@ -46,41 +46,41 @@ pub enum TaskRefusal {
     /// The claim belongs to another agent.
     #[error("agent {holder} holds task {task}; only its holder may do this")]
     NotHolder {
-        /// The task.
+        /// Id of the task.
         task: TaskId,
         /// The agent that holds it.
         holder: AgentId,
     },
-    /// It waits for its next attempt.
+    /// The task waits for its next attempt.
     #[error("task {task} waits for its next attempt until {not_before}")]
     BackingOff {
-        /// The task.
+        /// Id of the task.
         task: TaskId,
-        /// Until when.
+        /// When the attempt may begin, on the shard's clock.
         not_before: LogInstant,
     },
     /// The agent lacks what the task requires.
     #[error("agent {agent} lacks capabilities that task {task} requires")]
     NotCapable {
-        /// The task.
+        /// Id of the task.
         task: TaskId,
-        /// The agent.
+        /// Id of the agent.
         agent: AgentId,
     },
-    /// It waits for its former holder.
+    /// The task is kept for its former holder.
     #[error("task {task} is kept for its former holder {agent} until {until}")]
     KeptFor {
-        /// The task.
+        /// Id of the task.
         task: TaskId,
         /// The former holder.
         agent: AgentId,
-        /// Until when.
+        /// Until when it is kept, on the shard's clock.
         until: LogInstant,
     },
 }
 
 impl TaskRefusal {
-    /// What clients know it by.
+    /// The code by which clients know it.
     pub fn code(&self) -> Code {
         match self {
             Self::NoSuchTask(_) => Code::NoSuchTask,
