@@ -1,4 +1,5 @@
-//! Proofs of leadership: golden bytes, who is taken for elected and who is not, and rubbish. A failure prints its seed.
+//! Proofs of leadership: golden bytes, which candidates count as elected and which do not, and rubbish. A failure
+//! prints its seed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
@@ -40,7 +41,7 @@ fn election(candidate: u8, voters: &VoterSet) -> Election {
     Election { shard, genesis, term: TERM, candidate: id(candidate), voters: voters.digest() }
 }
 
-/// That these voted for a candidate, in an election by those voters.
+/// A proof that these members voted for a candidate, in an election by those voters.
 fn proof(candidate: u8, voters: &VoterSet, voted: &[u8]) -> LeaderProof {
     let election = election(candidate, voters);
     LeaderProof::new(&election, voters.clone(), voted.iter().map(|n| key(*n).vote(&election, id(*n))))
@@ -50,17 +51,17 @@ fn lineage(now: u8, past: &[u8]) -> Lineage {
     Lineage { shard: SHARD, genesis: genesis(now), past: past.iter().copied().map(genesis).collect() }
 }
 
-/// Whoever knows these memberships, and believes those nodes.
+/// The knowledge of a node that knows these memberships, and believes those nodes to vote.
 fn knows(sets: &[VoterSet], believed: &[u8]) -> Knowledge {
     let believed = believed.iter().map(|n| key(*n).node()).collect();
     Knowledge { shard: SHARD, lineage: Some(lineage(6, &[])), sets: sets.to_vec(), believed }
 }
 
 const GOLDEN_DIGEST: &str = "4ce317e4fdbfe0e51c45a80d66daa8a28cb4b1227b40eba59defdd85796f075b";
-/// What node 2 signs for node 1, and with it each byte that is signed.
+/// Node 2's signature of its vote for node 1, which depends on each byte that is signed.
 const GOLDEN_SIGNATURE: &str = "4ef81f338fba6bdcffd7f87bd71090eb47d4069e1a7c0b2093fc6a822d894c84\
                                 db39db208b689075a5b8e5e166821f7ba3182c2661ada140ce47f3928774f007";
-/// One voter, who voted for itself.
+/// The proof of one voter, which voted for itself.
 const GOLDEN_PROOF: &str = "01010606060606060606060606060606060607aeab95d6b0ebd7c2e4b0fbb3b0a28ed3a7bd010101\
                             8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c0101010101010101\
                             010101010101010101aeab95d6b0ebd7c2e4b0fbb3b0a28ed3a7bd017e3f7ae940980241ff572fba\
@@ -115,7 +116,7 @@ fn a_vote_counts_for_one_election_alone() {
         let shown = LeaderProof::new(&meant, three.clone(), [own, key(2).vote(&other, id(2))]);
         assert_eq!(shown.verify(&known), Err(Unproven::NotSigned { voter: id(2) }), "{other:?}");
     }
-    // Of another incarnation, and by another node.
+    // A voter of another incarnation, and a vote that another node signed.
     let before = Voter { incarnation: Incarnation([9; 16]), ..voter(2) };
     let mut ballot = key(2).vote(&meant, before.raft_id());
     ballot.voter = id(2);
@@ -133,13 +134,13 @@ fn a_leader_of_another_shard_leads_nobody_here() {
     assert_eq!(shown.verify(&with(Some(lineage(8, &[5])))), Err(Unproven::AnotherShard { found: genesis(6) }));
     assert_eq!(shown.verify(&with(Some(lineage(8, &[6])))), Ok(()), "elected before the first entry of a recovery");
     assert_eq!(shown.verify(&with(None)), Ok(()));
-    // One that has not applied the first entry.
+    // A candidate that has not applied the first entry.
     let meant = Election { genesis: None, ..election(1, &three) };
     let shown = LeaderProof::new(&meant, three.clone(), [1, 2].map(|n| key(n).vote(&meant, id(n))));
     assert_eq!(shown.verify(&with(Some(lineage(8, &[])))), Ok(()));
 }
 
-/// A stolen voter makes up who votes.
+/// A stolen voter makes up the voters.
 #[test]
 fn nobody_says_alone_who_votes() {
     let known = knows(&[set(&[&[1, 2, 3]])], &[1, 2, 3]);
@@ -161,17 +162,17 @@ fn a_node_that_was_away_follows_who_was_elected_by_voters_that_changed_meanwhile
     let (three, four) = (set(&[&[1, 2, 3]]), set(&[&[1, 2, 3, 4]]));
     let away = knows(std::slice::from_ref(&three), &[]);
     assert_eq!(proof(4, &four, &[1, 2, 4]).verify(&away), Ok(()));
-    // Of all the voters it knew one votes still: it goes by who is marked, or named by voters.
+    // Of all the voters that it knew one votes still: it goes by which nodes are marked as voters, or named by voters.
     let other = set(&[&[1, 4, 5]]);
     let shown = proof(1, &other, &[1, 4]);
     assert_eq!(shown.verify(&away), Err(Unproven::UnknownVoters { found: 1, needed: 2 }));
     assert_eq!(shown.verify(&knows(std::slice::from_ref(&three), &[4])), Ok(()));
-    // A group of a change that it knows, and the other one of it.
+    // A group of a change that it knows, and the other group of the change.
     let joint = set(&[&[1, 2, 3], &[1]]);
     let halfway = knows(&[three, joint.clone()], &[]);
     assert_eq!(proof(1, &set(&[&[1]]), &[1]).verify(&halfway), Ok(()));
     assert_eq!(proof(1, &joint, &[1, 2]).verify(&halfway), Ok(()));
-    // Whoever knew one voter, or none, cannot ask for two.
+    // A node that knew one voter, or none, cannot ask for two.
     let lonely = knows(&[set(&[&[1]])], &[]);
     assert_eq!(proof(1, &set(&[&[1, 4]]), &[1, 4]).verify(&lonely), Ok(()));
     assert_eq!(proof(4, &set(&[&[4]]), &[4]).verify(&lonely), Err(Unproven::UnknownVoters { found: 0, needed: 1 }));
@@ -195,7 +196,7 @@ fn a_proof_of_as_many_voters_as_there_can_be_fits_and_of_more_there_is_none() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-    /// Whatever bit of it is another one, it shows the same or nothing.
+    /// Whichever bit of it is flipped, it shows the same or nothing.
     #[test]
     fn what_was_altered_by_a_bit_is_refused(at in any::<prop::sample::Index>(), bit in 0..8_u8) {
         let three = set(&[&[1, 2, 3]]);
@@ -218,7 +219,7 @@ proptest! {
         }
     }
 
-    /// Of five voters, these voted: a majority shows who leads.
+    /// Of five voters, these voted: a majority shows which one leads.
     #[test]
     fn exactly_a_majority_is_a_quorum(voted in prop::sample::subsequence(vec![1_u8, 2, 3, 4, 5], 0..=5)) {
         let five = set(&[&[1, 2, 3, 4, 5]]);

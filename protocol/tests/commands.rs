@@ -1,4 +1,4 @@
-//! Commands on disk and wire: golden bytes, and round trips. What is signed is in `statements.rs`.
+//! Commands on disk and wire: golden bytes, and round trips. `statements.rs` tests what operators sign.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fmt::Debug;

@@ -228,7 +228,7 @@ fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
     survives(&Proposal { requests: vec![request(Op::Agent(AgentOp::Remove { agent: AgentId::new("a").unwrap() }))] });
 }
 
-/// As many shards as a node says, each recovered as often as is remembered.
+/// As many shards as a node says, each recovered as often as a replica remembers.
 #[test]
 fn a_hello_has_room_for_all_that_a_node_says_in_it() {
     let genesis = Genesis::from_bytes([0xee; 16]);
@@ -257,7 +257,7 @@ fn what_is_over_its_limit_is_refused_both_ways() {
     assert!(matches!(Entry::decode(&vec![1; Entry::BYTES_MAX + 1]), Err(CodecError::TooLarge { .. })));
 }
 
-/// What is in the place of a character that a terminal obeys, until it is put there.
+/// Stands for a character that a terminal obeys, until the test puts that there.
 const PLACE: &str = "zqz";
 
 fn of_operators() -> [Op; 3] {
@@ -312,7 +312,7 @@ fn of_clients() -> [Op; 6] {
     ]
 }
 
-/// Whoever leads can propose bytes that no node ever let in. They are no entry, so that nobody stores them.
+/// A leader can propose bytes that no node ever let in. They are no entry, so that no node stores them.
 #[test]
 fn an_entry_with_text_that_a_terminal_obeys_is_no_entry() {
     for op in of_operators().into_iter().chain(of_clients()) {

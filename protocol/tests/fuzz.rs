@@ -1,4 +1,4 @@
-//! Every decoder of this crate under rubbish: the fixed corpus first, then whatever bolero thinks of.
+//! Every decoder of this crate under rubbish: the fixed corpus first, then whatever bolero makes up.
 //!
 //! `cargo bolero test -p skep-protocol NAME` looks for longer, guided by coverage.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -26,7 +26,7 @@ use skep_protocol::signing::Statement;
 use skep_protocol::telemetry::{Envelope, SignedEnvelope, TopicPath};
 use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName};
 
-/// What was understood can be said again, and is understood the same.
+/// What a decoder understood can be encoded again, and is understood the same.
 fn round_trips<T: Encoded + PartialEq + Debug>(bytes: &[u8]) {
     if let Ok(value) = T::decode(bytes) {
         let again = value.encode().expect("what was within its limits is");
@@ -34,7 +34,7 @@ fn round_trips<T: Encoded + PartialEq + Debug>(bytes: &[u8]) {
     }
 }
 
-/// A statement that was understood can be stated again, and is understood the same.
+/// A statement that a decoder understood can be encoded again, and is understood the same.
 fn statement<T: Statement + PartialEq + Debug>(bytes: &[u8]) {
     if let Ok((value, _)) = T::from_body(&Bytes::copy_from_slice(bytes)) {
         assert_eq!(T::from_body(&value.to_body().into()), Ok((value, None)));
@@ -82,7 +82,7 @@ fn replay(target: &str, decode: fn(&[u8])) {
         let bytes: Vec<u8> =
             (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
         decode(&bytes);
-        // And near it: cut off, and with a bit flipped.
+        // Also bytes near it: cut off, and with a bit flipped.
         (0..bytes.len()).for_each(|end| decode(&bytes[..end]));
         for bit in 0..bytes.len() * 8 {
             let mut near = bytes.clone();

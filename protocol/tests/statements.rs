@@ -82,7 +82,7 @@ impl Says for ShardRecovery {
     }
 }
 
-/// The order of names in a set is nobody's business.
+/// Names in a set have no order.
 fn sorted(names: &str) -> String {
     let mut names: Vec<&str> = names.split(',').collect();
     names.sort_unstable();
@@ -104,7 +104,7 @@ fn check<T: Says + PartialEq + std::fmt::Debug>(vector: &Value) {
     for (field, expected) in vector["says"].as_object().unwrap() {
         assert_eq!(&says[field], expected, "{name}: {field}");
     }
-    // Kept as it came, and understood the same if it is stated again.
+    // Nodes keep it as it came, and understand it the same if it is encoded again.
     let kept = postcard::to_stdvec(&signed).unwrap();
     let again: Signed<T> = postcard::from_bytes(&kept).unwrap();
     assert_eq!((again.body(), again.is_signed()), (&body, signed.is_signed()), "{name}");
@@ -128,7 +128,7 @@ fn what_another_implementation_signed_is_understood_and_verified_the_same() {
     assert!(vectors.len() >= 20);
 }
 
-/// The bytes that this implementation makes of a statement are those of the others, as long as nobody adds a field.
+/// This implementation encodes a statement to the same bytes as the others, as long as none adds a field.
 #[test]
 fn a_statement_is_encoded_as_others_encode_it() {
     let vectors: Vec<Value> = serde_json::from_str(include_str!("../proto/vectors/statements.json")).unwrap();

@@ -1,10 +1,10 @@
-//! Texts that were let in once are let in for ever.
+//! A text that one build let in, every later build lets in.
 //!
-//! Every text of a log, a snapshot, a journal and a history is judged by its type when it is decoded. A log with one that is no text
-//! any more cannot be read: its replica stops, and again after each start. So whatever is here decodes with every later build, and
-//! lines are added and none is taken out. A rule that is stricter takes a new data format (`consensus/store/src/directory.rs`), with which
-//! directories of earlier builds are refused or carried over as a whole; one that is looser takes a new fleet version
-//! (`protocol/src/fleet.rs`).
+//! The decoder judges every text of a log, a snapshot, a journal and a history by its type. If a log holds one that is
+//! not a text any more, it cannot be read: its replica stops, and again after each start. So every later build decodes
+//! all that is here; lines are added and none is taken out. A stricter rule takes a new data format
+//! (`consensus/store/src/directory.rs`), with which directories of earlier builds are refused or carried over as a
+//! whole; a looser rule takes a new fleet version (`protocol/src/fleet.rs`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fmt::Display;
@@ -35,7 +35,7 @@ const NAMES: &[&str] = &[
 /// Names of every kind but those that are a part of topics.
 const NAMES_WITH_SLASHES: &[&str] = &["/", "camera/thermal", "//", "/abs/", "a/../b"];
 
-/// What titles, reasons and content types may all hold: what one line of text may, in any script and direction.
+/// What titles, reasons and content types may all hold: a line of text in any script and direction.
 const LINES: &[&str] = &[
     "",
     " ",
