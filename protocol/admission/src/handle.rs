@@ -13,10 +13,10 @@ use tokio::sync::watch;
 use crate::keeper::{Keep, KeepError};
 use crate::known::{Known, LearnError, Learned, learn};
 
-/// What is written down of what is known.
+/// How what a node knows is written down.
 struct Kept {
     keep: Option<Keep>,
-    /// Whether something is known that could not be written.
+    /// Whether the node knows something that it could not write.
     is_behind: bool,
 }
 
@@ -24,19 +24,19 @@ struct Shared {
     site: SiteId,
     key: PublicKey,
     known: Mutex<Known>,
-    /// Held by whoever learns, so that one after another does; before `known`, if both are.
+    /// A caller that learns holds it, so that one learns after another; it takes this lock before `known`, if both.
     kept: Mutex<Kept>,
     changed: watch::Sender<u64>,
 }
 
-/// What a node knows of its site, shared by all who hold connections of it.
+/// What a node knows of its site. All parts of the node that hold connections share it.
 #[derive(Clone)]
 pub struct SiteHandle {
     shared: Arc<Shared>,
 }
 
 impl SiteHandle {
-    /// Of a node with this key, that knows this of its site, and shows this chain.
+    /// The handle of a node with this key, which knows this view of its site, and shows this chain.
     pub fn new(view: SiteView, own: Chain, key: PublicKey, clock: SiteClock) -> Self {
         let site = view.root().site();
         let kept = Mutex::new(Kept { keep: None, is_behind: false });
@@ -44,13 +44,13 @@ impl SiteHandle {
         Self { shared: Arc::new(Shared { site, key, known, kept, changed: watch::Sender::new(0) }) }
     }
 
-    /// Has what is learned from here on written down by this function before anybody judges by it. The function writes
+    /// From here on this function writes down what the node learns before any link is judged by it. The function writes
     /// all of it, whole and durably, or leaves what was written before as it was.
     pub fn keep_with(&self, keep: impl Fn(&SiteView) -> Result<(), KeepError> + Send + Sync + 'static) {
         self.kept().keep = Some(Box::new(keep));
     }
 
-    /// The site.
+    /// Id of the site.
     pub fn site(&self) -> SiteId {
         self.shared.site
     }
@@ -60,12 +60,12 @@ impl SiteHandle {
         self.shared.key
     }
 
-    /// What is known at this moment. The copy shares what is in it.
+    /// What the node knows at this moment. The copy shares its content.
     pub fn view(&self) -> SiteView {
         self.known().view.clone()
     }
 
-    /// What is known of site time.
+    /// What the node knows of site time.
     pub fn clock(&self) -> SiteClock {
         self.known().clock()
     }
@@ -76,7 +76,7 @@ impl SiteHandle {
         TrustHello { chain: known.own.clone(), news: known.view.news() }
     }
 
-    /// Whether this node belongs to its site itself, as far as it knows.
+    /// Checks whether this node itself belongs to its site, as far as it knows.
     ///
     /// # Errors
     /// [`Refusal`] says why not: peers refuse it for the same reason.
@@ -86,7 +86,7 @@ impl SiteHandle {
         known.admit(&shown, self.shared.key)
     }
 
-    /// Whether a peer is let in that authenticated by this key, and shows this chain.
+    /// Checks whether to let in a peer that authenticated with this key, and shows this chain.
     ///
     /// # Errors
     /// [`Refusal`] says why not.
@@ -94,17 +94,18 @@ impl SiteHandle {
         self.known().admit(shown, peer)
     }
 
-    /// Whether a member that was let in is in still. Under another root document its chain is verified again, as it
-    /// was shown: its issuer may be none any more.
+    /// Checks whether a member that was let in may stay. Under another root document it verifies the chain again, as
+    /// the member showed it: its issuer may not be one any more.
     ///
     /// # Errors
-    /// [`Refusal`] says why not: its links are to be cut. A member whose chain was forgotten is cut under another root
-    /// document too, and shows it again.
+    /// [`Refusal`] says why not: the node is to cut its links. If the chain was forgotten, the member is cut off under
+    /// another
+    /// root document too, and shows it again.
     pub fn judge(&self, member: &Member) -> Result<Standing, Refusal> {
         self.known().judge(member)
     }
 
-    /// The first page of what a peer may lack that knows so much; none if it lacks nothing.
+    /// The first page of what a peer with these news may lack; none if it lacks nothing.
     pub fn missing_of(&self, theirs: &TrustNews) -> Option<SiteNews> {
         self.known().view.missing_of(theirs)
     }
@@ -114,16 +115,17 @@ impl SiteHandle {
         self.known().view.missing_after(theirs, told)
     }
 
-    /// Takes note of what a peer tells, whoever that is: what is in it is sealed. Whether it was news; watchers are
-    /// woken then. It is written down first: call this where the disk may be waited for.
+    /// Learns what a peer tells, whichever peer it is: what is in it is sealed. Returns whether it was news, and wakes
+    /// watchers then. It writes first: call this where a thread may wait for the disk.
     ///
     /// # Errors
-    /// [`LearnError`] tells the first that was not learned, or not written. What else was in the news holds: a peer is
-    /// judged by its chain, and not by an error in what it tells.
+    /// [`LearnError`] tells the first that was not learned, or not written. What else was in the news holds: a node
+    /// judges a
+    /// peer by its chain, and not by an error in what it tells.
     pub fn learn(&self, news: &SiteNews) -> Result<bool, LearnError> {
         let mut kept = self.kept();
         let known = self.known().view.clone();
-        // Signatures are verified, and the disk is written, while others judge by what was known before.
+        // The node verifies signatures, and writes to disk, while other callers judge by what it knew before.
         let Learned { view, fault } = learn(&known, news);
         let is_news = view.is_some();
         let behind = if is_news || kept.is_behind { kept.write(view.as_ref().unwrap_or(&known)) } else { Ok(()) };
@@ -136,7 +138,8 @@ impl SiteHandle {
         fault.map_or(Ok(is_news), Err)
     }
 
-    /// A number that rises whenever links are to be judged anew: another root document, a revocation, another epoch, a
+    /// A number that rises whenever the node is to judge links anew: another root document, a revocation, another
+    /// epoch, a
     /// certificate that ended, a clock that is known or in doubt.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.shared.changed.subscribe()
@@ -147,14 +150,14 @@ impl SiteHandle {
         self.known().own = own;
     }
 
-    /// Takes note of the site's time, as its directory told it. An earlier time than is known says nothing.
+    /// Takes the site's time, as its directory told it. A time that is earlier than the known one says nothing.
     pub fn heard_clock(&self, time: SiteTime) {
         if self.known().hear_clock(time) {
             self.wake();
         }
     }
 
-    /// Takes note that the directory has not told the site's time for a minute.
+    /// From here on the clock is in doubt: the directory has not told the site's time for a minute.
     pub fn doubt_clock(&self) {
         if self.known().doubt_clock() {
             self.wake();

@@ -1,14 +1,14 @@
-//! How what a node learned of its site is written down.
+//! How a node writes down what it learned of its site.
 
 use skep_trust::SiteView;
 
-/// What was learned could not be written down.
+/// A node could not write down what it learned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct KeepError {
-    /// What happened, where, and what to do: for people.
+    /// What happened, where, and what to do, for people.
     pub why: String,
 }
 
-/// Writes all that is known down, whole and durably. If that fails, what was written before is there as it was.
+/// Writes all that the node knows, whole and durably. If that fails, what was written before is there as it was.
 pub(crate) type Keep = Box<dyn Fn(&SiteView) -> Result<(), KeepError> + Send + Sync>;

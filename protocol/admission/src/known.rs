@@ -10,7 +10,7 @@ use skep_trust::{
 use crate::keeper::KeepError;
 use crate::shown::Shown;
 
-/// Why some of what a member told was not learned. Everything else of it was.
+/// Why a node did not learn some of what a member told. It learned everything else of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LearnError {
     /// A root document does not hold, or does not follow the ones that are known.
@@ -19,20 +19,21 @@ pub enum LearnError {
     /// A revocation does not hold, or there is no room for it.
     #[error(transparent)]
     Revocation(#[from] RevocationError),
-    /// It holds, and links are judged by it, but it could not be written down.
+    /// It holds, and the node judges links by it, but could not write it down.
     #[error("what was learned of the site could not be written down: {0}")]
     NotKept(#[from] KeepError),
 }
 
-/// What was learned of some news.
+/// What a node learned of some news.
 pub(crate) struct Learned {
-    /// What is known with it; none if nothing was news.
+    /// What the node knows with it; none if nothing was news.
     pub(crate) view: Option<SiteView>,
-    /// The first of what did not hold.
+    /// The first error of what did not hold.
     pub(crate) fault: Option<LearnError>,
 }
 
-/// What is known with some news. What does not hold is passed over, up to a limit: the two ends may follow different
+/// What a node knows with some news. It passes over what does not hold, up to a limit: the two ends may follow
+/// different
 /// versions of the root document.
 pub(crate) fn learn(known: &SiteView, news: &SiteNews) -> Learned {
     let mut view = known.clone();
@@ -70,7 +71,7 @@ pub(crate) struct Known {
     clock: SiteClock,
     admission: Admission,
     shown: Shown,
-    /// When the first certificate ends of those by which somebody was let in.
+    /// When the first certificate ends of those by which the node let members in.
     first_end: Option<SiteTime>,
 }
 
@@ -105,7 +106,7 @@ impl Known {
         self.first_end = Some(self.first_end.map_or(end, |first| first.min(end)));
     }
 
-    /// Takes note of the site's time. Whether links are to be judged anew.
+    /// Takes the site's time. Returns whether the node is to judge links anew.
     pub(crate) fn hear_clock(&mut self, time: SiteTime) -> bool {
         let (SiteClock::Known(before) | SiteClock::AtLeast(before)) = self.clock;
         let was_known = matches!(self.clock, SiteClock::Known(_));
@@ -114,7 +115,7 @@ impl Known {
         self.has_ended(now) || !was_known
     }
 
-    /// Takes note that nobody has told the site's time for a while. Whether links are to be judged anew.
+    /// From here on the clock is in doubt. Returns whether the node is to judge links anew.
     pub(crate) fn doubt_clock(&mut self) -> bool {
         match self.clock {
             SiteClock::Known(time) => {
@@ -125,7 +126,8 @@ impl Known {
         }
     }
 
-    /// Whether a certificate has ended by which somebody was let in. Whoever is let in again is noted again.
+    /// Whether a certificate has ended by which the node let a member in. The node notes a member again that it lets in
+    /// again.
     fn has_ended(&mut self, now: SiteTime) -> bool {
         let ended = self.first_end.take_if(|end| now > *end);
         ended.is_some()

@@ -1,11 +1,11 @@
 //! What a running node knows of its site, for both planes at once.
 //!
-//! - [`SiteHandle`] is shared by all who hold connections of a node: what one of them learns, all of them judge by.
-//! - What was learned is written down by a function that the node's composition root [gives](SiteHandle::keep_with).
+//! - All parts of a node that hold connections share a [`SiteHandle`]: what one of them learns, all of them judge by.
+//! - The node's composition root [gives](SiteHandle::keep_with) the function that writes down what the node learned.
 //!
-//! **Contract.** What is known only grows: no root document, epoch or revocation is ever taken back. What was learned
-//! is written down before anybody judges by it; if it cannot be written, links are judged by it all the same, and it
-//! is written with what is learned next.
+//! **Contract.** What a node knows only grows: it never takes back a root document, an epoch or a revocation. It writes
+//! down what it learned before it judges any link by it; if it cannot write, it judges links by it all the same, and
+//! writes it with what it learns next.
 //!
 //! **Must not know** files, connections, timers or clocks: the node tells what time it is.
 

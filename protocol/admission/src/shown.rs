@@ -1,4 +1,4 @@
-//! The chains by which members were let in, as they were shown.
+//! The chains by which a node let members in, as they were shown.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use skep_protocol::limits;
 use skep_trust::{Member, Serial};
 
-/// The chains by which members were let in: under another root document they are verified again.
+/// The chains by which a node let members in: it verifies them again under another root document.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     chains: BTreeMap<Serial, Bytes>,
@@ -20,7 +20,7 @@ impl Shown {
         if self.chains.get(&serial) == Some(chain) {
             return;
         }
-        // Of its own, so that it keeps no larger buffer that it came in.
+        // A copy of its own, so that it keeps no larger buffer in which it came.
         if self.chains.insert(serial, Bytes::copy_from_slice(chain)).is_some() {
             return;
         }

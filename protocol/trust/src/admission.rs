@@ -1,8 +1,8 @@
-//! The rule of admission, the same on both planes: who is let in, and who is cut off again.
+//! The rule of admission, the same on both planes: which peers a node lets in, and which it cuts off again.
 //!
-//! The signatures of a chain are verified once for each root document and remembered by hash. All that can change is
-//! asked each time: whose connection it is, what time it is, and who is out. After an epoch was raised or somebody was
-//! revoked, whoever holds links asks [`judge`] of each of them again.
+//! A node verifies the signatures of a chain once for each root document and remembers the chain by hash. It asks each
+//! time what can change: whose connection it is, what time it is, and who is out. After an epoch was raised or a member
+//! was revoked, the parts that hold links ask [`judge`] of each of them again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,50 +20,50 @@ use crate::root::SiteRoot;
 use crate::site_time::{OutOfTime, SiteClock, SiteTime, Standing};
 use crate::view::SiteView;
 
-/// A peer that is let in.
+/// A peer that the node lets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// Who it is.
+    /// The member that the peer is.
     pub member: Arc<Member>,
-    /// How sure that is.
+    /// How sure it is that its certificates hold.
     pub standing: Standing,
 }
 
-/// Why a peer is not let in, or is cut off again.
+/// Why a node does not let a peer in, or cuts it off again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Its chain of certificates does not hold.
+    /// The peer's chain of certificates does not hold.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// It shows the certificate of somebody else.
+    /// The peer shows the certificate of another member.
     #[error("the peer authenticated as {peer}, and shows the certificate of {named}")]
     WrongKey {
-        /// By which it authenticated.
+        /// The key with which the peer authenticated.
         peer: PublicKey,
-        /// Whose certificate it is.
+        /// The key in the certificate.
         named: PublicKey,
     },
-    /// Its certificate is of an epoch that is over.
+    /// The peer's certificate is of an epoch that is over.
     #[error("the certificate is of epoch {epoch}, and those before epoch {epoch_min} do not hold; join again")]
     LowerEpoch {
-        /// Its epoch.
+        /// Epoch of the certificate.
         epoch: u64,
-        /// The earliest one that holds.
+        /// The earliest epoch that holds.
         epoch_min: u64,
     },
-    /// It, or its issuer, was revoked.
+    /// The peer, or its issuer, was revoked.
     #[error("an operator revoked {what}")]
     Revoked {
         /// What was revoked.
         what: Revoked,
     },
-    /// Its certificate has ended.
+    /// The peer's certificate has ended.
     #[error("the certificate ended at {until} of site time; join again")]
     Expired {
         /// When it ended.
         until: SiteTime,
     },
-    /// Its certificate has not begun.
+    /// The peer's certificate has not begun.
     #[error("the certificate begins at {from} of site time, and that is in the future")]
     NotYetValid {
         /// When it begins.
@@ -72,7 +72,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What kind it is, for counters and audits: one entry for each kind and peer and minute.
+    /// Name of the kind, for counters and audits: one entry for each kind and peer and minute.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Chain(error) => error.kind(),
@@ -85,7 +85,7 @@ impl Refusal {
     }
 }
 
-/// Whether a member whose chain holds is in, as things are.
+/// Checks whether a member whose chain holds is in, by this view and this clock.
 ///
 /// # Errors
 /// [`Refusal`] says why not.
@@ -103,7 +103,7 @@ pub fn judge(view: &SiteView, member: &Member, clock: SiteClock) -> Result<Stand
     })
 }
 
-/// Who is let in, with what was verified before. Nothing depends on what is in it but time.
+/// The rule, with the chains that the node verified before. Nothing but time depends on what is in it.
 #[derive(Debug, Default)]
 pub struct Admission {
     known: BTreeMap<Digest, Arc<Member>>,
@@ -112,7 +112,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Whether a peer is let in that authenticated by this key, and shows this chain.
+    /// Checks whether to let in a peer that authenticated with this key, and shows this chain.
     ///
     /// # Errors
     /// [`Refusal`] says why not.
@@ -131,7 +131,7 @@ impl Admission {
             }
             None => {
                 let chain = Chain::from_bytes(shown)?;
-                // Before any signature is verified: nobody has others' chains verified again and again.
+                // Before any signature is verified: no peer has a node verify the chains of others again and again.
                 check_key(chain.certificate().ok_or(ChainError::Empty)?.key, peer)?;
                 let member = Arc::new(chain.verify(view.root())?);
                 self.remember(name, Arc::clone(&member));
@@ -154,18 +154,18 @@ impl Admission {
         }
     }
 
-    /// How many chains are known to hold.
+    /// Number of chains that are known to hold.
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether none is.
+    /// Whether no chain is known to hold.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 }
 
-/// What names a chain under a root document: under another one it is verified again.
+/// What names a chain under a root document: under another one the node verifies it again.
 fn name_of(root: &SiteRoot, shown: &Bytes) -> Digest {
     Sha256::new().chain_update(root.digest()).chain_update(shown).finalize().into()
 }

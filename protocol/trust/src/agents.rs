@@ -6,12 +6,12 @@ use std::str::FromStr;
 use skep_protocol::limits;
 use skep_protocol::text::{AgentId, NodeName, TextError};
 
-/// Why a pattern was refused.
+/// Why a text is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; give the name of an agent, or how names begin and then '*'")]
 pub struct AgentPatternError(#[from] TextError);
 
-/// The name of an agent, or how names of agents begin.
+/// The name of an agent, or the beginning of names of agents.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AgentPattern {
     /// This agent.
@@ -21,7 +21,7 @@ pub enum AgentPattern {
 }
 
 impl AgentPattern {
-    /// Whether an agent is meant.
+    /// Whether the pattern matches an agent.
     pub fn matches(&self, agent: &AgentId) -> bool {
         match self {
             Self::One(one) => one == agent,
@@ -30,7 +30,7 @@ impl AgentPattern {
     }
 }
 
-/// Whether a member that is called so, without patterns, serves an agent: the one of its own name, and those below it.
+/// Whether a member with this name, without patterns, serves an agent: the one of its own name, and those below it.
 pub(crate) fn is_own(name: &NodeName, agent: &AgentId) -> bool {
     let rest = agent.as_str().strip_prefix(name.as_str());
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -1,33 +1,33 @@
 //! Bytes as text that people copy, and that fits into a QR code: a checksum finds what they mistype.
 //!
 //! The alphabet, the checksum and the form are those of bech32m
-//! (<https://github.com/bitcoin/bips/blob/master/bip-0350.mediawiki>), in longer texts than are allowed there: of those
-//! it finds each mistake in up to three characters as a rule, and any other one but for one in a thousand million.
+//! (<https://github.com/bitcoin/bips/blob/master/bip-0350.mediawiki>), in longer texts than it allows: in those the
+//! checksum finds mistakes in up to three characters as a rule, and misses one of others in a thousand million.
 
 /// Why a text does not hold bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodeTextError {
-    /// It is too long.
+    /// The text is too long.
     #[error("it has {chars} characters; at most {max} are allowed")]
     TooLong {
-        /// Its length.
+        /// Length of the text, in characters.
         chars: usize,
-        /// The limit.
+        /// The limit, in characters.
         max: usize,
     },
-    /// It does not begin as it should.
+    /// The text does not begin as it should.
     #[error("it does not begin with {prefix}1")]
     Prefix {
-        /// How it should begin.
+        /// The beginning that it should have.
         prefix: &'static str,
     },
-    /// It holds a character that none has.
+    /// The text holds a character that no such text has.
     #[error("it holds {found:?}; copy it again")]
     Character {
         /// The first such character.
         found: char,
     },
-    /// It mixes large and small letters.
+    /// The text mixes large and small letters.
     #[error("it mixes large and small letters; copy it again")]
     Mixed,
     /// A character is wrong, missing, or one too many.
@@ -37,7 +37,7 @@ pub enum CodeTextError {
 
 const ALPHABET: &[u8; 32] = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
 const GENERATOR: [u32; 5] = [0x3b6a_57b2, 0x2650_8e6d, 0x1ea1_19fa, 0x3d42_33dd, 0x2a14_62b3];
-/// What the sum of a text is, if nothing in it is wrong.
+/// The checksum of a text without a mistake.
 const WHOLE: u32 = 0x2bc8_30a3;
 const CHECKSUM_CHARS: usize = 6;
 
@@ -54,7 +54,7 @@ fn expanded(prefix: &str) -> impl Iterator<Item = u8> + '_ {
     prefix.bytes().map(|byte| byte >> 5).chain([0]).chain(prefix.bytes().map(|byte| byte & 31))
 }
 
-/// Groups of so many bits from groups of others. What is left over is filled with zeros, if it is to be kept.
+/// Groups of so many bits from groups of others. If the rest is to be kept, zeros fill it up.
 fn regrouped(values: &[u8], from: u32, to: u32, keep_rest: bool) -> Option<Vec<u8>> {
     let (mut held, mut bits, mut out) = (0_u32, 0_u32, Vec::with_capacity(values.len() * 2));
     for value in values {
@@ -69,7 +69,7 @@ fn regrouped(values: &[u8], from: u32, to: u32, keep_rest: bool) -> Option<Vec<u
     if keep_rest && bits > 0 {
         out.push(u8::try_from(rest << (to - bits)).ok()?);
     }
-    // Nothing is hidden in what fills the last character up.
+    // The bits that fill the last character up hide nothing.
     (keep_rest || (bits < from && rest == 0)).then_some(out)
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn encode(prefix: &str, bytes: &[u8]) -> String {
     let zeros = [0; CHECKSUM_CHARS];
     let check = sum(expanded(prefix).chain(values.iter().copied()).chain(zeros)) ^ WHOLE;
     let check = (0..CHECKSUM_CHARS).rev().map(|at| (check >> (5 * at)) & 31);
-    // Never moved as it grows, so that no copy of a secret stays behind.
+    // The text is never moved as it grows, so that no copy of a secret stays behind.
     let mut text = String::with_capacity(prefix.len() + 1 + values.len() + CHECKSUM_CHARS);
     text.push_str(prefix);
     text.push('1');
@@ -110,7 +110,7 @@ fn values(prefix: &'static str, text: &str) -> Result<Vec<u8>, CodeTextError> {
     Ok(values)
 }
 
-/// The bytes of a text that begins so, in small or in large letters, of so many characters at most.
+/// The bytes of a text with this prefix, in small or in large letters, of so many characters at most.
 pub(crate) fn decode(prefix: &'static str, text: &str, chars_max: usize) -> Result<Vec<u8>, CodeTextError> {
     let text = text.trim();
     if text.len() > chars_max {
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(values("a", "a1lqfn3a"), Ok(vec![]));
         let all: Vec<u8> = (0..32).rev().collect();
         assert_eq!(values("abcdef", "abcdef1l7aum6echk45nj3s0wdvt2fg8x9yrzpqzd3ryx"), Ok(all));
-        // With the checksum of bech32 (BIP 173), which does not find all that is missing at the end.
+        // With the checksum of bech32 (BIP 173), which misses some characters that are left out at the end.
         assert_eq!(values("a", "a12uel5l"), Err(CodeTextError::Checksum));
         assert_eq!(values("a", "a1lqfn3"), Err(CodeTextError::Checksum));
     }

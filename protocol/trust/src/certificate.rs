@@ -1,4 +1,4 @@
-//! Who belongs to a site, and as what.
+//! Certificates: a member belongs to a site, and as what.
 
 use std::collections::BTreeSet;
 
@@ -33,23 +33,23 @@ pub(crate) static CERTIFICATE: Fields = Fields(&[
     (13, Some(&SCOPE)),
 ]);
 
-/// What somebody is in a site: what an invitation promises, and a certificate says.
+/// What a member is in a site: an invitation promises it, and a certificate says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grants {
-    /// Its name, for people.
+    /// The member's name, for people.
     pub name: NodeName,
-    /// What it is: one or more.
+    /// The member's roles: one or more.
     pub roles: Roles,
-    /// What it can do.
+    /// The member's capabilities.
     pub capabilities: BTreeSet<Capability>,
-    /// Agents that its node may serve. Empty: the one of its own name, and those below it.
+    /// Patterns of the agents that its node may serve. Empty: the agent of its own name, and those below it.
     pub agents: BTreeSet<AgentPattern>,
-    /// What it may issue, if it is an issuer.
+    /// What it may issue; none if it is no issuer.
     pub scope: Option<Scope>,
 }
 
 impl Grants {
-    /// Whether its node may serve an agent.
+    /// Whether the member's node may serve an agent.
     pub fn serves(&self, agent: &AgentId) -> bool {
         if self.agents.is_empty() {
             return is_own(&self.name, agent);
@@ -57,34 +57,34 @@ impl Grants {
         self.agents.iter().any(|pattern| pattern.matches(agent))
     }
 
-    /// Whether an issuer alone cannot make a member of it.
+    /// Whether an issuer alone cannot make such a member.
     pub fn needs_sponsor(&self) -> bool {
         self.roles.iter().any(|role| role.needs_sponsor())
     }
 }
 
-/// Somebody belongs to a site.
+/// The statement that a member belongs to a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// The site.
+    /// Id of the site.
     pub site: SiteId,
-    /// No other certificate of the site has it.
+    /// The serial, which no other certificate of the site has.
     pub serial: Serial,
-    /// By which the member's connections authenticate.
+    /// The key with which the member's connections authenticate.
     pub key: PublicKey,
-    /// What it is.
+    /// What the member is.
     pub grants: Grants,
     /// The site's epoch in which it was issued.
     pub epoch: u64,
-    /// When it holds.
+    /// The times at which it holds.
     pub validity: Validity,
-    /// Who issued it; none if root keys did.
+    /// Key of the issuer; none if root keys sealed it.
     pub issuer: Option<PublicKey>,
-    /// The key of the invitation that was redeemed.
+    /// Key of the invitation that the member redeemed; none if there was none.
     pub invitation: Option<PublicKey>,
 }
 
-/// The fields that invitations and certificates have alike.
+/// The fields that invitations and certificates share.
 pub(crate) struct StatedGrants {
     pub(crate) name: String,
     pub(crate) roles: Vec<i32>,
@@ -149,7 +149,7 @@ impl Stated for Certificate {
     const WHAT: &'static str = "certificate";
     const DOMAIN: &'static [u8] = b"skep/certificate/1\0";
     const BYTES_MAX: usize = limits::CERTIFICATE_BYTES_MAX;
-    // Root keys, or one issuer.
+    // Those of root keys, or that of one issuer.
     const SEALS_MAX: usize = limits::ROOT_KEYS_MAX;
 
     fn to_body(&self) -> Vec<u8> {

@@ -1,7 +1,7 @@
-//! Whether a chain of certificates holds, from the root document down to the member.
+//! The check of a chain of certificates, from the root document down to the member.
 //!
-//! What is asked here depends on the chain and the root document alone, so that the answer for one chain is worked out
-//! once. Whether the member is let in at this moment is asked in the rule of admission.
+//! This check depends on the chain and the root document alone, so that a node does it once for each chain. The rule of
+//! admission decides whether the member is let in at this moment.
 
 use skep_protocol::text::AgentId;
 
@@ -26,11 +26,11 @@ pub(crate) struct Made {
 /// A member whose chain of certificates holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its key.
+    /// The member's key.
     pub key: PublicKey,
-    /// What it is.
+    /// What the member is.
     pub grants: Grants,
-    /// When all certificates of its chain hold.
+    /// The times at which all certificates of its chain hold.
     pub validity: Validity,
     /// The earliest epoch of them.
     pub epoch: u64,
@@ -40,12 +40,12 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether it has a role.
+    /// Whether the member has a role.
     pub fn is(&self, role: Role) -> bool {
         self.grants.roles.contains(&role)
     }
 
-    /// Whether it speaks for an agent.
+    /// Whether the member speaks for an agent.
     pub fn serves(&self, agent: &AgentId) -> bool {
         self.grants.serves(agent)
     }
@@ -66,7 +66,7 @@ impl Member {
 }
 
 impl Chain {
-    /// The member whose chain it is, if each certificate of it was made by who may.
+    /// Checks that each certificate of the chain was made by a key that may; returns the member whose chain it is.
     ///
     /// # Errors
     /// [`ChainError`] says what does not hold.
@@ -110,7 +110,7 @@ pub(crate) fn made(certificate: &Certificate) -> Made {
     }
 }
 
-/// The uppermost certificate: sealed by root keys, or by an issuer that the root document names.
+/// The uppermost certificate: root keys, or an issuer that the root document names, must have sealed it.
 fn check_below_root(root: &SiteRoot, link: &ChainLink) -> Result<(), ChainError> {
     let certificate = &link.certificate;
     let Some(issuer) = certificate.issuer else {
@@ -134,7 +134,7 @@ fn check_below(issuer: &Certificate, link: &ChainLink) -> Result<(), ChainError>
     }
 }
 
-/// The signature is verified first: what is refused for another reason was really issued.
+/// The signature is verified first: then what is refused for another reason was really issued.
 fn check_issued(issuer: PublicKey, scope: &Scope, link: &ChainLink) -> Result<(), ChainError> {
     if !link.certificate.is_sealed_by(issuer) {
         return Err(ChainError::NotSealed);
@@ -147,8 +147,7 @@ fn check_issued(issuer: PublicKey, scope: &Scope, link: &ChainLink) -> Result<()
     Ok(())
 }
 
-/// Whether somebody who has a role that an issuer alone cannot give was invited by an operator whom the root document
-/// names.
+/// Checks that an operator whom the root document names invited a member with a role that an issuer alone cannot give.
 fn check_sponsor(root: &SiteRoot, link: &ChainLink) -> Result<(), ChainError> {
     let certificate = link.certificate.statement();
     let privileged = certificate.grants.roles.iter().find(|role| role.needs_sponsor());
@@ -163,7 +162,7 @@ fn check_sponsor(root: &SiteRoot, link: &ChainLink) -> Result<(), ChainError> {
 fn wrong_with(root: &SiteRoot, certificate: &Certificate, sponsor: &Sponsor) -> Option<&'static str> {
     let Sponsor { invitation, request } = sponsor;
     let is_named = root.document().operators.contains_key(&invitation.operator);
-    // What costs nothing first.
+    // Checks that cost nothing come first.
     let wrong = [
         (certificate.invitation != Some(invitation.key), "the certificate names another invitation"),
         (invitation.site != certificate.site || request.site != certificate.site, "it is for another site"),

@@ -1,8 +1,8 @@
-//! The one line that a new machine is given.
+//! The code of an invitation: the one line that an operator gives to a new machine.
 //!
-//! It names the site by half of its hash, and the node to ask by its key, so that the machine says nothing to anybody
-//! else. The secret in it never travels: a key is made of it, the directory has the public half, and the machine signs
-//! with the other one.
+//! It names the site by half of its hash, and the node to ask by its key, so that the machine says nothing to any other
+//! node. The secret in it never travels: the machine makes a key of it and signs with the secret half; the directory
+//! has the public half.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,43 +22,43 @@ const VERSION: u8 = 1;
 const OF_IPV4: u8 = 4;
 const OF_IPV6: u8 = 6;
 
-/// Why a text is no code of an invitation.
+/// Why a text is not the code of an invitation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
-    /// It is not such a text at all.
+    /// The text is no such text at all.
     #[error("this is no code of an invitation: {0}")]
     Text(#[from] CodeTextError),
-    /// It is of another version.
+    /// The code is of another version.
     #[error("the code of the invitation is of version {found}; this Skep reads version {}", VERSION)]
     Version {
-        /// Its version.
+        /// The version of the code.
         found: u8,
     },
-    /// Its bytes are not those of a code.
+    /// The bytes are not those of a code.
     #[error("the code of the invitation is malformed: {why}")]
     Malformed {
         /// What is wrong.
         why: &'static str,
     },
-    /// It would be too large.
+    /// The code would be too large.
     #[error("a code has at most {max} addresses")]
     Addresses {
-        /// How many it may have.
+        /// The most addresses that a code may have.
         max: usize,
     },
 }
 
-/// 128 random bits. Never shown but in the code, and wiped from memory when they are let go of.
+/// 128 random bits. They are never shown but in the code, and their memory is wiped when they are dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InvitationSecret(Zeroizing<[u8; 16]>);
 
 impl InvitationSecret {
-    /// From 16 random bytes.
+    /// The secret with these 16 random bytes.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The key that is made of it, which is another one for each site.
+    /// The key that the secret makes, another one for each site.
     pub fn key(&self, site: &SiteHalf) -> SecretKey {
         let hash = Sha256::new().chain_update(b"skep/invitation-key/1\0").chain_update(site);
         let seed: Zeroizing<[u8; 32]> = Zeroizing::new(hash.chain_update(self.0.as_slice()).finalize().into());
@@ -77,16 +77,16 @@ impl fmt::Debug for InvitationSecret {
 pub struct InvitationCode {
     /// Half of the site's id.
     pub site: SiteHalf,
-    /// The node to ask.
+    /// PeerId of the node to ask.
     pub node: NodeId,
-    /// Where it may be: hints. None: it is looked for on the local network.
+    /// Addresses where it may be: hints. None: the machine looks for it on the local network.
     pub addresses: Vec<SocketAddr>,
     /// The secret.
     pub secret: InvitationSecret,
 }
 
 impl InvitationCode {
-    /// The text of the code. Whoever has it can become the member that the invitation describes.
+    /// The text of the code. Its holder can become the member that the invitation describes.
     ///
     /// # Errors
     /// [`CodeError::Addresses`] if it has too many.
@@ -116,7 +116,7 @@ impl InvitationCode {
         Ok(Zeroizing::new(encode(PREFIX, &bytes)))
     }
 
-    /// From the text of a code.
+    /// The code in a text.
     ///
     /// # Errors
     /// [`CodeError`] if it is none.
@@ -139,7 +139,7 @@ impl InvitationCode {
         Ok(Self { site, node, addresses, secret })
     }
 
-    /// The key that is made of the secret.
+    /// The key that the secret makes at this site.
     pub fn key(&self) -> SecretKey {
         self.secret.key(&self.site)
     }

@@ -1,4 +1,4 @@
-//! What two members say to each other before anything else: who they are, and what they know of who is out.
+//! What two members say to each other before anything else: which members they are, and what they know of who is out.
 
 use bytes::Bytes;
 use skep_protocol::codec::CodecError;
@@ -10,36 +10,36 @@ use crate::links::{CHAIN, Chain, ChainError};
 use crate::wire::{encoded, exactly, v1};
 
 const WHAT: &str = "hello of a member";
-/// Bytes beside the chain.
+/// Bytes beside the chain, at most.
 const NEWS_BYTES_MAX: usize = 128;
 
 pub(crate) static HELLO: Fields = Fields(&[(1, Some(&CHAIN)), (2, None), (3, None), (4, None), (5, None)]);
 
-/// How much somebody knows of a site. It says nothing of what: that is signed, and asked for. Two whose news differ
-/// tell each other what they have before either judges the other.
+/// How much a member knows of a site. It does not say what: that is signed, and asked for. Two members whose news
+/// differ tell each other what they have before either judges the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustNews {
     /// The latest version of the root document.
     pub root_version: u64,
-    /// Certificates of an epoch below this one are refused.
+    /// The lowest epoch of which certificates hold.
     pub epoch_min: u64,
-    /// How many revocations.
+    /// Number of revocations.
     pub revocations: u32,
-    /// What tells this set of revocations from another one.
+    /// The digest of the set of revocations: tells it from another one.
     pub digest: Digest,
 }
 
 /// What a node says first on a connection between members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustHello {
-    /// Who it is.
+    /// The node's chain of certificates.
     pub chain: Chain,
-    /// What it knows.
+    /// What the node knows.
     pub news: TrustNews,
 }
 
 impl TrustHello {
-    /// From its protobuf form.
+    /// The hello in its protobuf form.
     ///
     /// # Errors
     /// [`ChainError`] if it is none.
@@ -61,7 +61,7 @@ impl TrustHello {
         Ok(Self { chain: Chain::from_wire(came.chain.ok_or(ChainError::Empty)?)?, news })
     }
 
-    /// Its protobuf form.
+    /// The protobuf form of the hello.
     pub fn to_bytes(&self) -> Vec<u8> {
         encoded(&v1::TrustHello {
             chain: Some(self.chain.to_wire()),

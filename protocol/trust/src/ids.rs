@@ -1,4 +1,4 @@
-//! What names a site, a certificate and a connection.
+//! Ids of sites, certificates and connections.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use skep_protocol::ids::IdError;
 /// SHA-256 of the domain and the bytes of a statement.
 pub type Digest = [u8; 32];
 
-/// What only the two ends of one connection have: exported from TLS (RFC 9266).
+/// Bytes that only the two ends of one connection have: exported from TLS (RFC 9266).
 pub type Channel = [u8; 32];
 
 /// The first half of the id of a site: as much as an invitation's code holds.
@@ -20,17 +20,17 @@ pub type SiteHalf = [u8; 16];
 pub struct SiteId(Digest);
 
 impl SiteId {
-    /// From its 32 bytes.
+    /// The id with these 32 bytes.
     pub const fn from_bytes(bytes: Digest) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The 32 bytes of the id.
     pub const fn as_bytes(&self) -> &Digest {
         &self.0
     }
 
-    /// Its first half. No other document than the first one of the site can be found whose hash begins so.
+    /// The first half. No other document can be found whose hash begins like that of the site's first one.
     pub fn half(&self) -> SiteHalf {
         let mut half = [0; 16];
         half.copy_from_slice(&self.0[..16]);
@@ -58,7 +58,7 @@ impl FromStr for SiteId {
             text: text.chars().take(80).collect(),
             why: "it is not 64 hexadecimal digits",
         };
-        // What is read like a seed is no secret here.
+        // Hexadecimal digits that are read like a seed; they are no secret here.
         skep_protocol::seed::from_digits(text).map(|bytes| Self(*bytes)).ok_or_else(bad)
     }
 }
@@ -68,12 +68,12 @@ impl FromStr for SiteId {
 pub struct Serial([u8; 16]);
 
 impl Serial {
-    /// From 16 random bytes.
+    /// The serial with these 16 random bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// The 16 bytes of the serial.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }

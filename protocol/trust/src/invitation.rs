@@ -1,4 +1,4 @@
-//! Somebody may become a member, once.
+//! Invitations: a node may become a member, once.
 
 use bytes::Bytes;
 use skep_protocol::codec::CodecError;
@@ -30,17 +30,17 @@ pub(crate) static INVITATION: Fields = Fields(&[
 /// An invitation, as the directory keeps it: it does not hold the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invitation {
-    /// The site.
+    /// Id of the site.
     pub site: SiteId,
-    /// The public half of the key that is made of the secret.
+    /// The public half of the key that the secret makes.
     pub key: PublicKey,
     /// What the new member is to be.
     pub grants: Grants,
-    /// No node redeems it after this.
+    /// The end: no node redeems it after this.
     pub until: SiteTime,
-    /// Who invites, and seals.
+    /// Key of the operator who invites, and seals.
     pub operator: PublicKey,
-    /// The only node that may redeem it; none for any that has the code.
+    /// Key of the only node that may redeem it; none for any node that has the code.
     pub node: Option<PublicKey>,
 }
 
@@ -52,8 +52,8 @@ impl Invitation {
 }
 
 impl Sealed<Invitation> {
-    /// Whether it is understood, and sealed by the operator whom it names. Whether that operator may invite is another
-    /// question.
+    /// Whether this Skep understands it, and the operator whom it names sealed it. Whether that operator may invite is
+    /// another question.
     pub fn holds(&self) -> bool {
         self.unknown_field().is_none() && self.is_sealed_by(self.operator)
     }

@@ -24,7 +24,7 @@ pub(crate) static REQUEST: Fields = Fields(&[(1, None), (2, None), (3, None), (4
 pub struct Knock {
     /// The key of the invitation.
     pub invitation: PublicKey,
-    /// The connection.
+    /// The channel of the connection.
     pub channel: Channel,
 }
 
@@ -55,25 +55,25 @@ impl Stated for Knock {
     }
 }
 
-/// A node redeems an invitation.
+/// The request of a node that redeems an invitation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinRequest {
-    /// The site.
+    /// Id of the site.
     pub site: SiteId,
     /// The key of the invitation.
     pub invitation: PublicKey,
     /// The key of the node.
     pub node: PublicKey,
-    /// How the node thinks that it is called; none for as the invitation says.
+    /// The name that the node thinks it has; none for that of the invitation.
     pub name: Option<NodeName>,
-    /// That of its data directory.
+    /// The incarnation of its data directory.
     pub incarnation: Incarnation,
-    /// The connection; none if the request goes by file.
+    /// The channel of the connection; none if the request goes by file.
     pub channel: Option<Channel>,
 }
 
 impl Sealed<JoinRequest> {
-    /// Whether it is understood, and sealed by the invitation's key and by the node's.
+    /// Whether this Skep understands it, and the invitation's key and the node's key sealed it.
     pub fn holds(&self) -> bool {
         self.unknown_field().is_none() && self.is_sealed_by(self.invitation) && self.is_sealed_by(self.node)
     }
@@ -95,7 +95,7 @@ impl Stated for JoinRequest {
     const WHAT: &'static str = "request to join";
     const DOMAIN: &'static [u8] = b"skep/join/1\0";
     const BYTES_MAX: usize = 512;
-    // The invitation's key, and the node's.
+    // Those of the invitation's key and of the node's key.
     const SEALS_MAX: usize = 2;
 
     fn to_body(&self) -> Vec<u8> {
@@ -115,7 +115,7 @@ impl Stated for JoinRequest {
     }
 }
 
-/// Why an invitation is not redeemed.
+/// Why a node may not redeem an invitation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinRefusal {
     /// The request is for another site, or the invitation is.
@@ -124,10 +124,10 @@ pub enum JoinRefusal {
     /// The request is for another invitation.
     #[error("the request is for another invitation")]
     OtherInvitation,
-    /// The request, or the invitation, is not understood, or not sealed by those who should have.
+    /// The request, or the invitation, is not understood, or not sealed by those who should have sealed it.
     #[error("{what} is not signed as it should be; ask for another invitation")]
     NotSealed {
-        /// Which of them.
+        /// What it is: the request, or the invitation.
         what: &'static str,
     },
     /// The invitation is for another node.
@@ -139,7 +139,7 @@ pub enum JoinRefusal {
     /// The request came on another connection than the one that it is for.
     #[error("the request is for another connection")]
     OtherChannel,
-    /// The node calls itself otherwise than the invitation does.
+    /// The node has another name than the invitation says.
     #[error("the invitation is for {invited}, and the node calls itself {given}")]
     OtherName {
         /// The name in the invitation.
@@ -156,13 +156,13 @@ pub enum JoinRefusal {
     /// Another node has redeemed it.
     #[error("the invitation was used by {node}; revoke that one if it is not yours, and ask for another invitation")]
     Used {
-        /// The node that has.
+        /// The key of the node that used it.
         node: PublicKey,
     },
 }
 
 impl JoinRefusal {
-    /// What kind it is, for audits.
+    /// Name of the kind, for audits.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::OtherSite => "join-other-site",
@@ -177,18 +177,18 @@ impl JoinRefusal {
     }
 }
 
-/// Who has redeemed an invitation, as the directory knows.
+/// Which node has redeemed an invitation, as the directory knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
     /// The key of the node.
     pub node: PublicKey,
-    /// The hash of its request.
+    /// The hash of the node's request.
     pub request: Digest,
 }
 
-/// Whether an invitation may be redeemed by a request. The node that has redeemed it may again, also later: its reply
-/// was lost. That the operator may invite is the caller's question, and so is whether the request came on the
-/// connection that it names.
+/// Checks whether a node may redeem an invitation by a request. The node that has redeemed it may again, also later:
+/// its reply was lost. The caller checks that the operator may invite, and that the request came on the connection that
+/// it names.
 ///
 /// # Errors
 /// [`JoinRefusal`] says why not.
@@ -226,7 +226,7 @@ pub fn redeem(
 }
 
 impl JoinRequest {
-    /// Whether it came on the connection that it is for: one for none goes by file.
+    /// Checks that it came on the connection that it is for: a request for none goes by file.
     ///
     /// # Errors
     /// [`JoinRefusal::OtherChannel`] if it did not.

@@ -14,12 +14,12 @@ use skep_protocol::site::SiteKey;
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
-    /// From its bytes.
+    /// The key with these 32 bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The 32 bytes of the key.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -84,11 +84,11 @@ impl FromStr for PublicKey {
     }
 }
 
-/// The secret half of a key. Never shown, and wiped from memory when it is let go of.
+/// The secret half of a key. It is never shown, and its memory is wiped when it is dropped.
 pub struct SecretKey(SigningKey);
 
 impl SecretKey {
-    /// From 32 random bytes.
+    /// The key that follows from 32 random bytes.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         Self(SigningKey::from_bytes(seed))
     }

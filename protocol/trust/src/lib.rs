@@ -1,13 +1,13 @@
-//! Who belongs to a site.
+//! Members of a site, and what shows that they are.
 //!
 //! Pure: no IO, no clock, no random number, no async, no order that depends on a hash. What is sealed here is made and
-//! verified by arguments alone, at whatever end of a connection, with a network or by file.
+//! verified by arguments alone, at whichever end of a connection, with a network or by file.
 //!
 //! - [`SiteRoot`] follows the root documents of a site, each by the word of the one before it.
 //! - [`Certificate`], [`Invitation`], [`JoinRequest`] and [`Revocation`] are what is sealed; [`Sealed`] keeps the
 //!   bytes.
-//! - [`InvitationCode`] is the one line that a new machine is given.
-//! - [`Chain`] is what a member shows, and [`Admission`] says whether it is let in. Both planes ask the same one.
+//! - [`InvitationCode`] is the one line that an operator gives to a new machine.
+//! - [`Chain`] is what a member shows, and [`Admission`] says whether a node lets it in. Both planes ask the same one.
 //! - [`SiteNews`] is what one member tells another one of who is out.
 //!
 //! **Contract.** Decoding never panics and never allocates more than its input warrants. Every refusal has a type.
@@ -15,7 +15,7 @@
 //!
 //! **Must not know** tokio, openraft, quinn, libp2p, tonic, rand, files or clocks.
 
-// What a new variant means is decided where the others are. Tests look at one of them.
+// A new variant gets its meaning where the others have theirs. Tests look at one of them.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 mod admission;

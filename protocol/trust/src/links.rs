@@ -1,4 +1,4 @@
-//! What a member shows: its certificate, the one of its issuer if that has one, and who invited either.
+//! What a member shows: its certificate, that of its issuer if that has one, and the invitations of both.
 
 use bytes::Bytes;
 use skep_protocol::codec::CodecError;
@@ -21,21 +21,21 @@ pub(crate) static CHAIN: Fields = Fields(&[(1, Some(&LINK))]);
 /// Why a chain of certificates does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// It is no chain.
+    /// The bytes are no chain.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// There is no certificate in it.
+    /// The chain has no certificate.
     #[error("there is no certificate in the chain")]
     Empty,
-    /// It is too long.
+    /// The chain is too long.
     #[error("the chain has {certificates} certificates; at most {max} are allowed")]
     TooDeep {
-        /// How many there are.
+        /// Number of certificates in the chain.
         certificates: usize,
-        /// How many there may be.
+        /// The most that are allowed.
         max: usize,
     },
-    /// A certificate changes what it means by a field that is not known here.
+    /// A field that this Skep does not know changes what a certificate means.
     #[error("field {field} of a certificate is not known; upgrade this node")]
     UnknownField {
         /// The number of the field.
@@ -44,34 +44,34 @@ pub enum ChainError {
     /// A certificate is of another site.
     #[error("a certificate is of another site")]
     OtherSite,
-    /// Whoever has the certificate made it.
+    /// The key of a certificate made the certificate itself.
     #[error("a certificate is made by its own key, which the root document does not name as an issuer")]
     SelfMade,
     /// The site does not know the issuer.
     #[error("the root document does not name {issuer} as an issuer")]
     UnknownIssuer {
-        /// The issuer.
+        /// Key of the issuer.
         issuer: PublicKey,
     },
-    /// The certificate that follows is not the one of the issuer.
+    /// The certificate that follows is not that of the issuer.
     #[error("a certificate does not name {issuer} as its issuer, whose certificate follows")]
     NotBy {
-        /// Whose certificate follows.
+        /// Key of the certificate that follows.
         issuer: PublicKey,
     },
-    /// The issuer is none.
+    /// The key named as the issuer is that of a member that is none.
     #[error("{issuer} is a member, and no issuer")]
     NotAnIssuer {
-        /// Who is named as issuer.
+        /// The key named as the issuer.
         issuer: PublicKey,
     },
-    /// It was changed, or is not the issuer's.
+    /// The certificate was changed, or is not the issuer's.
     #[error("the issuer that a certificate names did not seal it as it is")]
     NotSealed,
-    /// The issuer may not issue that.
+    /// The issuer may not issue that certificate.
     #[error("a certificate is beyond the scope of its issuer: {0}")]
     OutOfScope(#[from] ScopeError),
-    /// No operator invited whoever has that role.
+    /// No operator invited the member that has the role.
     #[error("a certificate with the role {role} needs the invitation of an operator whom the root document names")]
     NotSponsored {
         /// The role.
@@ -82,13 +82,13 @@ pub enum ChainError {
     Sponsor {
         /// The role.
         role: Role,
-        /// What is wrong.
+        /// What is wrong with it, for people.
         why: &'static str,
     },
 }
 
 impl ChainError {
-    /// What kind it is, for audits.
+    /// Name of the kind, for audits.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Codec(_) => "malformed",
@@ -106,7 +106,7 @@ impl ChainError {
     }
 }
 
-/// Who invited a member, and that its node redeemed that.
+/// The invitation of a member, and its node's request that redeemed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sponsor {
     /// The invitation.
@@ -120,28 +120,28 @@ pub struct Sponsor {
 pub struct ChainLink {
     /// The certificate.
     pub certificate: Sealed<Certificate>,
-    /// Who invited whoever has it. Roles that an issuer alone cannot give need this.
+    /// The invitation of the certificate's member, redeemed. Roles that an issuer alone cannot give need it.
     pub sponsor: Option<Sponsor>,
 }
 
-/// A chain as it is shown. Whether it holds is another question.
+/// A chain as a member shows it. Whether it holds is another question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// The member's first. Never empty.
+    /// The member's certificate first. Never empty.
     links: Vec<ChainLink>,
 }
 
 impl Chain {
-    /// Of these certificates, the member's first.
+    /// The chain of these certificates, the member's first.
     ///
     /// # Errors
-    /// [`ChainError`] if there is none, or are too many.
+    /// [`ChainError`] if there is none, or if there are too many.
     pub fn new(links: Vec<ChainLink>) -> Result<Self, ChainError> {
         check_depth(links.len())?;
         Ok(Self { links })
     }
 
-    /// From its protobuf form.
+    /// The chain in a protobuf form.
     ///
     /// # Errors
     /// [`ChainError`] if it is none.
@@ -155,7 +155,7 @@ impl Chain {
     }
 
     pub(crate) fn from_wire(came: v1::CertificateChain) -> Result<Self, ChainError> {
-        // Before anything in it is read.
+        // Checked before anything in it is read.
         check_depth(came.links.len())?;
         let links: Result<Vec<ChainLink>, CodecError> = came.links.into_iter().map(link).collect();
         Ok(Self { links: links? })
@@ -170,7 +170,7 @@ impl Chain {
         v1::CertificateChain { links: self.links.iter().map(link).collect() }
     }
 
-    /// Its protobuf form.
+    /// The protobuf form of the chain.
     pub fn to_bytes(&self) -> Vec<u8> {
         encoded(&self.to_wire())
     }

@@ -23,10 +23,10 @@ const PAGE_BYTES_MAX: usize = limits::SITE_NEWS_BYTES_MAX - 16;
 
 pub(crate) static NEWS: Fields = Fields(&[(1, Some(&SEALED)), (2, Some(&SEALED_REVOCATION)), (3, None)]);
 
-/// A page of what a member knows of who belongs to its site. Nobody seals the page: what is in it is sealed.
+/// A page of what a member knows of who belongs to its site. No key seals the page: what is in it is sealed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SiteNews {
-    /// Root documents, the earliest first.
+    /// Root documents, the earliest version first.
     pub documents: Vec<Sealed<RootDocument>>,
     /// Revocations.
     pub revocations: Vec<SignedRevocation>,
@@ -35,7 +35,7 @@ pub struct SiteNews {
 }
 
 impl SiteNews {
-    /// From its protobuf form. Whether what is in it holds is another question.
+    /// The page in a protobuf form. Whether what is in it holds is another question.
     ///
     /// # Errors
     /// [`CodecError`] if it is none, or too large.
@@ -60,7 +60,7 @@ impl SiteNews {
         })
     }
 
-    /// Its protobuf form. A page of [`SiteView`] is within its bounds.
+    /// The protobuf form of the page. A page of [`SiteView`] is within its bounds.
     pub fn to_bytes(&self) -> Vec<u8> {
         encoded(&v1::SiteNews {
             roots: self.documents.iter().map(Sealed::to_wire).collect(),
@@ -75,7 +75,7 @@ impl SiteNews {
     }
 }
 
-/// A page that is being filled.
+/// A page while statements are added to it.
 #[derive(Default)]
 struct Page {
     news: SiteNews,
@@ -83,7 +83,7 @@ struct Page {
 }
 
 impl Page {
-    /// Whether there was room for one more statement of so many bytes; if not, another page follows.
+    /// Takes one more statement of so many bytes, if there is room; if not, another page follows.
     fn takes(&mut self, bytes: usize) -> bool {
         let filled = self.bytes + bytes + ITEM_BYTES_MAX;
         if filled > PAGE_BYTES_MAX {
@@ -100,7 +100,7 @@ impl Page {
 }
 
 impl SiteView {
-    /// The first page of what a member may lack that knows so much; none if it lacks nothing.
+    /// The first page of what a member with these news may lack; none if it lacks nothing.
     pub fn missing_of(&self, theirs: &TrustNews) -> Option<SiteNews> {
         self.page(theirs, theirs.root_version, None)
     }

@@ -1,4 +1,4 @@
-//! All that a new member needs, in one piece, and what it looks at before it believes it.
+//! All that a new member needs, in one piece, and what it checks before it believes it.
 
 use std::net::SocketAddr;
 
@@ -32,14 +32,14 @@ pub(crate) static REPLY: Fields = Fields(&[
     (6, Some(&ADDRESS)),
 ]);
 
-/// Where a member is said to be. A hint.
+/// The addresses where a member is said to be. Hints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberAddress {
-    /// Its key.
+    /// Key of the member.
     pub node: PublicKey,
-    /// Its control plane.
+    /// Address of its control plane; none if it is not known.
     pub control: Option<SocketAddr>,
-    /// Its mesh.
+    /// Address of its mesh; none if it is not known.
     pub mesh: Option<SocketAddr>,
 }
 
@@ -52,24 +52,24 @@ pub struct JoinReply {
     pub roots: Vec<Sealed<RootDocument>>,
     /// The new member's chain.
     pub chain: Chain,
-    /// Who is out, or some of those.
+    /// Revocations, or some of them.
     pub revocations: Vec<SignedRevocation>,
-    /// Site time.
+    /// Site time when the issuer sealed it.
     pub now: SiteTime,
-    /// Nodes to connect to first.
+    /// Addresses of nodes to which the new member connects first.
     pub voters: Vec<MemberAddress>,
 }
 
-/// Why a reply is not believed.
+/// Why a new member does not believe a reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
-    /// It is of another site than the invitation.
+    /// The reply is of another site than the invitation.
     #[error("the reply is of another site than the invitation")]
     OtherSite,
-    /// It answers another request.
+    /// The reply answers another request.
     #[error("the reply answers another request")]
     OtherRequest,
-    /// It is not sealed by the issuer of the certificate in it, or not understood.
+    /// The issuer of the certificate in the reply did not seal it, or it is not understood.
     #[error("the reply is not sealed by the issuer of the certificate in it")]
     NotSealed,
     /// The root documents do not hold.
@@ -84,7 +84,7 @@ pub enum JoinError {
     /// The certificate is for another key.
     #[error("the certificate in the reply is for another node")]
     OtherKey,
-    /// The certificate has another name than the one that was asked for.
+    /// The certificate has another name than the request.
     #[error("the certificate in the reply is for {0}")]
     OtherName(NodeName),
     /// The certificate does not hold at this moment.
@@ -95,14 +95,14 @@ pub enum JoinError {
 /// What a new member knows once it believes a reply.
 #[derive(Clone, Debug)]
 pub struct Joined {
-    /// The site.
+    /// What the node knows of the site.
     pub view: SiteView,
-    /// Who the node is from then on.
+    /// The member that the node is from then on.
     pub member: Member,
 }
 
 impl Sealed<JoinReply> {
-    /// Believes it, if it is the answer to this request, of the site whose id begins so.
+    /// Believes the reply, if it is the answer to this request, of the site whose id begins so.
     ///
     /// # Errors
     /// [`JoinError`] says what does not hold.
@@ -171,7 +171,7 @@ impl Stated for JoinReply {
     const WHAT: &'static str = "reply to a request to join";
     const DOMAIN: &'static [u8] = b"skep/join-reply/1\0";
     const BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
-    // Of an issuer, or of root keys.
+    // That of an issuer, or those of root keys.
     const SEALS_MAX: usize = limits::ROOT_KEYS_MAX;
 
     fn to_body(&self) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! Certificates do not hold any more: the word of an operator.
+//! Revocations: an operator says that certificates do not hold any more.
 
 use std::fmt;
 
@@ -33,9 +33,9 @@ pub enum Revoked {
     Serial(Serial),
     /// What an issuer issued from some instant on.
     Issued {
-        /// The issuer.
+        /// Key of the issuer.
         issuer: PublicKey,
-        /// The instant.
+        /// The instant, in site time.
         since: SiteTime,
     },
     /// All certificates of an epoch below this one.
@@ -53,43 +53,43 @@ impl fmt::Display for Revoked {
     }
 }
 
-/// An operator revokes.
+/// The statement by which an operator revokes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
-    /// The site.
+    /// Id of the site.
     pub site: SiteId,
     /// What does not hold any more.
     pub what: Revoked,
-    /// The site's epoch when it was stated: it is about no certificate of a later one.
+    /// The site's epoch when it was stated: it is about no certificate of a later epoch.
     pub epoch: u64,
     /// Why, for people.
     pub reason: Reason,
-    /// Who revokes, and seals.
+    /// Key of the operator who revokes, and seals.
     pub operator: PublicKey,
 }
 
-/// Why a revocation was not believed.
+/// Why a node does not believe a revocation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RevocationError {
-    /// It is none.
+    /// The bytes are no revocation.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// It changes what it means by a field that is not known here.
+    /// A field that this Skep does not know changes what it means.
     #[error("field {field} of a revocation is not known; upgrade this node")]
     UnknownField {
         /// The number of the field.
         field: u32,
     },
-    /// It is of another site.
+    /// The revocation is of another site.
     #[error("a revocation is of another site")]
     OtherSite,
     /// The operator whom it names did not seal it as it is.
     #[error("a revocation is not sealed by the operator whom it names")]
     NotSealed,
-    /// Whoever sealed it may not revoke that.
+    /// The operator who sealed it may not revoke that.
     #[error("{operator} may not revoke {what}")]
     NotAllowed {
-        /// Who sealed it.
+        /// Key of the operator who sealed it.
         operator: PublicKey,
         /// What it revokes.
         what: Revoked,
@@ -97,20 +97,20 @@ pub enum RevocationError {
     /// The chain of the operator does not hold.
     #[error("the operator of a revocation does not belong to the site: {0}")]
     Chain(#[from] ChainError),
-    /// It is of an epoch to which the site cannot have come.
+    /// The revocation is of an epoch to which the site cannot have come.
     #[error("a revocation is of epoch {found}; this node knows epoch {known}")]
     Ahead {
-        /// Its epoch.
+        /// Epoch of the revocation.
         found: u64,
-        /// The epoch that is known.
+        /// The epoch that the node knows.
         known: u64,
     },
-    /// There are as many as there can be.
+    /// There are as many revocations as there can be.
     #[error(
         "a site has at most {max} revocations; revoke all certificates of earlier epochs, once members have new ones"
     )]
     Full {
-        /// How many there can be.
+        /// The most that there can be.
         max: usize,
     },
 }
@@ -118,15 +118,15 @@ pub enum RevocationError {
 /// A revocation, and what shows that its operator is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedRevocation {
-    /// What is stated.
+    /// The revocation, as its operator sealed it.
     pub revocation: Sealed<Revocation>,
-    /// The operator's chain, if the root document does not name it.
+    /// The operator's chain; none if the root document names the operator.
     pub chain: Option<Chain>,
 }
 
 impl SignedRevocation {
-    /// Whether it is the word of somebody who may revoke that, where certificates of an epoch below this one do not
-    /// hold. That the operator's certificate has ended since does not matter: what is out stays out.
+    /// Checks that an operator who may revoke that stated it, where certificates of an epoch below this one do not
+    /// hold. It does not matter that the operator's certificate has ended since: a member that is out stays out.
     ///
     /// # Errors
     /// [`RevocationError`] says what does not hold.
@@ -176,7 +176,7 @@ impl SignedRevocation {
         }
     }
 
-    /// From its protobuf form.
+    /// The revocation in a protobuf form.
     ///
     /// # Errors
     /// [`RevocationError`] if it is none. Whether it holds is another question.
@@ -189,7 +189,7 @@ impl SignedRevocation {
         unknown.map_or_else(|| Self::from_wire(came), |field| Err(RevocationError::UnknownField { field }))
     }
 
-    /// Its protobuf form.
+    /// The protobuf form of the revocation.
     pub fn to_bytes(&self) -> Vec<u8> {
         encoded(&self.to_wire())
     }

@@ -1,7 +1,7 @@
 //! All that does not hold any more in a site, as far as a node knows.
 //!
 //! The set only grows: two nodes that tell each other what they have end with the same. One revocation makes others
-//! needless, the one of all certificates of earlier epochs; those go.
+//! needless, that of all certificates of earlier epochs; the node lets go of those.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,7 +17,7 @@ use crate::revocation::{Revocation, RevocationError, Revoked, SignedRevocation};
 use crate::root::SiteRoot;
 use crate::site_time::SiteTime;
 
-/// What is revoked, for quick answers. Each with the last epoch of certificates that it is about.
+/// What is revoked, for quick answers: each with the last epoch of certificates that it is about.
 #[derive(Clone, Debug, Default)]
 struct Index {
     keys: BTreeMap<PublicKey, u64>,
@@ -65,7 +65,7 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Takes note of one. Whether it was news.
+    /// Learns a revocation. Returns whether it was news.
     ///
     /// # Errors
     /// [`RevocationError`] if it does not hold, or if there is no room.
@@ -93,8 +93,8 @@ impl Revocations {
         Ok(true)
     }
 
-    /// Takes over one that was taken note of before, and written down: whoever stated it may be no operator any more.
-    /// Whether it was news.
+    /// Takes over a revocation that the node learned before, and wrote down: its author may not be an operator any
+    /// more. Returns whether it was news.
     pub(crate) fn restore(&mut self, signed: SignedRevocation) -> bool {
         let (name, stated) = (signed.revocation.digest(), signed.revocation.statement());
         if self.known.contains_key(&name) {
@@ -106,7 +106,7 @@ impl Revocations {
         true
     }
 
-    /// Certificates of an epoch below this one do not hold: what else revokes those is needless.
+    /// Certificates of an epoch below this one do not hold: other revocations of those are needless, and go.
     pub fn forget_below(&mut self, epoch: u64) {
         if epoch <= self.epoch_min {
             return;
@@ -124,43 +124,43 @@ impl Revocations {
         }
     }
 
-    /// What revokes a member, or an issuer above it.
+    /// The revocation of a member, or of an issuer above it; none if neither is revoked.
     pub fn revoking(&self, member: &Member) -> Option<Revoked> {
         member.made().iter().find_map(|made| self.index.revokes(made))
     }
 
-    /// Whether all certificates of a key are revoked that are of this epoch.
+    /// Whether all certificates of a key that are of this epoch are revoked.
     pub fn revokes_key(&self, key: &PublicKey, epoch: u64) -> bool {
         self.index.keys.get(key).is_some_and(|of| epoch <= *of)
     }
 
-    /// What revokes a certificate of a chain, whether or not that holds otherwise.
+    /// The revocation of a certificate of a chain, whether or not the chain holds otherwise.
     pub fn revoking_in(&self, chain: &Chain) -> Option<Revoked> {
         chain.links().iter().find_map(|link| self.index.revokes(&made(link.certificate.statement())))
     }
 
-    /// Certificates of an epoch below this one do not hold.
+    /// The lowest epoch of which certificates hold.
     pub fn epoch_min(&self) -> u64 {
         self.epoch_min
     }
 
-    /// How many there are.
+    /// Number of revocations.
     pub fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no revocation.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
-    /// What tells this set from another one. Whoever may revoke could make two sets that look alike, and would withhold
-    /// what it revoked itself.
+    /// A digest that tells this set from another one. An operator who may revoke could make two sets that look alike,
+    /// and would only withhold what it revoked itself.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// All of them by their names, from after one of these on.
+    /// All revocations in the order of their names, from after one of these on.
     pub fn after<'a>(
         &'a self,
         name: Option<&Digest>,

@@ -1,4 +1,4 @@
-//! What members are, and what issuers may make of them.
+//! Roles of members, and what issuers may make of members.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::wire::v1;
 
 pub(crate) static SCOPE: Fields = Fields(&[(1, None), (2, None), (3, None), (4, None)]);
 
-/// What a member of a site is.
+/// The role of a member of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
     /// Its node serves a robot's software.
@@ -34,11 +34,11 @@ pub enum Role {
     Issuer,
 }
 
-/// Roles of one member.
+/// The roles of one member.
 pub type Roles = BTreeSet<Role>;
 
 impl Role {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 8] = [
         Self::Robot,
         Self::Agent,
@@ -50,7 +50,7 @@ impl Role {
         Self::Issuer,
     ];
 
-    /// How it is called in commands and files.
+    /// Name of the role in commands and files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Robot => "robot",
@@ -129,33 +129,33 @@ pub(crate) fn roles_to_wire(roles: &Roles) -> Vec<i32> {
     roles.iter().map(|role| role.to_wire()).collect()
 }
 
-/// How something is beyond what an issuer may issue.
+/// How a certificate or a scope is beyond what an issuer may issue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScopeError {
-    /// It may not give this role.
+    /// The issuer may not give this role.
     #[error("it may not give the role {role}")]
     Role {
         /// The role.
         role: Role,
     },
-    /// It may not name members like this.
+    /// The issuer may not name members like this.
     #[error("it may give names that begin with {prefix:?} only")]
     Name {
-        /// How the names begin that it may give.
+        /// The beginning of the names that it may give.
         prefix: String,
     },
-    /// It may not issue anything for so long.
+    /// The issuer may not issue anything for so long.
     #[error("it may issue for {max} ms at most, and this is for {life_ms} ms")]
     Life {
-        /// How long it is.
+        /// The life of the certificate, in milliseconds.
         life_ms: u64,
-        /// How long it may be.
+        /// The longest life that it may issue, in milliseconds.
         max: u64,
     },
-    /// It may not let another issuer issue so often.
+    /// The issuer may not let another issuer issue so often.
     #[error("it may issue {max} certificates in a day")]
     Rate {
-        /// How many it may issue itself.
+        /// Number of certificates that it may issue itself in a day.
         max: u32,
     },
 }
@@ -163,18 +163,18 @@ pub enum ScopeError {
 /// What an issuer may issue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
-    /// Roles of those to whom it issues.
+    /// Roles that it may give.
     pub roles: Roles,
-    /// How their names begin; none for however they like.
+    /// The beginning of the names that it may give; none for any name.
     pub name_prefix: Option<NodeName>,
     /// The longest life of a certificate, in milliseconds.
     pub life_ms_max: u64,
-    /// Certificates in a day of site time, which the directory counts; none for as many as it likes.
+    /// Certificates in a day of site time, which the directory counts; none for no limit.
     pub per_day: Option<u32>,
 }
 
 impl Scope {
-    /// Whether a certificate with these roles, this name and this life is within it.
+    /// Checks whether a certificate with these roles, this name and this life is within the scope.
     ///
     /// # Errors
     /// [`ScopeError`] says how it is not.
@@ -190,7 +190,7 @@ impl Scope {
         Ok(())
     }
 
-    /// Whether another issuer may have that scope from this one.
+    /// Checks whether another issuer may have that scope from this one.
     ///
     /// # Errors
     /// [`ScopeError`] says how it is wider.

@@ -1,7 +1,7 @@
-//! The root of a site: the document that everything else in it rests on, and how another one takes its place.
+//! The root of a site: the document on which everything else in it rests, and how another one takes its place.
 //!
-//! The first version is known by its hash, which is the site's id. Each later one is sealed by the root keys of the
-//! version before and by its own: whoever follows them from the first one on needs to believe nobody.
+//! A node knows the first version by its hash, which is the site's id. The root keys of the version before seal each
+//! later version, and so do its own: a node that follows them from the first one on needs to believe no other node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,74 +36,74 @@ pub(crate) static ROOT: Fields = Fields(&[
 /// What a site rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootDocument {
-    /// The site, and the hash of the version before; none in the first version.
+    /// Id of the site, and hash of the version before; none in the first version.
     pub after: Option<(SiteId, Digest)>,
-    /// 1 for the first one.
+    /// The version, 1 for the first one.
     pub version: u64,
     /// The name of the site, the same in each version.
     pub name: SiteName,
-    /// Random, the same in each version: two sites of the same keys and names are two.
+    /// Random bytes, the same in each version: two sites of the same keys and names are two.
     pub nonce: [u8; 16],
-    /// Who may seal root documents, and certificates in place of an issuer.
+    /// Keys that may seal root documents, and certificates in place of an issuer.
     pub root_keys: BTreeSet<PublicKey>,
-    /// How many of them must.
+    /// Number of them that must seal.
     pub threshold: u32,
-    /// Who issues certificates.
+    /// Keys of the issuers of certificates, with the scope of each.
     pub issuers: BTreeMap<PublicKey, Scope>,
-    /// The first operators.
+    /// Keys of the first operators, with the name of each.
     pub operators: BTreeMap<PublicKey, OperatorName>,
-    /// Certificates of an earlier epoch do not hold.
+    /// The lowest epoch of which certificates hold.
     pub epoch: u64,
 }
 
-/// Why a root document was not believed.
+/// Why a node does not believe a root document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RootError {
-    /// There is none.
+    /// There is no root document.
     #[error("there is no root document; copy the site's files from a member again")]
     Missing,
-    /// It changes what it means by a field that is not known here.
+    /// A field that this Skep does not know changes what it means.
     #[error("field {field} of the root document is not known; upgrade this node")]
     UnknownField {
         /// The number of the field.
         field: u32,
     },
-    /// It is of another site.
+    /// The document is of another site.
     #[error("the root document is of another site")]
     OtherSite,
-    /// It does not follow the version that is known.
+    /// The document does not follow the version that the node knows.
     #[error("the root document is version {found}; version {known} is known, and it does not follow that one")]
     NotNext {
-        /// The version that is known; 0 for none.
+        /// The version that the node knows; 0 for none.
         known: u64,
-        /// Its version.
+        /// Version of the document.
         found: u64,
     },
     /// Not enough of the root keys of a version sealed it.
     #[error("fewer than {threshold} of the root keys of version {of} sealed version {version}")]
     NotSealed {
-        /// The version.
+        /// Version of the document.
         version: u64,
-        /// Whose root keys.
+        /// Version whose root keys did not seal it.
         of: u64,
-        /// How many of them must seal.
+        /// Number of them that must seal.
         threshold: u32,
     },
-    /// It changes what no later version may.
+    /// The document changes what no later version may.
     #[error("the root document changes {what}, which stays as it is")]
     Changed {
-        /// What it changes.
+        /// What the document changes.
         what: &'static str,
     },
-    /// There are as many as there can be.
+    /// There are as many versions as there can be.
     #[error("a site has at most {max} versions of its root document; make the site anew")]
     TooMany {
-        /// How many there can be.
+        /// The most that there can be.
         max: usize,
     },
 }
 
-/// The root of a site, as far as its documents were followed.
+/// The root of a site, as far as the node followed its documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteRoot {
     site: SiteId,
@@ -112,8 +112,7 @@ pub struct SiteRoot {
 }
 
 impl SiteRoot {
-    /// From the first document. Its hash is the site's id: whether that is the site that is meant is the caller's
-    /// question.
+    /// The root of a first document. Its hash is the site's id: the caller checks that this is the site that is meant.
     ///
     /// # Errors
     /// [`RootError`] if it is no first document, or not sealed by its own root keys.
@@ -127,7 +126,7 @@ impl SiteRoot {
         Ok(Self { site: SiteId::from_bytes(digest), latest: document, digest })
     }
 
-    /// From all documents, the first one first.
+    /// The root of all documents, the first one first.
     ///
     /// # Errors
     /// [`RootError`] of the first one that does not hold.
@@ -168,7 +167,7 @@ impl SiteRoot {
         Ok(Self { site: self.site, latest: document, digest })
     }
 
-    /// The site.
+    /// Id of the site.
     pub fn site(&self) -> SiteId {
         self.site
     }
@@ -194,7 +193,7 @@ impl SiteRoot {
         sealed.is_sealed_by_some(&document.root_keys, document.threshold as usize)
     }
 
-    /// Whether it has one root key only, so that whoever has that one has the site. A node says so.
+    /// Whether it has one root key only, so that its holder has the site. A node says so.
     pub fn rests_on_one_key(&self) -> bool {
         self.document().threshold == 1
     }
@@ -204,7 +203,7 @@ fn understood(document: &Sealed<RootDocument>) -> Result<(), RootError> {
     document.unknown_field().map_or(Ok(()), |field| Err(RootError::UnknownField { field }))
 }
 
-/// Whether as many root keys of one version sealed a document as must.
+/// Checks that as many root keys of one version sealed a document as must.
 fn sealed_by(document: &Sealed<RootDocument>, of: &RootDocument) -> Result<(), RootError> {
     if document.is_sealed_by_some(&of.root_keys, of.threshold as usize) {
         return Ok(());
@@ -262,7 +261,7 @@ impl Stated for RootDocument {
     const WHAT: &'static str = "root document";
     const DOMAIN: &'static [u8] = b"skep/root/1\0";
     const BYTES_MAX: usize = limits::ROOT_BYTES_MAX;
-    // Those of two versions.
+    // Those of the root keys of two versions.
     const SEALS_MAX: usize = 2 * limits::ROOT_KEYS_MAX;
 
     fn to_body(&self) -> Vec<u8> {

@@ -1,7 +1,8 @@
-//! What is sealed, as it was sealed.
+//! Sealed statements, as they were sealed.
 //!
-//! A statement is a protobuf message and signatures of its bytes. It is decoded once, and the bytes are kept: they are
-//! what is stored, forwarded and verified, so that a field that this Skep does not know is not lost on the way.
+//! A statement is a protobuf message and signatures of its bytes. A node decodes it once, and keeps the bytes: it
+//! stores,
+//! forwards and verifies these, so that a field that this Skep does not know is not lost on the way.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -28,19 +29,19 @@ const SEAL_BYTES_MAX: usize = 128;
 
 /// What can be sealed.
 pub trait Stated: Sized {
-    /// What it is, for errors.
+    /// What it is, as errors call it.
     const WHAT: &'static str;
     /// What is signed before its bytes, so that no signature is good for anything else. Ends in a NUL.
     const DOMAIN: &'static [u8];
     /// Its largest encoded form, in bytes.
     const BYTES_MAX: usize;
-    /// The most seals that it can have. With more it is refused.
+    /// The most seals that it can have. A decoder refuses one with more.
     const SEALS_MAX: usize;
 
     /// Its protobuf form.
     fn to_body(&self) -> Vec<u8>;
 
-    /// What these bytes say, and the first field in them that changes what they mean and is not known here.
+    /// What these bytes say, and the first field in them that changes what they mean and that this Skep does not know.
     ///
     /// # Errors
     /// [`CodecError::Malformed`] if they are no such statement.
@@ -50,7 +51,7 @@ pub trait Stated: Sized {
 /// One signature of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seal {
-    /// Whose it is, as it says.
+    /// The key that is said to have sealed it.
     pub key: PublicKey,
     /// The signature of the statement's domain and bytes.
     pub signature: Signature,
@@ -60,14 +61,14 @@ pub struct Seal {
 #[derive(Clone)]
 pub struct Sealed<T> {
     statement: T,
-    /// A field that is not known here and may not be passed over.
+    /// Number of a field that this Skep does not know and may not pass over.
     unknown: Option<u32>,
     body: Bytes,
     seals: Vec<Seal>,
 }
 
 impl<T: Stated> Sealed<T> {
-    /// From what came. Whether its seals hold is another question: see [`is_sealed_by`](Self::is_sealed_by).
+    /// A statement as it came. Whether its seals hold is another question: see [`is_sealed_by`](Self::is_sealed_by).
     ///
     /// # Errors
     /// [`CodecError`] if the bytes or the seals are too many, or the bytes are no such statement.
@@ -94,7 +95,7 @@ impl<T: Stated> Sealed<T> {
         Self::seal_body(statement.to_body().into(), by)
     }
 
-    /// Seals a statement that somebody else encoded, perhaps with fields that are not known here.
+    /// Seals a statement that other software encoded, perhaps with fields that this Skep does not know.
     ///
     /// # Errors
     /// [`CodecError`] if the bytes are too many, or no such statement.
@@ -104,7 +105,7 @@ impl<T: Stated> Sealed<T> {
         Self::from_parts(body, seals)
     }
 
-    /// The same with one more seal: keys that seal one statement need not be on one machine.
+    /// The same statement with one more seal: keys that seal one statement need not be on one machine.
     ///
     /// # Errors
     /// [`CodecError`] if it has as many as it can have, or one of this key.
@@ -115,7 +116,7 @@ impl<T: Stated> Sealed<T> {
         Self::from_parts(self.body, seals)
     }
 
-    /// From its protobuf form.
+    /// The statement in a protobuf form.
     ///
     /// # Errors
     /// [`CodecError`] as [`from_parts`](Self::from_parts).
@@ -132,7 +133,7 @@ impl<T: Stated> Sealed<T> {
     }
 
     pub(crate) fn from_wire(came: v1::SealedStatement) -> Result<Self, CodecError> {
-        // Before anything is copied.
+        // Checked before anything is copied.
         if came.seals.len() > T::SEALS_MAX {
             return Err(malformed(T::WHAT, format!("it has more than {} seals", T::SEALS_MAX)));
         }
@@ -144,7 +145,7 @@ impl<T: Stated> Sealed<T> {
         [T::DOMAIN, &self.body].concat()
     }
 
-    /// Whether the owner of this key sealed it.
+    /// Whether this key sealed it.
     pub fn is_sealed_by(&self, key: PublicKey) -> bool {
         let seal = self.seals.iter().find(|seal| seal.key == key);
         seal.is_some_and(|seal| key.verifies(&self.signed(), &seal.signature))
@@ -169,7 +170,7 @@ fn seal(came: &v1::Seal) -> Result<Seal, FieldError> {
 }
 
 impl<T> Sealed<T> {
-    /// What it says.
+    /// What the statement says.
     pub fn statement(&self) -> &T {
         &self.statement
     }
@@ -184,7 +185,8 @@ impl<T> Sealed<T> {
         &self.seals
     }
 
-    /// The first field in it that changes what it means and is not known here: it must be refused.
+    /// Number of the first field in it that changes what it means and that this Skep does not know: a node must refuse
+    /// it.
     pub fn unknown_field(&self) -> Option<u32> {
         self.unknown
     }
@@ -195,7 +197,7 @@ impl<T> Sealed<T> {
         v1::SealedStatement { body: self.body.clone(), seals: self.seals.iter().map(seal).collect() }
     }
 
-    /// Its protobuf form.
+    /// The protobuf form of the statement with its seals.
     pub fn to_bytes(&self) -> Vec<u8> {
         encoded(&self.to_wire())
     }

@@ -1,8 +1,9 @@
 //! The time of a site, by which certificates are valid.
 //!
 //! The site's directory counts the milliseconds in which it had a leader. Site time never falls, it errs late, and a
-//! lost log clock does not move it. A robot without a clock of its own is told it, or knows only what it wrote down
-//! before.
+//! lost log clock does not move it. A robot without a clock of its own hears it from a member, or knows only what it
+//! wrote
+//! down before.
 
 use std::fmt;
 
@@ -35,22 +36,23 @@ pub enum SiteClock {
     AtLeast(SiteTime),
 }
 
-/// How sure it is that a certificate holds.
+/// How sure a node is that a certificate holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It holds.
+    /// The certificate holds.
     Fresh,
-    /// Nobody here knows whether it is over. Its member catches up, finishes and stops; it begins nothing and casts no
+    /// The node does not know whether it is over. Its member catches up, finishes and stops; it begins nothing and
+    /// casts no
     /// vote.
     Stale,
 }
 
-/// When a certificate holds, both ends included.
+/// The times at which a certificate holds, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validity {
-    /// From here on.
+    /// The first instant at which it holds.
     pub from: SiteTime,
-    /// Up to here.
+    /// The last instant at which it holds.
     pub until: SiteTime,
 }
 
@@ -61,16 +63,16 @@ pub(crate) enum OutOfTime {
     Late,
 }
 
-/// How far the directory's clock may be ahead of what a verifier was told, in milliseconds.
+/// How far the directory's clock may be ahead of the time that a verifier heard, in milliseconds.
 const LEAD_MS_MAX: u64 = skep_protocol::limits::CLOCK_LEAD_MS_MAX;
 
 impl Validity {
-    /// How long it is, in milliseconds.
+    /// The life of the certificate, in milliseconds.
     pub const fn life_ms(&self) -> u64 {
         self.until.0.saturating_sub(self.from.0)
     }
 
-    /// When both hold.
+    /// The times at which both hold.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { from: self.from.max(other.from), until: self.until.min(other.until) }

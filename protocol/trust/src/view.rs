@@ -1,4 +1,4 @@
-//! What a node knows of its site: the root documents, and who is out. It only ever learns: nothing here falls back.
+//! What a node knows of its site: the root documents, and who is out. It only learns: nothing here falls back.
 
 use skep_protocol::limits;
 
@@ -8,7 +8,7 @@ use crate::revocations::Revocations;
 use crate::root::{RootDocument, RootError, SiteRoot};
 use crate::sealed::Sealed;
 
-/// What a node knows of its site. It is written down whole, and never taken back to what it was.
+/// What a node knows of its site. The node writes it down whole, and never takes it back to what it was.
 #[derive(Clone, Debug)]
 pub struct SiteView {
     root: SiteRoot,
@@ -18,7 +18,7 @@ pub struct SiteView {
 }
 
 impl SiteView {
-    /// From all root documents, the first one first. Whether that is the site that is meant is the caller's question.
+    /// The view of all root documents, the first one first. The caller checks that this is the site that is meant.
     ///
     /// # Errors
     /// [`RootError`] of the first one that does not hold.
@@ -33,8 +33,9 @@ impl SiteView {
         Ok(view)
     }
 
-    /// From what was known before, and written down: all root documents, the revocations, and the earliest epoch. Root
-    /// documents are followed again. Of revocations it was verified when they came that an operator of then stated them.
+    /// The view that the node had before, and wrote down: all root documents, the revocations, and the earliest epoch.
+    /// It follows the root documents again. When the revocations came, it verified that operators of that time stated
+    /// them.
     ///
     /// # Errors
     /// [`RootError`] of the first document that does not hold.
@@ -51,7 +52,7 @@ impl SiteView {
         Ok(view)
     }
 
-    /// Takes note of another root document. Whether it was news.
+    /// Learns another root document. Returns whether it was news.
     ///
     /// # Errors
     /// [`RootError`] if it does not follow the one that is known.
@@ -67,7 +68,7 @@ impl SiteView {
         Ok(true)
     }
 
-    /// Takes note of a revocation. Whether it was news.
+    /// Learns a revocation. Returns whether it was news.
     ///
     /// # Errors
     /// [`RevocationError`] if it does not hold.
@@ -75,7 +76,7 @@ impl SiteView {
         self.revocations.learn(signed, &self.root)
     }
 
-    /// The root.
+    /// The root of the site.
     pub fn root(&self) -> &SiteRoot {
         &self.root
     }
@@ -85,17 +86,17 @@ impl SiteView {
         self.documents.iter().filter(move |document| document.version > version)
     }
 
-    /// Who is out.
+    /// All revocations that the node knows.
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
     }
 
-    /// Certificates of an epoch below this one do not hold.
+    /// The lowest epoch of which certificates hold.
     pub fn epoch_min(&self) -> u64 {
         self.revocations.epoch_min().max(self.root.document().epoch)
     }
 
-    /// How much that is, for others.
+    /// How much the node knows, as it tells others.
     pub fn news(&self) -> TrustNews {
         TrustNews {
             root_version: self.root.document().version,

@@ -5,18 +5,18 @@ use skep_protocol::field::{FieldError, field};
 
 use crate::keys::PublicKey;
 
-/// What is sealed and shown, generated from `proto/skep/trust/v1/trust.proto`.
+/// Sealed and shown messages, generated from `proto/skep/trust/v1/trust.proto`.
 #[allow(missing_docs, rustdoc::all, clippy::all, unreachable_pub)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/skep.trust.v1.rs"));
 }
 
-/// So many bytes.
+/// Checks that a field holds so many bytes.
 pub(crate) fn exactly<const BYTES: usize>(name: &'static str, given: &[u8]) -> Result<[u8; BYTES], FieldError> {
     given.try_into().map_err(|_| field(name, format!("it has {} bytes; give {BYTES}", given.len())))
 }
 
-/// So many bytes, or none.
+/// Checks that a field holds so many bytes, or none.
 pub(crate) fn exactly_or_none<const BYTES: usize>(
     name: &'static str,
     given: &[u8],
@@ -32,13 +32,13 @@ pub(crate) fn key_or_none(name: &'static str, given: &[u8]) -> Result<Option<Pub
     Ok(exactly_or_none(name, given)?.map(PublicKey::from_bytes))
 }
 
-/// At most so many.
+/// Checks that a field holds at most so many values.
 pub(crate) fn at_most<T>(name: &'static str, given: Vec<T>, max: usize) -> Result<Vec<T>, FieldError> {
     let count = given.len();
     if count > max { Err(field(name, format!("there are {count}; at most {max} are allowed"))) } else { Ok(given) }
 }
 
-/// What a field holds that may not be left out.
+/// Checks that a field is there.
 pub(crate) fn there<T>(name: &'static str, given: Option<T>) -> Result<T, FieldError> {
     given.ok_or_else(|| field(name, "it is missing"))
 }
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// The fields of a message, and of those in it, are those that are defined.
+    /// Checks that the fields of a message, and of the messages in it, are those of the definition.
     fn check(name: &str, known: &Fields, messages: &BTreeMap<&str, &DescriptorProto>) {
         let defined = messages[name];
         let numbers: BTreeSet<u32> = defined.field.iter().map(|of| u32::try_from(of.number()).unwrap()).collect();
@@ -79,7 +79,7 @@ mod tests {
         }
     }
 
-    /// A field that is added to a message is added to its table, or its own node would refuse it.
+    /// A field that a message gets must be added to its table, or its own node would refuse it.
     #[test]
     fn known_fields_are_those_of_the_definition() {
         let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/trust.bin"));

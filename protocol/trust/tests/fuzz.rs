@@ -1,4 +1,4 @@
-//! Every decoder of this crate under rubbish: the fixed corpus first, then whatever bolero thinks of.
+//! Every decoder of this crate under rubbish: the fixed corpus first, then whatever bolero makes up.
 //!
 //! `cargo bolero test -p skep-trust NAME` looks for longer, guided by coverage.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -11,7 +11,7 @@ use skep_trust::{
     Role, RootDocument, Sealed, SignedRevocation, SiteId, SiteNews, SiteRoot, Stated, TrustHello,
 };
 
-/// A statement that was understood can be stated again, and is understood the same.
+/// A statement that a decoder understood can be encoded again, and is understood the same.
 fn statement<T: Stated + PartialEq + Debug>(bytes: &[u8]) {
     if let Ok((value, _)) = T::from_body(&Bytes::copy_from_slice(bytes)) {
         assert_eq!(T::from_body(&value.to_body().into()), Ok((value, None)));
@@ -25,7 +25,7 @@ fn sealed(bytes: &[u8]) {
     }
 }
 
-/// A root that nobody has the keys of: whatever is shown under it is refused, and never a panic.
+/// A root of which the test has no keys: whatever is shown under it is refused, and never a panic.
 fn root() -> SiteRoot {
     let by = [1, 2].map(|n| skep_trust::SecretKey::from_seed(&[n; 32]));
     let keys = by.each_ref().map(skep_trust::SecretKey::public);
@@ -94,7 +94,7 @@ fn replay(target: &str, decode: fn(&[u8])) {
         let bytes: Vec<u8> =
             (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
         decode(&bytes);
-        // And near it: cut off, and with a bit flipped.
+        // Also bytes near it: cut off, and with a bit flipped.
         (0..bytes.len()).for_each(|end| decode(&bytes[..end]));
         for bit in 0..bytes.len() * 8 {
             let mut near = bytes.clone();

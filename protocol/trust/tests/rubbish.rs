@@ -1,4 +1,4 @@
-//! Members under chance: no statement that was altered holds, and no rubbish is a panic. A failure prints its seed.
+//! Members under chance: no altered statement holds, and no rubbish causes a panic. A failure prints its seed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
@@ -68,7 +68,7 @@ proptest! {
         let mut bytes = shown(&issued);
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
-        // A tag that became that of a field which may be passed over takes what it held along.
+        // A tag that became that of a field which may be passed over takes its content along.
         if let Ok(admitted) = Admission::default().admit(&view, &Bytes::from(bytes), key(30), NOW) {
             prop_assert_eq!(&admitted.member.grants, &issued.grants);
             prop_assert_eq!(admitted.member.validity, issued.validity);

@@ -1,4 +1,4 @@
-//! What is sealed, against vectors that another implementation made (`proto/vectors/trust.json`).
+//! What keys seal, against vectors that another implementation made (`proto/vectors/trust.json`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fmt::Debug;
@@ -145,7 +145,7 @@ fn check<T: Says + PartialEq + Debug>(vector: &Value) {
     for (field, expected) in vector["says"].as_object().unwrap() {
         is_said(name, field, &says[field], expected);
     }
-    // Kept as it came, and encoded as the other implementation does, but for fields that are not known here.
+    // Kept as it came, and encoded as the other implementation does, but for fields that this one does not know.
     assert_eq!(Sealed::<T>::from_bytes(&sealed.to_bytes().into()).as_ref(), Ok(&sealed), "{name}");
     if !name.contains("field") {
         assert_eq!(Bytes::from(sealed.to_body()), body, "{name}");

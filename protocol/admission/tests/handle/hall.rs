@@ -1,4 +1,4 @@
-//! A site with an issuer, an operator and two robots: keys are made of one byte each.
+//! A site with an issuer, an operator and two robots: each key is made of one byte.
 
 use skep_admission::SiteHandle;
 use skep_protocol::text::OperatorName;

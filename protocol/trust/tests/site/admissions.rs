@@ -1,4 +1,4 @@
-//! Who is let in, and who is cut off again.
+//! Which peers a node lets in, and which it cuts off again.
 
 use bytes::Bytes;
 use skep_protocol::limits;
@@ -89,7 +89,7 @@ fn a_raised_epoch_and_another_root_document_have_every_member_judged_again() {
     assert_eq!(view.epoch_min(), EPOCH + 2);
     let lower = Refusal::LowerEpoch { epoch: EPOCH, epoch_min: EPOCH + 2 };
     assert_eq!(judge(&view, &admitted.member, NOW), Err(lower));
-    // Its issuer is none any more: what was known to hold under the document before says nothing.
+    // Its issuer is not one any more: what was known to hold under the document before says nothing.
     let unknown = Refusal::Chain(ChainError::UnknownIssuer { issuer: key(ISSUER) });
     assert_eq!(admission.admit(&view, &shown(&robot()), key(ROBOT), NOW), Err(unknown));
 }
@@ -97,7 +97,7 @@ fn a_raised_epoch_and_another_root_document_have_every_member_judged_again() {
 #[test]
 fn the_oldest_chain_is_forgotten_when_there_is_no_room_and_verified_again() {
     let (view, mut admission) = (view(), Admission::default());
-    // Chains differ by what may be passed over, so that one signature does for all of them.
+    // The chains differ by a field that may be passed over, so that one signature does for all of them.
     let chain = shown(&robot());
     let other = |n: usize| {
         let field = [&[0xc0, 0x02][..], &[0x80 | (n & 0x7f) as u8, (n >> 7) as u8]].concat();

@@ -54,7 +54,7 @@ fn an_issuer_may_have_its_place_from_another_one_and_no_further() {
     let issuer = sponsored(11, grants("deputy", &[Role::Issuer]));
     let member = chain(&[link(&of_deputy(), 11), issuer.clone()]).verify(&root()).unwrap();
     assert_eq!(member.key, key(ROBOT));
-    // Ten deep: nobody looks at any of them.
+    // Ten deep: the node looks at none of them.
     let ten = vec![link(&robot(), ISSUER); 10];
     assert_eq!(Chain::new(ten), Err(ChainError::TooDeep { certificates: 10, max: 2 }));
     let three = [chain(&[link(&of_deputy(), 11), issuer.clone()]), chain(&[issuer])].map(|chain| chain.to_bytes());
@@ -86,7 +86,7 @@ fn what_nobody_of_the_site_issued_is_refused_with_its_reason() {
     assert_eq!(why(&[link(&self_made, STRANGER)]), ChainError::SelfMade);
     let foreign = Certificate { issuer: Some(stranger), ..robot() };
     assert_eq!(why(&[link(&foreign, STRANGER)]), ChainError::UnknownIssuer { issuer: stranger });
-    // In the issuer's name, and by nobody.
+    // In the issuer's name, sealed by another key or by none.
     assert_eq!(why(&[link(&robot(), STRANGER)]), ChainError::NotSealed);
     let unsealed = ChainLink { certificate: Sealed::seal(&robot(), &[]).unwrap(), sponsor: None };
     assert_eq!(why(&[unsealed]), ChainError::NotSealed);
@@ -104,7 +104,7 @@ fn what_nobody_of_the_site_issued_is_refused_with_its_reason() {
 fn a_member_issues_nothing() {
     let member = certificate(11, grants("robot-8", &[Role::Robot]));
     assert_eq!(why(&[link(&of_deputy(), 11), link(&member, ISSUER)]), ChainError::NotAnIssuer { issuer: key(11) });
-    // An issuer's certificate helps nobody whom it did not issue for.
+    // An issuer's certificate helps no member for whom it did not issue.
     assert_eq!(
         why(&[link(&robot(), ISSUER), sponsored(11, grants("deputy", &[Role::Issuer]))]),
         ChainError::NotBy { issuer: key(11) }
@@ -170,7 +170,7 @@ fn the_invitation_of_a_voter_is_good_for_that_voter_alone() {
     wrong("as a robot", with(sealed_invitation(&as_robot)), certificate.clone());
     let other_node = Certificate { key: key(STRANGER), ..certificate.clone() };
     wrong("another node", Sponsor { invitation: invited.clone(), request: redeemed.clone() }, other_node);
-    // The issuer has no half of the invitation's key: it redeems for nobody.
+    // The issuer lacks a half of the invitation's key: it redeems for no node.
     let forged = JoinRequest { node: key(STRANGER), ..redeemed.statement().clone() };
     let forged = Sealed::seal(&forged, &[&secret(ISSUER), &secret(STRANGER)]).unwrap();
     let of_stranger = Certificate { key: key(STRANGER), ..certificate.clone() };

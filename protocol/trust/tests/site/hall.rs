@@ -1,4 +1,4 @@
-//! One site, with whom it has: keys are made of one byte each.
+//! One site and its members: each key is made of one byte.
 
 use skep_protocol::ids::Incarnation;
 use skep_protocol::text::{NodeName, OperatorName};
@@ -10,19 +10,19 @@ use skep_trust::{
 
 /// Root keys, of which two must seal.
 pub(crate) const ROOTS: [u8; 3] = [1, 2, 3];
-/// An issuer that the root document names.
+/// Key of an issuer that the root document names.
 pub(crate) const ISSUER: u8 = 10;
-/// A first operator.
+/// Key of a first operator.
 pub(crate) const OPERATOR: u8 = 20;
-/// A robot's node.
+/// Key of a robot's node.
 pub(crate) const ROBOT: u8 = 30;
-/// A node that may vote.
+/// Key of a node that may vote.
 pub(crate) const VOTER: u8 = 40;
-/// Somebody who does not belong to the site.
+/// Key of a node that does not belong to the site.
 pub(crate) const STRANGER: u8 = 66;
-/// The epoch in which all is issued.
+/// The epoch of all certificates.
 pub(crate) const EPOCH: u64 = 3;
-/// How long what is issued holds.
+/// The times at which all certificates hold.
 pub(crate) const LIFE: Validity = Validity { from: SiteTime(1_000_000), until: SiteTime(2_000_000) };
 
 pub(crate) fn secret(n: u8) -> SecretKey {
@@ -115,7 +115,7 @@ pub(crate) fn chain(links: &[ChainLink]) -> Chain {
     Chain::new(links.to_vec()).unwrap()
 }
 
-/// The chain of a member that the issuer made.
+/// The chain of a member whose certificate the issuer made.
 pub(crate) fn chain_of(certificate: &Certificate) -> Chain {
     chain(&[link(certificate, ISSUER)])
 }
@@ -158,7 +158,7 @@ pub(crate) fn sponsor(of: u8, grants: Grants) -> Sponsor {
     Sponsor { invitation: sealed_invitation(&invitation(of, grants)), request: sealed_request(&request(of), of) }
 }
 
-/// A certificate that the issuer makes of somebody whom the operator invited.
+/// A certificate that the issuer makes of a member whom the operator invited.
 pub(crate) fn sponsored(of: u8, grants: Grants) -> ChainLink {
     let sponsor = sponsor(of, grants.clone());
     let certificate = Certificate { invitation: Some(sponsor.invitation.key), ..certificate(of, grants) };

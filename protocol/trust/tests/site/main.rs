@@ -1,4 +1,4 @@
-//! A site whose members are who they should be, and all others that try to be.
+//! A site with proper members, and others that try to pass for members.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod admissions;

@@ -1,4 +1,4 @@
-//! Who is out, and that all members come to know the same of it.
+//! Which members are out, and that all members come to know the same of it.
 
 use std::sync::Arc;
 

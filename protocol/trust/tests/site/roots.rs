@@ -1,4 +1,4 @@
-//! Which root documents are believed.
+//! Which root documents a node believes.
 
 use skep_protocol::codec::CodecError;
 use skep_protocol::limits;
@@ -6,7 +6,7 @@ use skep_trust::{RootDocument, RootError, Sealed, SiteId, SiteRoot, SiteView};
 
 use crate::hall::*;
 
-/// The root after a document, sealed by these.
+/// The root after a document that these keys sealed.
 fn next(document: &RootDocument, by: &[u8]) -> Result<u64, RootError> {
     root().followed_by(sealed_root(document, by)).map(|root| root.document().version)
 }
@@ -40,7 +40,7 @@ fn another_document_follows_by_the_keys_of_both_versions() {
     assert_eq!(next(&rotated, &[1, 3, 4]), Ok(2), "a key of both counts for both");
     assert_eq!(next(&rotated, &[4, 5]), Err(RootError::NotSealed { version: 2, of: 1, threshold: 2 }));
     assert_eq!(next(&rotated, &[1, 2]), Err(RootError::NotSealed { version: 2, of: 2, threshold: 2 }));
-    // And a third one by those of the second, whoever has the first ones.
+    // And a third document by the keys of the second, whoever has the first keys.
     let second = root().followed_by(sealed_root(&rotated, &[1, 2, 4, 5])).unwrap();
     let third = after(&second);
     assert!(second.followed_by(sealed_root(&third, &[1, 2])).is_err());
