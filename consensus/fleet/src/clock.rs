@@ -4,35 +4,37 @@ use skep_protocol::limits::{CLOCK_LEAD_MS_MAX, ERAS_AHEAD_MAX};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::time::LogInstant;
 
-/// The longest round in which a node without a clock learns one, in milliseconds of its boot clock. What takes longer is
-/// asked again. A slow link's round fits in. A new leader that goes on from an answer is ahead of the clock by no more than
-/// this.
+/// The longest round in which a node without a clock learns one, in milliseconds of its boot clock. If a round takes
+/// longer, the node asks again. A slow link's round fits in. A new leader that goes on from an answer is ahead of the
+/// clock by no more than this.
 pub const CLOCK_ROUND_MS_MAX: u64 = 5_000;
 
-/// How much faster than the leader's clock this node's may run, as a part of ten: as far as leases bear it.
+/// How much faster than the leader's clock this node's may run, as one part in this many: as far as leases bear it.
 const SLEW_PARTS: u64 = 10;
 
-/// How far apart this node's clock and the leader's may have come since it was heard last, as a part of a hundred: more than
+/// How far apart this node's clock and the leader's may have come since the node heard it last, in per cent: more than
 /// any clock runs wrong by.
 const DRIFT_PERCENT: u64 = 1;
 
-/// A node's estimate of a shard's clock: the last value heard and the node's own boot clock since.
+/// A node's estimate of a shard's clock: the last value that it heard and its own boot clock since.
 ///
-/// The estimate never falls behind a stamp that was seen. What is heard moves it on; it moves it back by no more than a
-/// clock that runs too fast can have gained since it was heard last, so that a fast clock does not run away and a late
-/// frame hardly matters. A node that has learned no clock since its own start has no estimate, however many old stamps its
-/// log holds: it cannot know how long it was away, unless the process before it left what it knew
-/// ([`resume`](Self::resume)). A node also loses its estimate when it sees that the shard began a new era: it
-/// does not know when that era began, and asks. It does not take the first clock that it hears, for a frame may have waited anywhere, above all
-/// where the node itself was suspended: it asks, and takes an answer that comes within [`CLOCK_ROUND_MS_MAX`].
+/// The estimate never falls behind a stamp that the node saw. A clock that the node hears moves it on; it moves the
+/// estimate back by no more than a clock that runs too fast can have gained since the last one, so that a fast clock
+/// does not run away and a late frame hardly matters. A node that has learned no clock since its own start has no
+/// estimate, however many old stamps its log holds: it cannot know how long it was away, unless the process before it
+/// left what it knew ([`resume`](Self::resume)). A node also loses its estimate when it sees that the shard began a new
+/// era: it does not know when that era began, and asks. It does not take the first clock that it hears, for a frame may
+/// have waited anywhere, above all where the node itself was suspended: it asks, and takes an answer that comes within
+/// [`CLOCK_ROUND_MS_MAX`].
 ///
-/// The estimate lags the leader's clock: by no more than that round at first, and by the one-way delay of the last frame
-/// when it has heard some. So a deadline that is made of it is early. A leader's clock that lags makes deadlines late: who
-/// begins to [`lead`](Self::lead) goes on from the latest that the clock can have been when it learned it.
+/// The estimate lags the leader's clock: by no more than that round at first, and by the one-way delay of the last
+/// frame when the node has heard some. So a deadline that is made of it is early. A leader's clock that lags makes
+/// deadlines late: a node that begins to [`lead`](Self::lead) goes on from the latest that the clock can have been when
+/// it learned it.
 #[derive(Clone, Debug, Default)]
 pub struct LogClock {
     heard: Option<Heard>,
-    /// The latest stamp seen in the log.
+    /// The latest stamp that the node saw in the log.
     floor: LogInstant,
 }
 
@@ -41,7 +43,7 @@ pub struct LogClock {
 pub struct ClockEstimate {
     /// The estimate.
     pub clock: LogInstant,
-    /// How far the clock may be ahead of it for the way on which it was learned, in milliseconds.
+    /// How far the clock may be ahead of the estimate for the way on which the node learned it, in milliseconds.
     pub lag_ms: u64,
 }
 
@@ -66,8 +68,9 @@ impl Heard {
 }
 
 impl LogClock {
-    /// The leader's clock arrived in a frame, and an estimate that is behind goes on from there. `boot_ms` is this node's
-    /// boot clock. False if there is no estimate, or only one of an era that is over: the leader is to be asked.
+    /// Takes the leader's clock from a frame: an estimate that is behind goes on from there. `boot_ms` is this node's
+    /// boot clock. Returns false if there is no estimate, or only one of an era that is over: then the node is to ask
+    /// the leader.
     pub fn hear(&mut self, clock: LogInstant, boot_ms: u64) -> bool {
         let Some(now) = self.now(boot_ms).filter(|now| clock.era() <= now.era()) else {
             self.heard = None;
@@ -83,16 +86,16 @@ impl LogClock {
         // What it may have gained, it gained in this era.
         let least = if least.era() == now.era() { least } else { now };
         let clock = clock.max(least);
-        // What it moves on, it lagged. Where frames go on, the lag becomes that of a frame. What it moves back need not be
-        // what it gained: the frame may have waited as long as this node was suspended.
+        // What moves the clock on is what the estimate lagged. Where frames go on, the lag becomes that of a frame.
+        // What moves it back need not be what it gained: the frame may have waited as long as this node was suspended.
         let lag_ms = lag_ms.saturating_sub(clock.since_ms(now) + gained) + now.since_ms(clock);
         self.heard = Some(Heard { clock, at_boot_ms: boot_ms, lag_ms });
         true
     }
 
-    /// Somebody was asked for the clock at `asked_boot_ms` and answered: the leader, or a voter that has an estimate.
-    /// Ignored if the round took too long, if the log knows of a later era, or if there is an estimate by now. Whether
-    /// there is one now.
+    /// Takes an answer to a question for the clock that this node asked at `asked_boot_ms`: of the leader, or of a
+    /// voter that has an estimate. Ignores it if the round took too long, if the log knows of a later era, or if there
+    /// is an estimate by then. Returns whether the estimate is the new one.
     pub fn learn(&mut self, clock: LogInstant, asked_boot_ms: u64, boot_ms: u64) -> bool {
         let lag_ms = boot_ms.saturating_sub(asked_boot_ms);
         let is_usable = lag_ms <= CLOCK_ROUND_MS_MAX && clock.era() >= self.floor.era();
@@ -102,14 +105,14 @@ impl LogClock {
         self.heard.is_some()
     }
 
-    /// Goes on from the estimate that an earlier process of this node had at `at_boot_ms`, counted on the same boot clock
-    /// as `boot_ms` now. Whether it could.
+    /// Goes on from the estimate that an earlier process of this node had at `at_boot_ms`, counted on the same boot
+    /// clock as `boot_ms` now. Returns whether it could.
     ///
-    /// That is as good as if the process had gone on without hearing anything: what it left was an estimate, heard from a
-    /// leader or given by it, and the boot clock was counted by the machine meanwhile, suspended or not. A process that is
-    /// cut off has no more than that, and may be elected with it, since the entries that it lacks show themselves in the
-    /// log that it has to have for that: their stamps move the estimate on, and those of a later era end it. The caller
-    /// sees to it that it was the same boot and the same directory.
+    /// That is as good as if the process had gone on without hearing anything: it left an estimate that a leader had
+    /// told or that it had given as the leader, and the machine counted the boot clock meanwhile, suspended or not. A
+    /// process that is cut off has no more than that, and may be elected with it, since the entries that it lacks show
+    /// themselves in the log that it must have for that: their stamps move the estimate on, and those of a later era
+    /// end it. The caller makes sure that it was the same boot and the same directory.
     pub fn resume(&mut self, kept: ClockEstimate, at_boot_ms: u64, boot_ms: u64) -> bool {
         let ClockEstimate { clock, lag_ms } = kept;
         let is_usable = self.heard.is_none() && at_boot_ms <= boot_ms && clock.era() >= self.floor.era();
@@ -126,12 +129,12 @@ impl LogClock {
         Some(latest)
     }
 
-    /// The clock is this from now on: for a leader that gave the shard a new one.
+    /// Sets the clock, for a leader that gave the shard a new one.
     pub fn begin(&mut self, clock: LogInstant, boot_ms: u64) {
         self.heard = Some(Heard { clock, at_boot_ms: boot_ms, lag_ms: 0 });
     }
 
-    /// An entry with this stamp was seen. An estimate that is behind it goes on from there; one of an era before it is over.
+    /// Takes the stamp of an entry. An estimate that is behind it goes on from there; one of an era before it is over.
     pub fn observe_stamp(&mut self, stamp: LogInstant, boot_ms: u64) {
         self.floor = self.floor.max(stamp);
         let Some(heard) = self.heard else { return };
@@ -143,11 +146,12 @@ impl LogClock {
         }
     }
 
-    /// Whether the clock can show this by now: no more than a minute ahead of the latest that this node can explain, or an era
-    /// that is so many ahead at most. One that knows nothing of the clock knows nothing against it.
+    /// Whether the clock can show this by now: no more than a minute ahead of the latest that this node can explain, or
+    /// a limited number of eras ahead. A node that knows nothing of the clock knows nothing against it.
     ///
-    /// A machine that stood still, without its boot clock, explains less than it should: whoever is refused for that long is
-    /// borne out by another voter, and then the estimate is given up ([`forget`](Self::forget)).
+    /// A machine that stood still, without its boot clock, explains less than it should: another voter confirms a
+    /// leader that this node refuses for that long, and then the caller gives the estimate up
+    /// ([`forget`](Self::forget)).
     pub fn is_possible(&self, clock: LogInstant, boot_ms: u64) -> bool {
         let latest = self.estimate(boot_ms).map(ClockEstimate::latest);
         let known = latest.unwrap_or(self.floor);
@@ -158,7 +162,7 @@ impl LogClock {
         known == LogInstant::ZERO || clock.era() <= known.era().saturating_add(ERAS_AHEAD_MAX)
     }
 
-    /// There is no estimate until one is learned.
+    /// Gives the estimate up until the node learns another one.
     pub fn forget(&mut self) {
         self.heard = None;
     }
@@ -241,12 +245,12 @@ mod tests {
         for (there, back) in [(600, 600), (0, 1_200), (1_200, 0)] {
             let (mut clock, mut now) = (LogClock::default(), there + back);
             assert!(clock.learn(leader(there), 0, now));
-            // What is asked of the leader by this clock is early.
+            // A deadline by this clock is early for the leader.
             assert!(clock.now(now) <= Some(leader(now)), "{there} {back}");
-            // If it had to lead by it, it would not be behind, and ahead by the round at most.
+            // If the node had to lead by it, it would not be behind, and ahead by the round at most.
             let lead = clock.clone().lead(now).unwrap();
             assert!(lead >= leader(now) && lead.since_ms(leader(now)) <= 1_200, "{there} {back}");
-            // It hears frames that take as long, and is behind by as much as they take.
+            // The node hears frames that take as long, and is behind by as much as they take.
             while now < 20_000 {
                 now += 100;
                 assert!(clock.hear(leader(now - back), now));
@@ -262,7 +266,7 @@ mod tests {
         before.begin(at(7_000), 100);
         let (kept, kept_at) = (before.estimate(1_100).unwrap(), 1_100);
         let mut after = LogClock::default();
-        // Its log is read first, and holds what was stamped since.
+        // The node reads its log first, which holds the stamps since.
         after.observe_stamp(at(8_300), 5_000);
         assert!(after.resume(kept, kept_at, 5_000));
         assert_eq!(after.now(5_000), before.now(5_000));
@@ -307,13 +311,13 @@ mod tests {
     fn frames_that_waited_while_a_voter_was_suspended_make_no_deadline_late_if_it_leads() {
         let mut clock = LogClock::default();
         clock.begin(at(10_000), 0);
-        // They were sent in the first moments of its sleep of seven seconds.
+        // The leader sent them in the first moments of the node's sleep of seven seconds.
         for n in 0..10 {
             assert!(clock.hear(at(10_000 + 50 * n), 7_000));
         }
         assert!(clock.now(7_010) < Some(at(17_010)));
         assert_eq!(clock.clone().lead(7_010), Some(at(17_010)));
-        // Those that come in time say what it is.
+        // Those that come in time say what the clock is.
         assert!(clock.hear(at(17_050), 7_050));
         assert_eq!(clock.lead(7_050), Some(at(17_050)));
     }

@@ -1,34 +1,35 @@
-//! When to call an election.
+//! When a node calls an election.
 
 use skep_protocol::mutant::{Mutant, is_on};
 
 /// Bounds of the detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DetectorConfig {
-    /// Never suspect a leader that was heard within this time, in milliseconds.
+    /// The shortest silence for which a node suspects its leader, in milliseconds.
     pub silence_ms_min: u64,
-    /// Ask again after no longer than this while nobody leads, in milliseconds, unless the links are slower than that.
+    /// The longest time after which a node asks for votes again while no node leads, in milliseconds, unless the links
+    /// are slower.
     pub silence_ms_max: u64,
 }
 
 /// Says when a leader has been silent for too long.
 ///
-/// It learns the rhythm in which frames of the leader really arrive, as an RTO estimator learns round trips
-/// (RFC 6298: smoothed mean and mean deviation), and waits for a silence that neither this rhythm nor the round trips
-/// to other voters explain: on a link that is slower than the configured bounds expect, it is slower, and works. The
-/// wait is stretched by a random part given by the caller, so that not all voters stand at once. Who stands asks with
-/// Pre-Vote; a voter gives its vote only if the leader [is silent](Self::is_silent) for itself, too.
+/// It learns the rhythm in which frames of the leader really arrive, as an RTO estimator learns round trips (RFC 6298:
+/// smoothed mean and mean deviation), and waits for a silence that neither this rhythm nor the round trips to other
+/// voters explain: on a link that is slower than the configured bounds expect, it is slower, and works. A random part
+/// that the caller gives stretches the wait, so that not all voters stand at once. A candidate asks with Pre-Vote; a
+/// voter gives its vote only if the leader [is silent](Self::is_silent) for itself, too.
 #[derive(Clone, Debug)]
 pub struct ElectionDetector {
     config: DetectorConfig,
     last_heard_ms: u64,
-    /// Whether a leader was heard since this node started, or led.
+    /// Whether this node heard a leader since it started, or led.
     heard: bool,
-    /// The round trip that an election needs, as it was measured.
+    /// The round trip that an election needs, as the node measured it, in milliseconds.
     round_ms: u64,
     mean_ms: u64,
     deviation_ms: u64,
-    /// Failed attempts since a leader was heard: each doubles the wait, up to the maximum.
+    /// Failed attempts since the node heard a leader: each doubles the wait, up to the maximum.
     attempts: u32,
     armed_ms: u64,
     deadline_ms: u64,
@@ -36,7 +37,7 @@ pub struct ElectionDetector {
 
 /// Mean deviations of the rhythm that a silence must exceed.
 const DEVIATIONS: u64 = 8;
-/// Frames of the leader that a silence must swallow at least.
+/// Frames of the leader that must be missing in a silence at least.
 const FRAMES: u64 = 4;
 /// Round trips within which an election must be over before the next one begins: Pre-Vote, vote, and the first entry.
 const ROUNDS: u64 = 4;
@@ -64,7 +65,7 @@ impl ElectionDetector {
         detector
     }
 
-    /// A frame of the current leader was accepted.
+    /// Notes that the node accepted a frame of the current leader.
     pub fn heard_leader(&mut self, now_ms: u64, random: u64) {
         let gap = now_ms.saturating_sub(self.last_heard_ms).min(SILENCE_LEARNED_MS_MAX);
         let after_failure = self.attempts > 0 || !self.heard;
@@ -86,7 +87,7 @@ impl ElectionDetector {
         self.arm(now_ms, random);
     }
 
-    /// This node leads: nobody is waited for, and nothing is learned.
+    /// Notes that this node leads: it waits for no leader, and learns nothing.
     pub fn leads(&mut self, now_ms: u64, random: u64) {
         self.last_heard_ms = now_ms;
         self.heard = false;
@@ -94,13 +95,13 @@ impl ElectionDetector {
         self.arm(now_ms, random);
     }
 
-    /// The round trip to as many voters as make a quorum was measured, in milliseconds.
+    /// Notes the round trip to as many voters as make a quorum, in milliseconds.
     pub fn measured_round(&mut self, round_ms: u64) {
         self.round_ms = round_ms;
         self.deadline_ms = self.deadline_ms.max(self.armed_ms.saturating_add(self.patience_ms()));
     }
 
-    /// This node gave another its vote: that one has the time of an election to make itself heard.
+    /// Notes that this node gave another its vote: that one has the time of an election to make itself heard.
     pub fn voted(&mut self, now_ms: u64, random: u64) {
         self.arm(now_ms, random);
     }
@@ -108,7 +109,7 @@ impl ElectionDetector {
     /// Whether this node may help to elect another leader: it has not heard one within the silence that it bears.
     pub fn is_silent(&self, now_ms: u64) -> bool {
         let borne = self.borne_ms();
-        // A little less, so that whoever stands as soon as it may is not refused for the delay of one frame.
+        // A little less, so that a candidate that stands as soon as it may is not refused for the delay of one frame.
         !self.heard || now_ms.saturating_sub(self.last_heard_ms) >= borne - borne / 32
     }
 
@@ -127,7 +128,7 @@ impl ElectionDetector {
         self.deadline_ms
     }
 
-    /// The silence that is taken for a failure, before its random part, in milliseconds.
+    /// The silence that counts as a failure, before its random part, in milliseconds.
     pub fn patience_ms(&self) -> u64 {
         let borne = self.borne_ms();
         if self.attempts > 0 && is_on(Mutant::VotesAskedWithoutPause) {
@@ -219,7 +220,7 @@ mod tests {
         assert!(!detector.is_silent(950 + 300));
         assert!(detector.is_silent(950 + 340));
         assert!(!detector.poll(950 + 349, 0));
-        // Whoever has its vote is given the time of an election.
+        // A candidate that has its vote gets the time of an election.
         detector.voted(950 + 345, 0);
         assert!(!detector.poll(950 + 345 + 349, 0));
         detector.leads(2_000, 0);

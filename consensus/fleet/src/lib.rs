@@ -1,7 +1,7 @@
 //! What the log of a shard means, and what its leader decides.
 //!
-//! Pure: no IO, no clock, no random number, no async, no order that depends on a hash. Everything here is driven by
-//! arguments, tested in virtual time, and runs unchanged in production.
+//! Pure: no IO, no clock, no random number, no async, no order that depends on a hash. Arguments drive everything here;
+//! tests run it in virtual time, and it runs unchanged in production.
 //!
 //! - [`FleetState`] applies entries. It never chooses: the same entries give the same state, replies and digest on
 //!   every replica.
@@ -13,7 +13,7 @@
 //!
 //! **Must not know** tokio, openraft, quinn, libp2p, tonic, rand, files or clocks.
 
-// What a new variant means is decided where the others are. Tests look at one of them.
+// A new variant gets its meaning where the others have theirs. Tests look at one of them.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 mod clock;

@@ -1,4 +1,4 @@
-//! When a leader makes itself heard, and when it lets go.
+//! When a leader makes itself heard, and when it gives up the lead.
 
 use skep_protocol::mutant::{Mutant, is_on};
 
@@ -7,34 +7,35 @@ use crate::detector::SILENCE_LEARNED_MS_MAX;
 /// Bounds of the pulse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PulseConfig {
-    /// Between two heartbeats, in milliseconds.
+    /// Time between two heartbeats, in milliseconds.
     pub heartbeat_ms: u64,
-    /// A leader that was acknowledged within this time has its quorum, in milliseconds.
+    /// For how long an acknowledgement shows that the leader has its quorum, in milliseconds.
     pub silence_ms_min: u64,
     /// The longest first silence of a leader that has lost its quorum, in milliseconds.
     pub silence_ms_max: u64,
 }
 
-/// Delays of acknowledgements within which the next one is expected.
+/// Delays of acknowledgements within which the leader expects the next one.
 const DELAYS: u64 = 4;
-/// How often the quiet of a leader that finds no quorum doubles.
+/// Most times that the quiet of a leader without a quorum doubles.
 const DOUBLINGS_MAX: u32 = 3;
 
 /// The heartbeats of one leader.
 ///
-/// Whoever hears a leader helps to elect no other one. So a leader that reaches some voters and no quorum must not go on:
-/// it is quiet for as long as the others need to elect one among them, and then tries for a moment whether a quorum is back,
-/// for its log may be the longest, so that nobody else can be elected. (Raft dissertation, 6.2, names this case; openraft
-/// issue 2080.) How late an acknowledgement may be follows from how late they are: a slow link or disk is no lost quorum.
+/// A node that hears a leader helps to elect no other one. So a leader that reaches some voters and no quorum must not
+/// go on: it is quiet for as long as the others need to elect one among them, and then tries for a moment whether a
+/// quorum is back, for its log may be the longest, so that no other node can be elected. (Raft dissertation, 6.2, names
+/// this case; openraft issue 2080.) How late an acknowledgement may be follows from how late they are: a slow link or
+/// disk is no lost quorum.
 #[derive(Clone, Debug)]
 pub struct LeaderPulse {
     config: PulseConfig,
-    /// When what a quorum acknowledged last was sent.
+    /// When the frame was sent that a quorum acknowledged last, in milliseconds.
     acked_ms: Option<u64>,
-    /// How late acknowledgements are: the largest of late, forgotten by and by.
+    /// How late acknowledgements are, in milliseconds: the latest of the last ones, which loses weight with time.
     delay_ms: u64,
     next_beat_ms: u64,
-    /// Quiet, or trying, until then; none while there is a quorum.
+    /// The leader is quiet, or tries, until then; none while there is a quorum.
     without: Option<Without>,
 }
 
@@ -42,7 +43,7 @@ pub struct LeaderPulse {
 struct Without {
     trying: bool,
     until_ms: u64,
-    /// Until when the others have the time that they need to elect one among them.
+    /// Until when the others have the time that they need to elect one among them, in milliseconds.
     others_until_ms: u64,
     rounds: u32,
 }
@@ -53,8 +54,8 @@ impl LeaderPulse {
         Self { config, acked_ms: None, delay_ms: 0, next_beat_ms: 0, without: None }
     }
 
-    /// A quorum has acknowledged what was sent at `sent_ms`, as is known at `now_ms`. The machine has not slept for
-    /// `awake_ms`, as far as is known.
+    /// Notes that a quorum has acknowledged what was sent at `sent_ms`, as the node knows at `now_ms`. The machine has
+    /// not slept for `awake_ms`, as far as is known.
     pub fn acknowledged(&mut self, sent_ms: u64, now_ms: u64, awake_ms: u64) {
         if self.acked_ms.is_some_and(|known| sent_ms <= known) {
             return;
@@ -62,7 +63,7 @@ impl LeaderPulse {
         let delay = now_ms.saturating_sub(sent_ms);
         // While the machine slept nothing was under way: that says nothing of the links.
         if delay <= awake_ms {
-            // At once when they are later, slowly when they are sooner. What is beyond what a link explains is its limit.
+            // At once when they are later, slowly when they are sooner. What no link explains counts as its limit.
             self.delay_ms = delay.min(SILENCE_LEARNED_MS_MAX).max(self.delay_ms - self.delay_ms / 16);
         }
         self.acked_ms = Some(sent_ms);
@@ -71,32 +72,33 @@ impl LeaderPulse {
         }
     }
 
-    /// Another term, or none: what was learned of the links stays. Followers acknowledge nothing before they have written
-    /// down whom they follow, which takes `flush_ms`, as far as is known.
+    /// Begins another term, or none: what the leader learned of the links stays. Followers acknowledge nothing before
+    /// they have written down which leader they follow, which takes `flush_ms`, as far as is known.
     pub fn begin(&mut self, now_ms: u64, flush_ms: u64) {
         (self.acked_ms, self.without, self.next_beat_ms) = (None, None, now_ms);
         self.delay_ms = self.delay_ms.max(flush_ms);
     }
 
-    /// Somebody wanted to know whether it would have this node's vote, and would not, since it lacks entries. So it is this
-    /// one that can lead, and who asks is there to follow: it is quiet no longer than the others need to elect another one.
+    /// Notes that a candidate asked in vain whether it would have this node's vote, since it lacks entries. So it is
+    /// this node that can lead, and the candidate is there to follow: the node is quiet no longer than the others need
+    /// to elect another leader.
     pub fn asked_in_vain(&mut self, now_ms: u64) {
         if let Some(without) = self.without.as_mut().filter(|without| now_ms >= without.others_until_ms) {
             without.until_ms = without.until_ms.min(now_ms);
         }
     }
 
-    /// Whether a quorum acknowledged this leader lately.
+    /// Whether a quorum acknowledged this leader within the time that counts.
     pub fn has_quorum(&self, now_ms: u64) -> bool {
         self.acked_ms.is_some_and(|acked| now_ms.saturating_sub(acked) < self.window_ms())
     }
 
-    /// How long ago what a quorum acknowledged last was sent, in milliseconds; none if nothing was.
+    /// How long ago the frame was sent that a quorum acknowledged last, in milliseconds; none if there was none.
     pub fn age_ms(&self, now_ms: u64) -> Option<u64> {
         self.acked_ms.map(|acked| now_ms.saturating_sub(acked))
     }
 
-    /// Whether to send a heartbeat now.
+    /// Whether to send a heartbeat at this moment.
     pub fn poll(&mut self, now_ms: u64) -> bool {
         self.judge(now_ms);
         if self.without.is_some_and(|without| !without.trying) || now_ms < self.next_beat_ms {
@@ -106,7 +108,7 @@ impl LeaderPulse {
         true
     }
 
-    /// When [`poll`](Self::poll) is to be asked next, in the milliseconds of its argument.
+    /// When the caller is to ask [`poll`](Self::poll) next, in the milliseconds of its argument.
     pub fn poll_timeout(&self) -> u64 {
         match self.without {
             Some(without) if !without.trying => without.until_ms,
@@ -114,7 +116,7 @@ impl LeaderPulse {
         }
     }
 
-    /// How old an acknowledgement may be, in milliseconds.
+    /// For how long an acknowledgement counts, in milliseconds.
     fn window_ms(&self) -> u64 {
         (DELAYS * self.delay_ms).clamp(self.config.silence_ms_min, SILENCE_LEARNED_MS_MAX)
     }
@@ -132,7 +134,7 @@ impl LeaderPulse {
             rounds,
         };
         let next = match self.without {
-            // One that was just elected, or just lost its quorum, is heard until then.
+            // A leader that was just elected, or just lost its quorum, is heard until then.
             None => until(true, try_ms, 0),
             Some(without) if now_ms < without.until_ms => return,
             Some(Without { trying: true, rounds, .. }) => {
@@ -153,8 +155,8 @@ mod tests {
 
     const LAN: PulseConfig = PulseConfig { heartbeat_ms: 50, silence_ms_min: 350, silence_ms_max: 1_500 };
 
-    /// Runs a leader for a time whose heartbeats are acknowledged after a delay, one at a time; how often it was heard, and
-    /// how long it had no quorum.
+    /// Runs a leader for a time whose heartbeats are acknowledged after a delay, one at a time. Returns how often it
+    /// was heard, and for how long it had no quorum.
     fn run(delay_ms: Option<u64>, pulse: &mut LeaderPulse, from_ms: u64, to_ms: u64) -> (u64, u64) {
         let (mut beats, mut without, mut under_way) = (0, 0, None);
         for now in from_ms..to_ms {

@@ -47,7 +47,7 @@ impl Look<'_> {
         better.max_by_key(|(key, _)| *key).map(|(_, exchange)| exchange)
     }
 
-    /// The learner that an only voter is to have, so that there is a second copy.
+    /// The learner that a sole voter is to have, so that there is a second copy.
     pub(super) fn warm(&self) -> Option<Seat> {
         if self.voters().len() != 1 {
             return None;
@@ -58,10 +58,10 @@ impl Look<'_> {
             .or_else(|| self.best(self.possible(Vote::Full, self.voters()), self.voters()))
     }
 
-    /// Lets go of learners that nothing needs, and gets the one that an only voter needs.
+    /// Lets go of learners that nothing needs, and gets the one that a sole voter needs.
     pub(super) fn tidy(&self) -> Option<Advice> {
         let (warm, spares) = (self.warm(), self.spares());
-        // One that has just connected may be needed yet: a learner outlives a change of leaders.
+        // A learner that has just connected may be needed yet: a learner outlives a change of leaders.
         let mut left = self.learners().iter().copied().filter(|seat| spares.contains(seat) || self.is_dead(*seat));
         if let Some(seat) = left.find(|seat| Some(*seat) != warm && self.may_go(*seat)) {
             return Some(Advice::of(Step::Remove(vec![seat]), Why::NotNeeded(seat.node)));
@@ -82,7 +82,7 @@ impl Look<'_> {
         });
         let better = settled.filter(|(seat, heir)| {
             let is_idler = own.leads >= heir.leads.saturating_add(2);
-            // From mains to a battery no lead goes for the sake of its number alone.
+            // The lead does not go from mains to a battery for the sake of the number of shards alone.
             let is_as_steady = self.is_mains(*seat) || !self.is_mains(self.leader());
             let is_steadier = self.is_mains(*seat) && !self.is_mains(self.leader()) && heir.leads <= own.leads;
             (is_idler && is_as_steady) || is_steadier
@@ -91,7 +91,7 @@ impl Look<'_> {
         Some(Advice::of(Step::TransferLead(to), Why::Spread(to.node)))
     }
 
-    /// What is to be said of a group in which nothing is to be done.
+    /// The reason for a group in which nothing is to be done.
     pub(super) fn summary(&self) -> Why {
         let leader = self.leader();
         if self.is_barred(leader) || self.is_witness(leader) {

@@ -1,4 +1,4 @@
-//! Which spare votes next, who leaves first, and who leads.
+//! Choices: which spare votes next, which voter leaves first, and which one leads.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -10,35 +10,35 @@ use super::memory::HOUR_MS;
 use super::step::{Advice, Step, Why};
 use super::world::{Candidate, Power, Seat, Vote};
 
-/// Learners of a shard at once. A spare more waits until one of them votes, or goes.
+/// Most learners of a shard at once. One more spare waits until one of them votes, or goes.
 const LEARNERS_MAX: usize = 5;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// Spares that are to vote.
 pub(super) struct Need<'a> {
-    /// How many.
+    /// Number of spares.
     pub(super) seats: usize,
-    /// Who votes beside them.
+    /// The voters beside them.
     pub(super) beside: &'a BTreeSet<Seat>,
     pub(super) vote: Vote,
-    /// The only one that will do, if there is one.
+    /// The only seat that will do; none if any will.
     pub(super) only: Option<Seat>,
-    /// Whether a slow one is better than none.
+    /// Whether a slow spare is better than none.
     pub(super) urgent: bool,
     pub(super) why: Why,
 }
 
-/// What there is for a need.
+/// The supply for a need.
 pub(super) enum Supply {
     /// As many learners as are needed have the log.
     Ready(Vec<Seat>),
-    /// First this has to be done, or waited for.
+    /// The leader has to do this first, or to wait for it.
     First(Advice),
-    /// There is nobody.
+    /// There is no spare.
     Nobody,
 }
 
-/// By hours and days: what is up for longer is not better for some minutes more.
+/// The class of a node's uptime, by hours and days: what is up for longer is not better for some minutes more.
 fn uptime_class(candidate: &Candidate) -> u8 {
     match candidate.uptime_ms {
         0..HOUR_MS => 0,
@@ -112,7 +112,7 @@ impl Look<'_> {
         }
     }
 
-    /// How much is lost with a voter: the one with least leaves first.
+    /// How much is lost with a voter: the voter with least leaves first.
     pub(super) fn worth(&self, seat: Seat) -> impl Ord + use<> {
         let others = without(self.voters(), seat);
         (
@@ -127,7 +127,7 @@ impl Look<'_> {
         )
     }
 
-    /// How good some voters are: copies, failure domains, and mains power. Nothing in it swings from hour to hour.
+    /// How good some voters are: copies, failure domains, and mains power. Nothing in it changes from hour to hour.
     pub(super) fn score(&self, voters: &BTreeSet<Seat>) -> (usize, usize, usize) {
         let copies = voters.iter().filter(|seat| !self.is_witness(**seat)).count();
         let mains = voters.iter().filter(|seat| self.is_mains(**seat)).count();
@@ -142,7 +142,7 @@ impl Look<'_> {
         able.filter_map(move |seat| Some((seat, self.candidate(seat)?)))
     }
 
-    /// Who takes the lead best, of the voters that did not decline it.
+    /// The voter that takes the lead best, of those that did not decline it.
     pub(super) fn heir(&self) -> Option<Seat> {
         let willing = self.heirs().filter(|(seat, candidate)| !self.memory.declined(*seat, candidate));
         willing.min_by_key(|(seat, candidate)| (candidate.leads, !self.is_mains(*seat), *seat)).map(|(seat, _)| seat)

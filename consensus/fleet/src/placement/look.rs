@@ -1,4 +1,4 @@
-//! What is true of seats at one moment.
+//! Facts about seats at one moment.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ impl<'a> Look<'a> {
         self.world.membership.leader
     }
 
-    /// What is known of a seat; nothing if its node may not vote, or has another data directory.
+    /// The candidate of a seat; none if its node may not vote, or has another data directory.
     pub(super) fn candidate(&self, seat: Seat) -> Option<&'a Candidate> {
         let candidate = self.world.candidates.get(&seat.node)?;
         candidate.incarnation.is_none_or(|own| own == seat.incarnation).then_some(candidate)
@@ -41,7 +41,7 @@ impl<'a> Look<'a> {
         !self.world.candidates.contains_key(&seat.node)
     }
 
-    /// Whether a seat never answers again, whatever becomes of its node.
+    /// Whether a seat never answers again, whatever its node does.
     pub(super) fn is_gone(&self, seat: Seat) -> bool {
         self.candidate(seat).is_none()
     }
@@ -62,7 +62,7 @@ impl<'a> Look<'a> {
         seat == self.leader() || self.candidate(seat).is_some_and(is)
     }
 
-    /// Whether a voter does not come back, as far as anybody can tell.
+    /// Whether a voter does not come back, as far as the leader can tell.
     pub(super) fn is_dead(&self, seat: Seat) -> bool {
         let is_silent = |candidate: &Candidate| match candidate.link {
             Link::Connected { .. } => false,
@@ -71,7 +71,7 @@ impl<'a> Look<'a> {
         seat != self.leader() && self.candidate(seat).is_none_or(is_silent)
     }
 
-    /// Whether a voter is there and behind all the time.
+    /// Whether a voter answers and is behind all the time.
     pub(super) fn is_behind(&self, seat: Seat) -> bool {
         let is = |candidate: &Candidate| match (candidate.link, candidate.log) {
             (Link::Connected { since }, Copied::Behind { since: behind }) => {
@@ -82,7 +82,7 @@ impl<'a> Look<'a> {
         seat != self.leader() && self.candidate(seat).is_some_and(is)
     }
 
-    /// Whether more than half of some voters answer now, without waiting.
+    /// Whether more than half of some voters answer at present, without waiting.
     pub(super) fn answers(&self, voters: &BTreeSet<Seat>) -> bool {
         let current = voters.iter().filter(|seat| self.is_current(**seat)).count();
         current > voters.len() / 2 || is_on(Mutant::QuorumNotAwaited)
@@ -103,7 +103,7 @@ impl<'a> Look<'a> {
         self.candidate(seat).is_some_and(|candidate| self.memory.is_slow(seat, candidate))
     }
 
-    /// The nodes that are connected for some time and do not vote. One that lost its disk is waited for no longer.
+    /// The nodes that are connected for some time and do not vote. Placement does not wait for one that lost its disk.
     pub(super) fn spares(&self) -> Vec<Seat> {
         let spare = |(node, candidate): (&NodeId, &Candidate)| {
             let seat = Seat { node: *node, incarnation: candidate.incarnation? };
@@ -135,7 +135,7 @@ impl<'a> Look<'a> {
         spares
     }
 
-    /// The failure domains of some seats. What is not known is one of them.
+    /// The failure domains of some seats. All seats without a known one count as one domain.
     pub(super) fn domains<'s>(&self, seats: impl IntoIterator<Item = &'s Seat>) -> BTreeSet<Option<&'a str>> {
         let candidates = seats.into_iter().filter_map(|seat| self.world.candidates.get(&seat.node));
         candidates.map(|candidate| candidate.domain.as_deref()).collect()

@@ -1,4 +1,4 @@
-//! What placement remembers of the steps of its term, so that it does not go to and fro.
+//! Placement's memory of the steps of its term, which keeps it from undoing them.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(super) const HOUR_MS: u64 = 3_600_000;
 pub(super) struct Memory {
     begun: LogInstant,
     steps: Vec<(LogInstant, Step)>,
-    /// Learners that did not catch up: under which connection.
+    /// Learners that did not catch up, with the connection under which they did not.
     slow: BTreeMap<Seat, LogInstant>,
     /// Voters to which the lead was handed and that did not take it: when, and under which connection.
     handed: BTreeMap<Seat, (LogInstant, LogInstant)>,
@@ -25,7 +25,7 @@ impl Memory {
         Self { begun: now, steps: Vec::new(), slow: BTreeMap::new(), handed: BTreeMap::new() }
     }
 
-    /// A step was carried out, or tried.
+    /// Notes a step that was carried out, or tried.
     pub(super) fn note(&mut self, step: &Step, world: &World, config: &PlacementConfig, now: LogInstant) {
         let kept_ms = HOUR_MS.max(config.settle_ms);
         self.steps.retain(|(at, _)| now.since_ms(*at) < kept_ms);
@@ -37,7 +37,7 @@ impl Memory {
         }
     }
 
-    /// Looks which learners are slow, and forgets nodes that may not vote any longer.
+    /// Notes which learners are slow, and forgets nodes that may not vote any longer.
     pub(super) fn look(&mut self, world: &World, config: &PlacementConfig, now: LogInstant) {
         for seat in &world.membership.learners {
             let Some(candidate) = world.candidates.get(&seat.node) else { continue };
@@ -53,17 +53,17 @@ impl Memory {
         self.handed.retain(|seat, _| is_known(seat));
     }
 
-    /// How long this leader leads.
+    /// For how long this leader leads, in milliseconds.
     pub(super) fn age_ms(&self, now: LogInstant) -> u64 {
         now.since_ms(self.begun)
     }
 
-    /// How long ago the last step was; none if there was none.
+    /// How long ago the last step was, in milliseconds; none if there was none.
     pub(super) fn since_last_ms(&self, now: LogInstant) -> Option<u64> {
         self.steps.last().map(|(at, _)| now.since_ms(*at))
     }
 
-    /// How many steps there were in the last hour.
+    /// Number of steps in the last hour.
     pub(super) fn in_hour(&self, now: LogInstant) -> usize {
         self.steps.iter().filter(|(at, _)| now.since_ms(*at) < HOUR_MS).count()
     }

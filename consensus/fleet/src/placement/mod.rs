@@ -1,13 +1,14 @@
-//! Who votes in a shard: its leader looks at the nodes that may, and takes one step at a time.
+//! The choice of voters in a shard: its leader looks at the nodes that may vote, and takes one step at a time.
 //!
-//! Five voters if five nodes in three failure domains may vote, or else three, or else one. Two nodes and a witness
-//! have three; two nodes alone have one voter and a learner with a copy. A node learns first, then it votes, then the
-//! old one leaves. A voter that is silent or behind for [`dead_for_ms`](PlacementConfig::dead_for_ms) is replaced if a
-//! spare has the log. No step is taken after which the voters that answer are no quorum. A witness never leads.
+//! A shard has five voters if five nodes in three failure domains may vote, or else three, or else one. Two nodes and a
+//! witness have three; two nodes alone have one voter and a learner with a copy. A node learns first, then it votes,
+//! then the old voter leaves. Placement replaces a voter that is silent or behind for
+//! [`dead_for_ms`](PlacementConfig::dead_for_ms) if a spare has the log. It takes no step after which the voters that
+//! answer are no quorum. A witness never leads.
 //!
-//! What swings does not count: a sound voter leaves for a better one only by what it stores, its failure domain, or
-//! mains power, never by the charge of a battery; no step undoes another one within the settle time; and an hour has
-//! so many steps. A new leader remembers none, and waits for the settle time first.
+//! What changes often does not count: a sound voter leaves for a better one only by what it stores, its failure domain,
+//! or mains power, never by the charge of a battery; no step undoes another one within the settle time; and an hour has
+//! a limited number of steps. A new leader remembers no step, and waits for the settle time first.
 //!
 //! Must not know how a step is carried out. Its driver asks with what the leader sees, carries out the step, and
 //! [notes](Placement::note) it whatever came of it.
@@ -41,12 +42,13 @@ impl Placement {
         Self { config, memory: Memory::new(now) }
     }
 
-    /// A step was carried out, or tried in vain. What is tried in vain counts too: it is not tried without end.
+    /// Notes a step that was carried out, or tried in vain. A vain step counts, too: placement does not try it without
+    /// end.
     pub fn note(&mut self, step: &Step, world: &World, now: LogInstant) {
         self.memory.note(step, world, &self.config, now);
     }
 
-    /// What to do next.
+    /// The next step, and its reason.
     pub fn decide(&mut self, world: &World, now: LogInstant) -> Advice {
         self.memory.look(world, &self.config, now);
         let look = Look { world, config: &self.config, memory: &self.memory, now };
@@ -68,7 +70,7 @@ impl Placement {
             .unwrap_or_else(|| Advice::nothing(look.summary()))
     }
 
-    /// Why nothing is done for the moment that could wait.
+    /// Why no step that could wait is taken at this moment; none if one may be.
     fn waits(&self, now: LogInstant) -> Option<Why> {
         if self.memory.age_ms(now) < self.config.settle_ms {
             Some(Why::JustBegun)
@@ -82,7 +84,7 @@ impl Placement {
     }
 }
 
-/// Why nothing at all may be done.
+/// Why no step at all may be taken; none if one may be.
 fn stands_still(world: &World) -> Option<Why> {
     if world.mode == Mode::Manual {
         Some(Why::Manual)

@@ -1,5 +1,5 @@
 //! What is wrong with a group: voters that may not vote, leaders that may not lead, voters that are dead, and too few
-//! or too many.
+//! or too many voters.
 
 use std::collections::BTreeSet;
 
@@ -9,17 +9,17 @@ use super::step::{Advice, Step, Why};
 use super::world::{Seat, Vote};
 
 impl Look<'_> {
-    /// What waits for nothing: who may not vote, and who may not lead.
+    /// The steps that wait for nothing: against voters that may not vote, and leaders that may not lead.
     pub(super) fn enforce(&self) -> Option<Advice> {
         let leader = self.leader();
         if self.is_barred(leader) || self.is_witness(leader) {
             let mut heirs: Vec<Seat> = self.heirs().map(|(seat, _)| seat).collect();
             heirs.retain(|seat| !self.memory.declined_lately(*seat, self.config.settle_ms, self.now));
-            // Who has least to do leads first.
+            // The voter that leads fewest shards goes first.
             heirs.sort_by_key(|seat| (self.candidate(*seat).map_or(0, |candidate| candidate.leads), *seat));
             match heirs.first() {
                 Some(heir) => return Some(Advice::of(Step::TransferLead(*heir), Why::MayNotLead(leader.node))),
-                // An only voter that may not lead gets others first.
+                // A sole voter that may not lead gets others first.
                 None if self.voters().len() == 1 => return None,
                 None => return Some(Advice::nothing(Why::NoHeir(leader.node))),
             }
@@ -30,7 +30,7 @@ impl Look<'_> {
             return Some(Advice::nothing(Why::Pause));
         }
         let rest: BTreeSet<Seat> = self.voters().iter().copied().filter(|seat| !barred.contains(seat)).collect();
-        // If the others are no quorum, a spare has to take its place first.
+        // If the others are no quorum, a spare must take its place first.
         self.answers(&rest).then(|| Advice::of(Step::Remove(barred), Why::MayNotVote(first)))
     }
 
@@ -46,7 +46,7 @@ impl Look<'_> {
     pub(super) fn repair(&self) -> Option<Advice> {
         let out = self.failed().into_iter().find(|seat| self.may_go(*seat))?;
         if self.goal() < self.voters().len() {
-            // It leaves, and nobody comes.
+            // It leaves, and no node comes.
             return None;
         }
         let rest = without(self.voters(), out);
@@ -59,7 +59,7 @@ impl Look<'_> {
         } else {
             Why::Slow(out.node)
         };
-        // A witness stands in for a witness alone.
+        // A witness takes the place of a witness only.
         let is_full = !self.is_witness(out) || !self.possible(Vote::Full, &rest).is_empty();
         let vote = if is_full { Vote::Full } else { Vote::Witness };
         // A node that lost its disk takes its own place.
@@ -72,7 +72,7 @@ impl Look<'_> {
         }
     }
 
-    /// How many voters the group is to have.
+    /// Number of voters that the group is to have.
     pub(super) fn goal(&self) -> usize {
         let (voters, wanted) = (self.voters(), self.config.wanted.voters());
         let lasting = voters.iter().copied().filter(|seat| !self.is_dead(*seat));
@@ -93,7 +93,7 @@ impl Look<'_> {
         if count > wanted {
             wanted
         } else if count.is_multiple_of(2) {
-            // As many must answer as of one more, and no more may be lost than of one less.
+            // As many must answer as with one more voter, and no more may be lost than with one less.
             if possible > count { count + 1 } else { count.saturating_sub(1) }
         } else if possible > count {
             possible
@@ -121,7 +121,7 @@ impl Look<'_> {
     fn grow(&self, seats: usize, goal: usize) -> Option<Advice> {
         let (voters, why) = (self.voters(), Why::Grow(goal));
         let full = self.usable(Vote::Full, voters).len().min(seats);
-        // One witness stands in for one voter, in a group of three.
+        // One witness votes in place of one voter, in a group of three.
         let is_first_witness = voters.len() <= 2 && !voters.iter().any(|seat| self.is_witness(*seat));
         if full < seats && !(full + 1 == seats && is_first_witness) {
             return None;

@@ -1,4 +1,4 @@
-//! What placement says: a step, and why.
+//! The words of placement: a step, and its reason.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::world::Seat;
 pub enum Step {
     /// The leader sends the log to a node that does not vote.
     AddLearner(Seat),
-    /// Learners vote, all from the same moment: where two are added at once, the number of voters stays odd.
+    /// Learners get a vote, all from the same moment: where two are added at once, the number of voters stays odd.
     Promote(Vec<Seat>),
     /// Members leave, all from the same moment: voters, or learners.
     Remove(Vec<Seat>),
@@ -49,14 +49,14 @@ impl Step {
     }
 }
 
-/// Why a step is taken, or none.
+/// Why placement takes a step, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// An operator chooses.
+    /// An operator chooses the voters.
     Manual,
     /// A change of voters is under way.
     UnderWay,
-    /// The leader has no quorum.
+    /// No quorum acknowledges the leader.
     NoQuorum,
     /// The leader is new.
     JustBegun,
@@ -64,7 +64,7 @@ pub enum Why {
     Pause,
     /// As many steps were taken as an hour allows.
     HourFull,
-    /// A learner is catching up.
+    /// A learner is still catching up.
     CatchingUp(NodeId),
     /// A voter may not vote any longer.
     MayNotVote(NodeId),
@@ -82,9 +82,9 @@ pub enum Why {
     Slow(NodeId),
     /// A voter is silent, and no spare can take its place.
     NoSpare(NodeId),
-    /// The shard may have so many voters.
+    /// The shard may have this many voters.
     Grow(usize),
-    /// The shard needs so many voters.
+    /// The shard needs this many voters.
     Shrink(usize),
     /// This node is a better voter: by what it stores, by its failure domain, or by its power.
     Better(NodeId),
@@ -92,13 +92,13 @@ pub enum Why {
     Warm(NodeId),
     /// A learner is not needed.
     NotNeeded(NodeId),
-    /// This node leads fewer shards, or lives on mains.
+    /// This node leads fewer shards, or has mains power.
     Spread(NodeId),
-    /// There is one voter, and nothing else.
+    /// There is one voter, and no other member.
     OneVoter,
     /// There is one voter, and a learner with a copy.
     OneVoterAndLearner(NodeId),
-    /// There are so many voters, and nothing is to be done.
+    /// There are this many voters, and nothing is to be done.
     Settled(usize),
 }
 
@@ -159,9 +159,9 @@ impl fmt::Display for Why {
 /// A step and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
-    /// What is to be done.
+    /// The step.
     pub step: Step,
-    /// Why, in words for people by its `Display`.
+    /// The reason, which its `Display` says for people.
     pub why: Why,
 }
 

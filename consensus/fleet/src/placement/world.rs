@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_protocol::ids::{Incarnation, NodeId};
 use skep_protocol::time::LogInstant;
 
-/// A place in a Raft group: a node under one incarnation. A wiped node has another one, and never the earlier seat
-/// again.
+/// A place in a Raft group: a node under one incarnation. A wiped node has another one, and never gets the earlier seat
+/// back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seat {
-    /// The node.
+    /// PeerId of the node.
     pub node: NodeId,
-    /// Its data directory.
+    /// The incarnation of its data directory.
     pub incarnation: Incarnation,
 }
 
@@ -24,14 +24,14 @@ pub enum Vote {
     Witness,
 }
 
-/// What a node lives on. A robot in its dock still lives on a battery.
+/// The power supply of a node. A robot in its dock still lives on a battery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
-    /// A line.
+    /// Mains power.
     Mains,
-    /// A battery, which is charged so far.
+    /// A battery.
     Battery {
-        /// 0 to 100.
+        /// Its charge in per cent, 0 to 100.
         percent: u8,
     },
 }
@@ -39,20 +39,20 @@ pub enum Power {
 /// Whether the leader reaches a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// It does.
+    /// The leader reaches it.
     Connected {
-        /// Since when.
+        /// Since when, on the shard's clock.
         since: LogInstant,
     },
-    /// It does not.
+    /// The leader does not reach it.
     Silent {
-        /// Since when; the begin of the leader's term, if it has not reached the node in it.
+        /// Since when, on the shard's clock; the begin of the leader's term, if it has not reached the node in it.
         since: LogInstant,
     },
 }
 
 impl Link {
-    /// Since when it is so.
+    /// Since when the link is like this, on the shard's clock.
     pub(super) fn since(self) -> LogInstant {
         match self {
             Self::Connected { since } | Self::Silent { since } => since,
@@ -63,45 +63,46 @@ impl Link {
 /// How much of the log a node has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copied {
-    /// As good as all: a quorum with this node waits for nothing.
+    /// As good as all of it: a quorum with this node waits for nothing.
     Current,
-    /// Less.
+    /// Less than that.
     Behind {
-        /// Since when.
+        /// Since when, on the shard's clock.
         since: LogInstant,
     },
-    /// The log is not sent to it: the node is no member.
+    /// The leader does not send it the log: the node is no member.
     NotSent,
 }
 
 /// A node that may vote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its data directory, as the node said last; none if the leader has not met the node.
+    /// The incarnation of its data directory, as the node said last; none if the leader has not met the node.
     pub incarnation: Option<Incarnation>,
-    /// As what it may vote.
+    /// The sort of vote that it may have.
     pub vote: Vote,
-    /// What it lives on.
+    /// Its power supply.
     pub power: Power,
-    /// How long its machine is up, in milliseconds.
+    /// For how long its machine is up, in milliseconds.
     pub uptime_ms: u64,
-    /// What fails together with it, such as a rack or a charger. All nodes of which that is not known count as one
+    /// Name of what fails together with it, such as a rack or a charger; none if that is not known. All such nodes
+    /// count as one
     /// domain.
     pub domain: Option<String>,
     /// Whether the leader reaches it.
     pub link: Link,
     /// How much of the log it has.
     pub log: Copied,
-    /// How many shards of the site it leads.
+    /// Number of shards of the site that it leads.
     pub leads: u32,
 }
 
-/// Who votes, who learns and who leads.
+/// The voters, the learners and the leader of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
-    /// Those that vote.
+    /// The seats that vote.
     pub voters: BTreeSet<Seat>,
-    /// Those to which the log is sent and that do not vote.
+    /// The seats that get the log and do not vote.
     pub learners: BTreeSet<Seat>,
     /// The voter that leads.
     pub leader: Seat,
@@ -111,12 +112,12 @@ pub struct Membership {
     pub has_quorum: bool,
 }
 
-/// Who chooses the voters.
+/// What chooses the voters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Placement.
+    /// Placement chooses them.
     Auto,
-    /// An operator.
+    /// An operator chooses them.
     #[default]
     Manual,
 }
@@ -126,18 +127,18 @@ pub enum Mode {
 pub struct World {
     /// All nodes that may vote, reached or not. A voter that is missing here may not vote any longer.
     pub candidates: BTreeMap<NodeId, Candidate>,
-    /// The group.
+    /// The members of the group.
     pub membership: Membership,
-    /// Who chooses.
+    /// What chooses the voters.
     pub mode: Mode,
 }
 
-/// How many voters a shard is to have at most.
+/// The number of voters that a shard is to have at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
-    /// 3.
+    /// Three.
     Three,
-    /// 5, if there are five nodes in three failure domains.
+    /// Five, if there are five nodes in three failure domains.
     #[default]
     Five,
 }
@@ -152,21 +153,21 @@ impl Wanted {
     }
 }
 
-/// How patient placement is.
+/// The patience of placement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlacementConfig {
-    /// How many voters it aims at.
+    /// The number of voters that it aims at.
     pub wanted: Wanted,
-    /// A voter that is silent, or behind, for so long is replaced, in milliseconds.
+    /// After how long placement replaces a voter that is silent, or behind, in milliseconds.
     pub dead_for_ms: u64,
-    /// A new leader, and a node that has just connected, are looked at for so long, and no step undoes another one
-    /// sooner, in milliseconds.
+    /// For how long placement looks at a new leader, and at a node that has just connected, and within which no step
+    /// undoes another one, in milliseconds.
     pub settle_ms: u64,
-    /// Between two steps, in milliseconds.
+    /// Shortest time between two steps, in milliseconds.
     pub pause_ms: u64,
-    /// A learner that is behind for so long is slow: another spare is tried, in milliseconds.
+    /// After how long a learner that is behind counts as slow, so that placement tries another spare, in milliseconds.
     pub catch_up_ms: u64,
-    /// Steps in an hour, under one leader. Those that only make good better take half of them.
+    /// Most steps in an hour, under one leader. Those that only make a good group better take half of them.
     pub steps_an_hour_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! How agents come and go, and what is asked of them.
+//! How agents come and go, and what clients and nodes ask of them.
 
 use skep_protocol::agent::{AgentOp, AgentRecord, AgentView};
 use skep_protocol::ids::AttachmentId;
@@ -16,7 +16,7 @@ use crate::tables::agents::overlaps;
 use super::looks;
 
 impl FleetState {
-    /// Does what somebody asks of the agents, and what follows from it for their tasks and commands.
+    /// Does what a client or a node asks of the agents, and what follows from it for their tasks and commands.
     pub(super) fn apply_to_agents(&mut self, op: &AgentOp, changes: &mut Changes) -> Result<Receipt, Refusal> {
         let held = self.tasks.held_count(op.agent());
         let receipt = self.agents.apply(op, held, &mut self.head.cx(changes))?;
@@ -29,7 +29,7 @@ impl FleetState {
         Ok(receipt)
     }
 
-    /// Nobody has served an agent for its time to live, as far as the orchestrator saw.
+    /// Forgets an agent that no node has served for its time to live, as far as the orchestrator saw.
     pub(super) fn forget_agent(&mut self, agent: &AgentId, idle_since: LogInstant, changes: &mut Changes) {
         let has_work = self.tasks.held_count(agent) > 0 || self.commands.has_open_commands(agent);
         if self.agents.forget(agent, idle_since, has_work, &mut self.head.cx(changes)) {
@@ -37,7 +37,7 @@ impl FleetState {
         }
     }
 
-    /// The lease of an agent ended, as far as the orchestrator saw.
+    /// Ends the lease of an agent, as far as the orchestrator saw that it is over.
     pub(super) fn expire_lease(&mut self, agent: &AgentId, attachment: AttachmentId, changes: &mut Changes) {
         let held = self.tasks.held_count(agent);
         if self.agents.end_attachment(agent, attachment, true, held, &mut self.head.cx(changes)) {
@@ -45,7 +45,7 @@ impl FleetState {
         }
     }
 
-    /// Takes back everything that an agent holds whose attachment ended.
+    /// Takes back all tasks of an agent whose attachment ended.
     fn take_back(&mut self, agent: &AgentId, cause: ReclaimCause, changes: &mut Changes) {
         self.commands.note_attachment(agent, self.head.applying.index);
         self.tasks.reclaim_all(agent, cause, &mut self.agents, &mut self.head.cx(changes));
@@ -63,7 +63,7 @@ impl FleetState {
         })
     }
 
-    /// An agent, if it is known.
+    /// An agent; none if the shard does not know it.
     pub fn agent(&self, id: &AgentId) -> Option<&AgentRecord> {
         self.agents.get(id)
     }
@@ -79,7 +79,8 @@ impl FleetState {
         self.agents.changed_after(index)
     }
 
-    /// Agents that will be forgotten unless somebody serves them: when, since when nobody does, and who. Soonest first.
+    /// Agents that the shard will forget unless a node serves them: when, since when none does, and the id. Soonest
+    /// first.
     pub(crate) fn idle_agents(&self) -> impl Iterator<Item = (LogInstant, LogInstant, AgentId)> + '_ {
         let known_ms = self.head.limits.agent_ttl_ms;
         let idle = self.agents.idle().map(move |(since, agent)| (since.plus_ms(known_ms), since, agent.clone()));
@@ -89,7 +90,7 @@ impl FleetState {
         })
     }
 
-    /// Whether nobody has served an agent since then.
+    /// Whether no node has served an agent since then.
     pub(crate) fn is_idle_since(&self, agent: &AgentId, since: LogInstant) -> bool {
         self.agents.is_idle_since(agent, since)
     }

@@ -15,19 +15,21 @@ use super::{Applied, FleetState, LogPosition};
 impl FleetState {
     /// Applies the entry at an index of the log. Deterministic: depends on the state and the arguments only.
     ///
-    /// An entry whose proposer's term is not the term of its place was proposed by a leader that had been deposed
-    /// meanwhile: it changes nothing, and its requests may be sent again.
+    /// A leader that had been deposed proposed an entry whose own term is not the term of its place: the entry changes
+    /// nothing, and clients may send its requests again.
     ///
-    /// A lost clock moves on to the next era. Every deadline has passed then, early and not late: those of requests, whose
-    /// ids are forgotten, of commands, with the waves that were not released, and of tasks that nobody has begun. What has
-    /// to be waited for is waited for: fences, retry backoff, and the time for which a task is kept for its former holder.
-    /// Claims are left to their holders, whose leases go on beside the log, and are stale a full time later. The rate of an
-    /// operator begins anew. How long a command may be in doubt is counted from then, and how long nobody serves an agent.
+    /// A lost clock moves on to the next era. Every deadline has passed then, early and not late: those of requests,
+    /// whose ids the shard forgets, of commands, with the waves that were not released, and of tasks that no agent has
+    /// begun. What the shard has to wait for it still waits for: fences, retry backoff, and the time for which a task
+    /// is kept for its former holder. Holders keep their claims, since their leases go on beside the log; the claims
+    /// are stale a full time later. The rate of an operator begins anew. From then on the shard counts how long a
+    /// command may be in doubt, and how long no node serves an agent.
     ///
-    /// So it is in a shard that goes on as another group: nobody knows how long it was beyond help.
+    /// The same holds for a shard that goes on as another group: for how long it had no quorum is not known.
     ///
-    /// By which version and limits it is applied, the entries before it say. Whoever calls this has seen to it that this
-    /// build can apply the version that the entry itself agrees on, if it is one that does.
+    /// The entries before it say by which version and limits it is applied. The caller has made sure that this build
+    /// can apply
+    /// the version on which the entry itself agrees, if it agrees on one.
     pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
         self.head.applying = position;
         let mut changes = Changes::default();
@@ -43,7 +45,7 @@ impl FleetState {
         applied
     }
 
-    /// Takes note of an entry that carries nothing for the state: a new leader's first, or a change of members.
+    /// Passes over an entry that carries nothing for the state: a new leader's first, or a change of members.
     pub fn skip(&mut self, position: LogPosition) {
         self.advance(position, &Applied::default());
     }
@@ -86,7 +88,7 @@ impl FleetState {
                 }
                 Vec::new()
             }
-            // Whoever leads proposes nothing before that.
+            // A leader proposes nothing before that.
             EntryBody::Requests(requests) if self.head.fleet_version == 0 => deposed(requests),
             EntryBody::Decisions(_) if self.head.fleet_version == 0 => Vec::new(),
             EntryBody::Decisions(decisions) => {
@@ -97,7 +99,8 @@ impl FleetState {
         }
     }
 
-    /// Goes by other rules from the next entry on. A version that is not above the present one was agreed on before.
+    /// Goes by other rules from the next entry on. The shard had agreed before on a version that is not above the
+    /// present one.
     fn agree(&mut self, rules: &Rules, changes: &mut Changes) {
         if rules.version > self.head.fleet_version {
             (self.head.fleet_version, self.head.limits) = (rules.version, rules.limits);
@@ -153,7 +156,7 @@ impl FleetState {
         reply
     }
 
-    /// Whether a request that is not remembered can be new.
+    /// Whether a request that the shard does not remember can be new.
     fn check_window(&self, request: &Request) -> Result<(), Refusal> {
         let (first_sent, deadline, now) = (request.first_sent, request.deadline, self.head.clock);
         let possible = first_sent <= now.plus_ms(self.head.limits.clock_lead_ms_max)
@@ -201,8 +204,8 @@ impl FleetState {
     }
 }
 
-/// Whether what an operator states is understood, and signed by it. Looked at here, by every replica, whatever the leader
-/// that proposed it looked at.
+/// Checks that this build understands what an operator states, and that the operator signed it. Every replica checks it
+/// here, whatever the leader that proposed it checked.
 fn check_stated(op: &Op) -> Result<(), Refusal> {
     if let Some(number) = op.unknown_field() {
         return Err(CommandRefusal::Invalid(InvalidCommand::UnknownField { number }).into());
@@ -210,7 +213,7 @@ fn check_stated(op: &Op) -> Result<(), Refusal> {
     op.forged().map_or(Ok(()), |operator| Err(OperatorRefusal::NotSigned(operator).into()))
 }
 
-/// The answers to requests that are not judged: they may be sent again.
+/// The answers to requests that the shard does not judge: clients may send them again.
 fn deposed(requests: &[Request]) -> Vec<Reply> {
     requests.iter().map(|_| Reply::Refused(RequestRefusal::Deposed.into())).collect()
 }

@@ -1,4 +1,4 @@
-//! What is asked of the commands.
+//! What clients and nodes ask of the commands.
 
 use skep_protocol::command::CommandView;
 use skep_protocol::ids::{CommandId, NodeId};
@@ -8,13 +8,13 @@ use super::FleetState;
 use crate::tables::commands::Commands;
 
 impl FleetState {
-    /// A command with all its deliveries, if the shard holds it.
+    /// A command with all its deliveries; none if the shard does not hold it.
     pub fn command(&self, id: &CommandId) -> Option<CommandView> {
         self.command_page(id, None, u64::MAX).map(|(view, _)| view)
     }
 
-    /// The same, with about so many bytes of its deliveries, from after an agent on, and one at least; also after which agent
-    /// the next ones are, if there are more.
+    /// The same with about so many bytes of its deliveries, from after an agent on, and one at least. Also the agent
+    /// after which the next ones follow; none if there are no more.
     pub fn command_page(
         &self,
         id: &CommandId,
@@ -24,7 +24,7 @@ impl FleetState {
         self.commands.page(id, after, bytes_max)
     }
 
-    /// Whether a command has not ended somewhere.
+    /// Whether a command has not ended at all of its agents.
     pub fn is_command_open(&self, id: &CommandId) -> bool {
         self.commands.record(id).is_some_and(|record| !record.is_ended())
     }
@@ -34,7 +34,8 @@ impl FleetState {
         self.commands.after(after)
     }
 
-    /// Whether a node may say what became of a command at an agent: only the one that may have it knows.
+    /// Whether a node may report the outcome of a command at an agent: only the node that may have the command knows
+    /// it.
     pub fn may_report(&self, command: CommandId, agent: &AgentId, node: NodeId) -> bool {
         self.commands.may_report(command, agent, node)
     }

@@ -7,26 +7,26 @@ use skep_protocol::time::LogInstant;
 use super::LogPosition;
 use super::changes::{Changes, Cx};
 
-/// What there is of a shard once, whatever it holds.
+/// The parts of a shard's state that exist once, whatever it holds.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
-    /// What applying goes by, and never by what the build that applies has of its own.
+    /// The limits by which the state applies entries; never those of the build.
     pub(super) limits: FleetLimits,
-    /// Zero before anything is agreed on.
+    /// The fleet version; zero before the shard has agreed on one.
     pub(super) fleet_version: u32,
     pub(super) applied: Option<LogPosition>,
-    /// The entry that is being applied.
+    /// The place of the entry that is being applied.
     pub(super) applying: LogPosition,
     pub(super) clock: LogInstant,
     pub(super) digest: u128,
-    /// Counts creations and endings, to order tasks that tie.
+    /// The next number of creations and endings, which orders tasks that tie.
     pub(super) next_seq: u64,
-    /// What was let go of for want of room.
+    /// Counts of what the shard let go of for want of room.
     pub(super) dropped: Dropped,
 }
 
 impl Head {
-    /// One of a shard that has agreed on these, and heard nothing.
+    /// The head of a shard that has agreed on these limits, and applied no entry.
     pub(super) fn new(limits: FleetLimits, fleet_version: u32) -> Self {
         Self {
             limits,

@@ -1,4 +1,4 @@
-//! How much of what will be due was looked at, for tests that nobody walks all of it.
+//! Counts of the due items that code looked at, for tests that no code walks all of them.
 
 use std::cell::Cell;
 
@@ -6,12 +6,12 @@ thread_local! {
     static LOOKS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// One more was looked at, by this thread.
+/// Counts one more item that this thread looked at.
 pub(crate) fn count() {
     LOOKS.with(|looks| looks.set(looks.get() + 1));
 }
 
-/// How many were, since this was asked last.
+/// Number of items since the last call.
 pub(crate) fn take() -> usize {
     LOOKS.with(Cell::take)
 }

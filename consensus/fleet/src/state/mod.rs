@@ -34,7 +34,7 @@ use crate::tables::site::Site;
 pub(crate) use crate::tables::tasks::Due;
 use crate::tables::tasks::Tasks;
 
-/// About how many bytes of a snapshot a request id, an agent, and everything else take.
+/// About how many bytes of a snapshot a request id, an agent, and all else take.
 const DEDUP_ID_BYTES: u64 = 64;
 const AGENT_BYTES: u64 = 1_024;
 const STATE_BYTES: u64 = 64 * 1_024;
@@ -42,9 +42,9 @@ const STATE_BYTES: u64 = 64 * 1_024;
 /// Where an entry stands in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogPosition {
-    /// Its index, from 0.
+    /// Index of the entry, from 0.
     pub index: u64,
-    /// The term of the leader that wrote it.
+    /// Term of the leader that wrote it.
     pub term: u64,
 }
 
@@ -53,7 +53,7 @@ pub struct LogPosition {
 pub struct Applied {
     /// One reply for each request of the entry, in order.
     pub replies: Vec<Reply>,
-    /// What changed, in order. Belongs into the history.
+    /// All changes, in order. They belong into the history.
     pub changes: Vec<Change>,
 }
 
@@ -69,7 +69,7 @@ pub struct FleetState {
     agents: Agents,
     operators: Operators,
     commands: Commands,
-    /// Only in the directory of a site.
+    /// The table of the site; only in its directory.
     site: Option<Site>,
     dedup: Dedup,
 }
@@ -80,13 +80,13 @@ impl FleetState {
         Self::of_head(Head::new(limits, FLEET_VERSIONS.max))
     }
 
-    /// The state before the first entry. Nothing is agreed on, so that no request is heard before an entry says by which
-    /// rules it is: what this build would propose is read by nobody.
+    /// The state before the first entry. The shard has agreed on nothing, so that it does no request before an entry
+    /// gives the rules: it never reads what this build would propose.
     pub fn empty() -> Self {
         Self::of_head(Head::new(FleetLimits::default(), 0))
     }
 
-    /// The state of a shard of which this is known, and that holds nothing.
+    /// The state of a shard with this head, and no objects.
     fn of_head(head: Head) -> Self {
         Self {
             head,
@@ -99,7 +99,7 @@ impl FleetState {
         }
     }
 
-    /// The last entry that was applied.
+    /// Place of the last entry that was applied.
     pub fn applied(&self) -> Option<LogPosition> {
         self.head.applied
     }
@@ -114,17 +114,17 @@ impl FleetState {
         self.head.digest
     }
 
-    /// The meaning of entries that the shard has agreed on; zero before it has.
+    /// The fleet version on which the shard has agreed; zero before it has.
     pub fn fleet_version(&self) -> u32 {
         self.head.fleet_version
     }
 
-    /// The limits that the shard has agreed on.
+    /// The limits on which the shard has agreed.
     pub fn limits(&self) -> &FleetLimits {
         &self.head.limits
     }
 
-    /// Request ids that are remembered.
+    /// Number of remembered request ids.
     pub fn dedup_ids(&self) -> usize {
         self.dedup.len()
     }
@@ -142,7 +142,7 @@ impl FleetState {
         self.tasks.bytes() + site + self.agents.count() * AGENT_BYTES + commands + ids + STATE_BYTES
     }
 
-    /// How many objects there are.
+    /// Numbers of objects.
     pub fn counts(&self) -> Counts {
         let terminal = self.tasks.ended_count() as u64;
         let pending = self.tasks.pending_count();

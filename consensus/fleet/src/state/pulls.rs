@@ -1,4 +1,4 @@
-//! What a node is told that pulls for its agents.
+//! What a node hears that pulls for its agents.
 
 use std::collections::BTreeSet;
 
@@ -15,13 +15,13 @@ const DELIVERY_BYTES: usize = 1_024;
 const GRANT_BYTES: usize = 12 * 1_024;
 
 impl FleetState {
-    /// What there is for the agents that a node pulls for. Those are left out for whom nothing changed since the node saw
-    /// it, and those for whom there is no place in this answer. Urgent commands come first, of all agents: however much
-    /// there is of routine ones, it keeps none of them from the answer.
+    /// What there is for the agents for which a node pulls. The answer leaves out agents for which nothing changed
+    /// since the node saw it, and those for which it has no room. Urgent commands of all agents come first: routine
+    /// ones keep none of them from the answer, however many there are.
     ///
-    /// `looked`: the answer as of that entry was empty, so that only what changed since is looked at. `bytes_max`: about how
-    /// many bytes of commands the way to the node carries at once; one goes in any case, and more than
-    /// [`limits::PULL_BYTES_SOFT_MAX`] never.
+    /// `looked`: the answer as of that entry was empty, so that this looks only at what changed since. `bytes_max`:
+    /// about how many bytes of commands the way to the node carries at once; one command goes in any case, and never
+    /// more than [`limits::PULL_BYTES_SOFT_MAX`].
     pub fn pull(&self, node: NodeId, pull: &Pull, looked: Option<u64>, bytes_max: usize) -> Vec<PulledFor> {
         let bytes_max = bytes_max.min(limits::PULL_BYTES_SOFT_MAX);
         let as_of = self.as_of();
@@ -46,13 +46,13 @@ impl FleetState {
         answered.into_iter().map(|(_, of)| of).collect()
     }
 
-    /// The last entry that was applied; 0 before all.
+    /// Index of the last entry that was applied; 0 before all entries.
     fn as_of(&self) -> u64 {
         self.applied().map_or(0, |position| position.index)
     }
 
-    /// What a node is told of an agent, without anything to deliver; none if nothing changed since the node saw it. Nobody can have
-    /// seen what comes after all that there is: whoever says so is told from where it goes on.
+    /// The answer for an agent, without any delivery; none if nothing changed since the node saw it. No node can have
+    /// seen what comes after all that there is: a node that says so hears from where it goes on.
     fn begin_answer(&self, node: NodeId, asked: &PullFor, as_of: u64) -> Option<PulledFor> {
         let (agent, home, deliveries, more) = (asked.agent.clone(), asked.home, Vec::new(), PerClass::default());
         if !self.is_inbox(&agent, node, asked.attachment, (asked.journal, home)) {
@@ -69,8 +69,9 @@ impl FleetState {
         Some(PulledFor { agent, home, open: true, deliveries, voids, seen: as_of, more, back })
     }
 
-    /// Whether a node is ahead of all that was released to an agent that it pulls for, or says that it knows what comes after all that
-    /// there is: then somebody told it what there is not, or this replica is behind. Only who surely leads may answer it.
+    /// Whether a node is ahead of all that was released to an agent for which it pulls, or says that it knows entries
+    /// that there are not: then a leader told it what there is not, or this replica is behind. Only a node that surely
+    /// leads may answer it.
     pub fn is_passed(&self, node: NodeId, pull: &Pull) -> bool {
         let as_of = self.as_of();
         pull.authority > self.restated()
@@ -81,7 +82,7 @@ impl FleetState {
             })
     }
 
-    /// Puts what comes next of a class into an answer, of which there are so many bytes already.
+    /// Puts what comes next of a class into an answer that has so many bytes already.
     fn fill(&self, asked: &PullFor, class: CommandClass, of: &mut PulledFor, bytes: &mut usize, bytes_max: usize) {
         let mut room = *asked.room.of(class);
         let after = of.back.of(class).unwrap_or(*asked.after.of(class));
@@ -111,7 +112,8 @@ impl FleetState {
         serves && self.commands.is_home(agent, journal, home)
     }
 
-    /// The agents for whom entries after this one changed what there is to deliver, or to whom. None comes before all.
+    /// The agents for whom entries after this one changed what there is to deliver, or to which node. None comes before
+    /// all entries.
     pub fn inboxes_changed_after(&self, index: Option<u64>) -> impl Iterator<Item = &AgentId> {
         self.commands.inboxes_changed_after(index)
     }

@@ -1,4 +1,4 @@
-//! What the directory of a site is asked, and what it keeps from other shards.
+//! What callers ask the directory of a site, and what it keeps from other shards.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ impl FleetState {
         self.place().is_some_and(|place| place.shard == ShardId::DIRECTORY)
     }
 
-    /// The shard begins as its charter says.
+    /// Makes the site as the charter says.
     pub(super) fn found_site(&mut self, charter: &Charter, changes: &mut Changes) {
         if self.is_directory() {
             self.site = Site::found(charter, &mut self.head.cx(changes));
         }
     }
 
-    /// The clock of the shard went on to where it is, or was lost.
+    /// Counts site time after the shard's clock went on to where it is, or was lost.
     pub(super) fn note_site_time(&mut self, before: LogInstant, is_lost: bool, changes: &mut Changes) {
         let Some(site) = &mut self.site else { return };
         site.note_clock(before, self.head.clock);
@@ -36,7 +36,7 @@ impl FleetState {
         }
     }
 
-    /// Whether an operation is one that this shard does: the directory has no work, and other shards have no members.
+    /// Whether this shard does such operations: the directory has no work, and other shards have no members.
     pub(super) fn check_is_for(&self, op: &Op) -> Result<(), Refusal> {
         match op {
             Op::Task(_) | Op::Agent(_) | Op::Command(_) if self.is_directory() => {
@@ -81,12 +81,12 @@ impl FleetState {
         site.time().plus_ms(clock.checked_since_ms(self.head.clock).unwrap_or(0))
     }
 
-    /// What is believed of the site: who is out, and by which root; none if this is not the directory.
+    /// What the directory believes of the site: the root and the revocations; none if this is not the directory.
     pub fn site_view(&self) -> Option<&Arc<SiteView>> {
         self.site.as_ref().map(Site::view)
     }
 
-    /// Voters that have to leave their office so that they can be revoked.
+    /// Keys of the voters that must leave their office before they can be revoked.
     pub fn to_leave_office(&self) -> impl Iterator<Item = SiteKey> + '_ {
         self.site.iter().flat_map(Site::to_leave_office)
     }

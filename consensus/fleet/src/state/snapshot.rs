@@ -1,8 +1,8 @@
 //! The state as bytes.
 //!
-//! Only what cannot be told from the objects themselves is written; the indexes are made anew. One object after another
-//! is encoded and decoded, so that there are never two states in memory on the way. The caller guards the bytes with
-//! checksums, since a flipped bit may well decode.
+//! A snapshot holds only what does not follow from the objects themselves; the reader makes the indexes anew. It
+//! encodes and decodes one object after another, so that there are never two states in memory on the way. The caller
+//! guards the bytes with checksums, since bytes with a flipped bit may well decode.
 
 use serde::{Deserialize, Serialize};
 use skep_protocol::agent::AgentRecord;
@@ -25,32 +25,32 @@ use crate::tables::operators::{Operator, Operators, OperatorsHead};
 use crate::tables::site::{Invited, Site, SiteHead, StoredMember};
 use crate::tables::tasks::Tasks;
 
-/// The snapshot format that is written and read.
+/// The snapshot format that this Skep writes and reads.
 const FORMAT: u8 = 13;
 /// Bytes at which a part of a snapshot is handed on. One object is never divided.
 const PART_BYTES: usize = 64 * 1024;
 
-/// Why a snapshot was refused. The state is unchanged.
+/// Why a snapshot is refused. The state is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
-    /// Nothing in it.
+    /// The snapshot has no bytes.
     #[error("the snapshot is empty")]
     Empty,
-    /// Written by another Skep.
+    /// Another Skep wrote the snapshot.
     #[error("the snapshot has format {found}; this Skep reads format {FORMAT}. {}", remedy(.found))]
     Format {
-        /// The format found.
+        /// The format of the snapshot.
         found: u8,
     },
     /// The shard has agreed on entries that this Skep cannot apply.
     #[error("the shard speaks fleet version {found}, and this Skep speaks {speaks}; install one that speaks it")]
     FleetVersion {
-        /// The version found.
+        /// The fleet version of the shard.
         found: u32,
-        /// Those that it can apply.
+        /// The fleet versions that this Skep can apply.
         speaks: FleetVersions,
     },
-    /// Cut off, or rubbish.
+    /// The snapshot is cut off, or rubbish.
     #[error("the snapshot is malformed: {0}")]
     Malformed(String),
 }
@@ -145,7 +145,7 @@ impl<E: From<SnapshotError>> Out<'_, E> {
     }
 }
 
-/// What is left of a snapshot.
+/// The rest of a snapshot.
 struct In<'a>(&'a [u8]);
 
 impl<'a> In<'a> {
@@ -155,7 +155,7 @@ impl<'a> In<'a> {
         Ok(value)
     }
 
-    /// Takes as many as are said to follow. A number that was made up ends with the bytes.
+    /// Takes as many records as are said to follow. A number that was made up ends with the bytes.
     fn take_all<T: Deserialize<'a>>(
         &mut self,
         mut each: impl FnMut(T) -> Result<(), SnapshotError>,
@@ -196,8 +196,8 @@ impl<'a> In<'a> {
 }
 
 impl FleetState {
-    /// The state as bytes. The format comes first, and then the fleet version, as bytes of its own: whoever cannot read the
-    /// rest can say why.
+    /// The state as bytes. The format comes first, and then the fleet version, as bytes of their own: software that
+    /// cannot read the rest can say why.
     ///
     /// # Errors
     /// [`SnapshotError::Malformed`] if the encoder fails, which plain data does not.
@@ -210,11 +210,12 @@ impl FleetState {
         Ok(bytes)
     }
 
-    /// Hands on the state as bytes, in parts of about 64 KiB each. The format comes first, and then the fleet version, as bytes
-    /// of its own: whoever cannot read the rest can say why.
+    /// Hands on the state as bytes, in parts of about 64 KiB each. The format comes first, and then the fleet version,
+    /// as bytes of their own: software that cannot read the rest can say why.
     ///
     /// # Errors
-    /// Those of whom they are handed to, and [`SnapshotError::Malformed`] if the encoder fails, which plain data does not.
+    /// Those of the function that takes them, and [`SnapshotError::Malformed`] if the encoder fails, which plain data
+    /// does not.
     pub fn write_snapshot<E: From<SnapshotError>>(&self, to: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut part = vec![FORMAT];
         part.extend_from_slice(&self.head.fleet_version.to_be_bytes());
@@ -246,7 +247,7 @@ impl FleetState {
         out.hand_on()
     }
 
-    /// The state that these bytes hold, if this Skep can apply what comes after it.
+    /// The state that these bytes hold, if this Skep can apply the entries after it.
     ///
     /// # Errors
     /// [`SnapshotError`] says what is wrong with them.
@@ -254,7 +255,7 @@ impl FleetState {
         Self::read_snapshot(bytes, FLEET_VERSIONS)
     }
 
-    /// The state that these bytes hold, if a build that speaks these versions can apply what comes after it.
+    /// The state that these bytes hold, if a build that speaks these versions can apply the entries after it.
     ///
     /// # Errors
     /// [`SnapshotError`] says what is wrong with them.
@@ -265,7 +266,7 @@ impl FleetState {
         }
         let (version, bytes) = bytes.split_first_chunk::<4>().ok_or_else(|| malformed(&"it is cut off"))?;
         let found = u32::from_be_bytes(*version);
-        // Zero: nothing is agreed on yet.
+        // Zero: the shard has agreed on nothing yet.
         if found != 0 && !speaks.contains(found) {
             return Err(SnapshotError::FleetVersion { found, speaks });
         }

@@ -1,4 +1,4 @@
-//! What is asked of the tasks.
+//! What clients ask of the tasks.
 
 use std::collections::BTreeSet;
 
@@ -21,17 +21,17 @@ impl FleetState {
         self.tasks.after(after)
     }
 
-    /// Why nobody works on a task at an instant; none if somebody does, or if it has ended.
+    /// Why no agent works on a task at an instant; none if an agent does, or if it has ended.
     pub fn why_waiting(&self, task: &Task, now: LogInstant) -> Option<WaitReason> {
         why_waiting(task, now, &self.agents)
     }
 
-    /// What an agent holds.
+    /// Ids of the tasks that an agent holds.
     pub(crate) fn held_by(&self, agent: &AgentId) -> impl Iterator<Item = &Task> {
         self.tasks.held_by(agent)
     }
 
-    /// Pending tasks that one of these agents may have now, most urgent first, of those that it can do.
+    /// Pending tasks that one of these agents may have at this moment and can do, most urgent first.
     pub(crate) fn claimable<'b>(
         &self,
         now: LogInstant,
@@ -40,27 +40,27 @@ impl FleetState {
         self.tasks.claimable(now.max(self.head.clock), agents, self.head.limits.claim_scan_max)
     }
 
-    /// Whether no task waits for anybody.
+    /// Whether no task is pending.
     pub(crate) fn is_nothing_pending(&self) -> bool {
         self.tasks.pending_count() == 0
     }
 
-    /// The last entry that made a task pending.
+    /// Index of the last entry that made a task pending.
     pub(crate) fn offered_at(&self) -> u64 {
         self.tasks.offered_at()
     }
 
-    /// When the next pending task stands otherwise than at an instant: it may be had by somebody then.
+    /// When the next pending task becomes one that an agent may have.
     pub(crate) fn next_gate(&self, now: LogInstant) -> Option<LogInstant> {
         self.tasks.next_gate(now)
     }
 
-    /// All that will be due by the tasks, soonest first.
+    /// All due items of the tasks, soonest first.
     pub(crate) fn dues(&self) -> impl Iterator<Item = (LogInstant, Due, TaskId)> + '_ {
         self.tasks.dues()
     }
 
-    /// Whether that is still to come, or has come and was not done.
+    /// Whether an item is still to come, or has come and was not done.
     pub(crate) fn is_due(&self, due: &(LogInstant, Due, TaskId)) -> bool {
         self.tasks.is_due(due)
     }

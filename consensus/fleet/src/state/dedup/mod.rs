@@ -13,7 +13,8 @@ use skep_protocol::time::LogInstant;
 
 use pages::{Entry, Pages};
 
-/// Bytes of an answer that are kept beside its id: those of nearly all receipts. A longer one has a place of its own.
+/// Bytes of an answer that the table keeps beside its id: those of nearly all receipts. A longer one has a place of its
+/// own.
 const SHORT_BYTES: usize = 22;
 
 /// An answer, encoded: decoded, each would take as much as the largest refusal.
@@ -40,13 +41,13 @@ impl Answer {
         }
     }
 
-    /// What was answered. Bytes that say nothing are of a request that was answered, and is not to be done again.
+    /// The answer. Bytes that say nothing are those of a request that was answered, and is not to be done again.
     fn reply(&self) -> Reply {
         postcard::from_bytes(self.bytes()).unwrap_or(Reply::Refused(RequestRefusal::IdReused.into()))
     }
 }
 
-/// An id that is remembered, and what was answered.
+/// An id that the shard remembers, and its answer.
 #[derive(Clone, Debug)]
 struct Known {
     id: RequestId,
@@ -66,8 +67,8 @@ impl Entry for Known {
     }
 }
 
-/// When an id that is remembered was first sent, and for how long it is remembered. In 28 bytes, of which there are as
-/// many as of ids: no field is aligned to more than 4.
+/// When a remembered id was first sent, and until when the shard remembers it. It takes 28 bytes, and there are as
+/// many as ids: no field is aligned to more than 4.
 #[derive(Clone, Debug)]
 struct Sent {
     first_sent: [u32; 2],
@@ -103,7 +104,7 @@ impl Entry for Sent {
     }
 }
 
-/// What is remembered of a request, as a snapshot has it: in the order of when they were first sent.
+/// A remembered request, as a snapshot has it: in the order of first sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Remembered<'a> {
     /// Milliseconds from when the one before it was first sent.
@@ -116,23 +117,23 @@ pub(crate) struct Remembered<'a> {
 
 /// Request ids and their answers, each until its deadline, and bounded in number.
 ///
-/// An id need not be remembered past its deadline, because a retry is refused as expired from then on. When the
-/// table is full, the ids that were first sent earliest are forgotten and the floor rises above them: a request
-/// first sent below the floor is refused, never executed, since it may be a retry of a forgotten one.
+/// An id need not be remembered past its deadline, because the shard refuses a retry as expired from then on. When the
+/// table is full, the shard forgets the ids that were first sent earliest and the floor rises above them: it refuses a
+/// request first sent below the floor, and never does it, since it may be a retry of a forgotten one.
 ///
-/// The floor does not pass the clock, or nobody could send anything before the clock had come so far: of ids that were
-/// first sent ahead of the clock there is only a part of the table, so that one that was not can be forgotten first.
+/// The floor does not pass the clock, or no client could send anything before the clock had come so far: only a part of
+/// the table holds ids that were first sent ahead of the clock, so that the shard can forget another one first.
 ///
-/// There are up to a million of them, in the memory of a robot. So they lie in two lists of pages: by id what was
-/// answered, and by time, that is by when they were first sent, how long they are remembered.
+/// There are up to a million of them, in the memory of a robot. So they lie in two lists of pages: by id the answers,
+/// and by time when they were first sent and until when they are remembered.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dedup {
     known: Pages<Known>,
     sent: Pages<Sent>,
     floor: LogInstant,
-    /// The clock of the last entry.
+    /// The shard's clock at the last entry.
     now: LogInstant,
-    /// Ids that were first sent after that.
+    /// Number of ids that were first sent after that.
     ahead: usize,
 }
 
@@ -145,7 +146,7 @@ impl Dedup {
         self.floor
     }
 
-    /// All of it, as a snapshot has it.
+    /// All remembered requests, as a snapshot has them.
     pub(crate) fn records(&self) -> impl Iterator<Item = Remembered<'_>> {
         let mut before = LogInstant::ZERO;
         self.sent.iter().filter_map(move |sent| {
@@ -157,12 +158,12 @@ impl Dedup {
         })
     }
 
-    /// Nothing, at a time of which a snapshot is.
+    /// An empty table, as of the time of a snapshot.
     pub(crate) fn empty(floor: LogInstant, now: LogInstant) -> Self {
         Self { floor, now, ..Self::default() }
     }
 
-    /// Takes over what a snapshot says next. False if that cannot be.
+    /// Takes over the next record of a snapshot. False if the record cannot be right.
     pub(crate) fn restore(&mut self, record: &Remembered<'_>, before: &mut LogInstant) -> bool {
         let Some(first_sent) = before.raw().checked_add(record.after_ms).map(LogInstant::from_raw) else {
             return false;
@@ -176,7 +177,7 @@ impl Dedup {
         true
     }
 
-    /// The clock goes on: forgets the ids whose deadline has passed.
+    /// Forgets the ids whose deadline has passed at this time.
     pub(crate) fn forget_expired(&mut self, now: LogInstant) {
         if now > self.now {
             let first = LogInstant::from_raw(self.now.raw().saturating_add(1));
@@ -196,20 +197,20 @@ impl Dedup {
         }
     }
 
-    /// The answer to a request that was answered before, if this is one.
+    /// The answer to a request that the shard answered before; none if this is not one.
     pub(crate) fn recall(&self, request: &Request, body_hash: u64) -> Option<Reply> {
         let known = self.known.get(&request.id)?;
         let same = known.body_hash == body_hash;
         Some(if same { known.answer.reply() } else { Reply::Refused(RequestRefusal::IdReused.into()) })
     }
 
-    /// Whether no more ids can be remembered that were first sent ahead of the clock.
+    /// Whether the table has no room for an id that was first sent ahead of the clock.
     pub(crate) fn is_full_ahead(&self, ids_max: u64, ahead_part: u64) -> bool {
         self.ahead as u64 >= ids_max / ahead_part.max(1)
     }
 
-    /// Remembers an answer to a request whose id is not known, and whose window was checked. How many ids were forgotten for it
-    /// before their deadlines.
+    /// Remembers an answer to a request whose id is not known, and whose window was checked. Returns how many ids the
+    /// shard forgot for it before their deadlines.
     pub(crate) fn remember(&mut self, request: &Request, body_hash: u64, reply: &Reply, ids_max: u64) -> u64 {
         let mut forgotten = 0;
         while self.len() as u64 >= ids_max.max(1) {
@@ -218,7 +219,7 @@ impl Dedup {
             forgotten += 1;
             self.floor = self.floor.max(sent.first_sent().plus_ms(1));
         }
-        // Nobody asks for more than a day, and 32 bits are 49 of them.
+        // No client asks for more than a day, and 32 bits are 49 of them.
         let valid_ms = u32::try_from(request.deadline.since_ms(request.first_sent)).unwrap_or(u32::MAX);
         // Encoding plain data into memory cannot fail.
         let answer = Answer::of(&postcard::to_stdvec(reply).unwrap_or_default());
@@ -232,7 +233,7 @@ impl Dedup {
         self.sent.insert(sent);
     }
 
-    /// An id was taken out of the list by time.
+    /// Counts an id that was taken out of the list by time.
     fn forgot(&mut self, sent: &Sent) {
         self.ahead = self.ahead.saturating_sub(usize::from(sent.first_sent() > self.now));
         self.known.remove(&sent.id);
@@ -241,7 +242,7 @@ impl Dedup {
 
 #[cfg(test)]
 impl Dedup {
-    /// About how many bytes of memory it takes.
+    /// About how many bytes of memory the table takes.
     fn approximate_bytes(&self) -> usize {
         let long = |known: &Known| match &known.answer {
             Answer::Short(..) => 0,

@@ -1,4 +1,4 @@
-//! Sorted entries in pages: little memory beside the entries themselves, and all of it shared between clones until one
+//! Sorted entries in pages: they take little memory beside the entries themselves, and clones share all of it until one
 //! of them changes.
 
 use std::fmt::Debug;
@@ -8,37 +8,37 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use skep_protocol::time::LogInstant;
 
-/// Entries of a page at most. An insertion moves some of them, and the first change after a clone copies them all.
+/// Most entries of a page. An insertion moves some of them, and the first change after a clone copies them all.
 const PAGE_MAX: usize = 128;
 /// A page with fewer entries is joined with one beside it, if both together are half of a page.
 const PAGE_MIN: usize = PAGE_MAX / 4;
-/// Entries for which room is made at a time. A vector left to itself would double, and waste a third.
+/// Number of entries for which a page makes room at a time. A vector by itself would double, and waste a third.
 const GROWTH: usize = 8;
 
 /// What pages are made of.
 pub(super) trait Entry: Clone {
-    /// What they are sorted by.
+    /// The key by which they are sorted.
     type Key: Ord + Copy + Debug;
 
-    /// Its key; no two entries share one.
+    /// Key of the entry; no two entries share one.
     fn key(&self) -> Self::Key;
 
-    /// When it is due; none for entries that are not looked for by that.
+    /// When the entry is due; none if it never is.
     fn due(&self) -> Option<LogInstant>;
 }
 
 #[derive(Clone, Debug)]
 struct Page<E> {
-    /// Sorted, and never none.
+    /// Sorted by key, and never empty.
     entries: Vec<E>,
     /// When the first of them is due.
     due: Option<LogInstant>,
 }
 
-/// Entries in order of their keys, and pages in order of what is due in them.
+/// Entries in order of their keys, and pages in order of the first instant that is due in them.
 #[derive(Clone, Debug)]
 pub(super) struct Pages<E: Entry> {
-    /// By a key that is not above any of its entries, and above all of the page before.
+    /// Pages, each by a key that is not above any of its entries, and above all of the page before.
     pages: OrdMap<E::Key, Arc<Page<E>>>,
     due: OrdSet<(LogInstant, E::Key)>,
     len: usize,
@@ -174,7 +174,7 @@ impl<E: Entry> Pages<E> {
         let before = self.pages.range::<_, E::Key>((Bound::Unbounded, Bound::Excluded(at))).next_back().map(size);
         if left == 0 {
             self.take(&at);
-            // What was on both sides of it is beside each other.
+            // The pages on both sides of it lie beside each other.
             if let Some((next, entries)) = after.filter(|(_, entries)| *entries < PAGE_MIN) {
                 self.join(next, entries);
             }
@@ -205,7 +205,7 @@ impl<E: Entry> Pages<E> {
         self.pages.insert(at, Arc::new(Page { entries, due }));
     }
 
-    /// The first of a page is due at another time than before.
+    /// Moves a page whose first due instant has changed.
     fn mind(&mut self, at: E::Key, before: Option<LogInstant>, due: Option<LogInstant>) {
         if before == due {
             return;
@@ -221,7 +221,7 @@ impl<E: Entry> Pages<E> {
 
 #[cfg(test)]
 impl<E: Entry> Pages<E> {
-    /// About how many bytes of memory it takes beside what its entries own: what was allocated, used or not, and two
+    /// About how many bytes of memory it takes beside what its entries own: all allocated memory, used or not, and two
     /// places in each tree for a page, since their nodes may be half full.
     pub(super) fn approximate_bytes(&self) -> usize {
         const ALLOCATION: usize = 16;
@@ -232,7 +232,7 @@ impl<E: Entry> Pages<E> {
         pages.map(|page| fixed + in_trees + page.entries.capacity() * size_of::<E>()).sum::<usize>() + due
     }
 
-    /// Panics unless everything is where it is looked for.
+    /// Panics unless everything is where the code looks for it.
     pub(super) fn check(&self) {
         let mut last = None;
         let mut due: OrdSet<(LogInstant, E::Key)> = OrdSet::new();

@@ -1,4 +1,4 @@
-//! The memory of request ids beside one that is plain, and what it takes.
+//! The memory of request ids, compared with a plain one, and the memory that it takes.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use skep_protocol::text::AgentId;
 
 use super::*;
 
-/// What was remembered of a request where everything is looked for by walking.
+/// A plain memory of requests, which finds everything by walking.
 #[derive(Clone, Debug)]
 struct Plain {
     body_hash: u128,
@@ -56,7 +56,7 @@ impl Naive {
     }
 }
 
-/// An id of which the first byte decides, so that they come in any order.
+/// An id whose order its first byte decides, so that ids come in any order.
 fn id(n: u16) -> RequestId {
     let [high, low] = n.to_be_bytes();
     let mut bytes = [0; 16];
@@ -70,7 +70,7 @@ fn request(id: RequestId, first_sent: LogInstant, valid_ms: u64) -> Request {
     Request { id, first_sent, deadline: LogInstant::from_raw(first_sent.raw() + valid_ms), op }
 }
 
-/// Short ones, and long ones.
+/// Short answers, and long ones.
 fn reply(n: u16) -> Reply {
     match n % 3 {
         0 => Reply::Done(Receipt::NothingToClaim),
@@ -93,7 +93,7 @@ fn copy(dedup: &Dedup) -> Dedup {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// First sent so long before or after the clock, and valid for so long.
+    /// A request that was first sent so long before or after the clock, and is valid for so long.
     Ask {
         n: u16,
         sent: i64,
@@ -148,7 +148,7 @@ proptest! {
                     prop_assert!(known.is_none() || dedup.recall(&request, 99) == reused);
                     let is_full_ahead = naive.ahead(now) as u64 >= ids_max / AHEAD_PART;
                     prop_assert_eq!(dedup.is_full_ahead(ids_max, AHEAD_PART), is_full_ahead);
-                    // As it is applied: no other request is remembered.
+                    // As the state applies it: the shard remembers no other request.
                     let refused = request.deadline < now
                         || request.first_sent < dedup.floor()
                         || (request.first_sent > now && dedup.is_full_ahead(ids_max, AHEAD_PART));
@@ -170,7 +170,8 @@ proptest! {
     }
 }
 
-/// Bytes that an id took as an entry of three trees: imbl's, whose leaves hold up to 16 entries, and half of that where
+/// Bytes that an id takes as an entry of three trees: imbl's, whose leaves hold up to 16 entries, and half of that
+/// where
 /// keys come in the order of the tree.
 fn bytes_in_three_trees() -> usize {
     2 * (size_of::<(RequestId, Plain)>() + 2 * size_of::<(LogInstant, RequestId)>())
@@ -200,7 +201,7 @@ fn an_id_takes_less_than_a_third_of_what_it_takes_as_an_entry_of_three_trees() {
         let each = dedup.approximate_bytes() / dedup.len();
         println!("ids {what}: {each} bytes each, {} in three trees", bytes_in_three_trees());
         assert!(each * 3 < bytes_in_three_trees(), "{each} bytes each, and {} before", bytes_in_three_trees());
-        // What is left of many is as compact.
+        // What is left of many ids takes as little for each.
         dedup.forget_expired(LogInstant::from_raw(u64::from(MANY / 17 - 50) + 60_000));
         dedup.check();
         assert!(dedup.len() > 0 && dedup.len() < 1_000, "{}", dedup.len());

@@ -1,4 +1,4 @@
-//! What operators state of one another, and what is asked of them.
+//! What operators state of one another, and what clients ask of them.
 
 #[cfg(test)]
 mod tests;
@@ -15,11 +15,12 @@ use super::FleetState;
 use super::changes::Changes;
 
 impl FleetState {
-    /// Takes what somebody states of operators, and calls off what may not be asked for by it any more.
+    /// Applies what an operator states of operators, and calls off the commands for which an operator lost the right by
+    /// it.
     pub(super) fn apply_to_operators(&mut self, op: &OperatorOp, changes: &mut Changes) -> Result<Receipt, Refusal> {
         let may_take_rights = match op {
             OperatorOp::ReplaceFirst { .. } => true,
-            // One that is new has sent nothing, and nobody is one by its word.
+            // A new operator has sent nothing, and no operator depends on its word.
             OperatorOp::Grant { grant } => self.operators.is_known(&grant.operator),
         };
         let receipt = self.operators.apply(op, &mut self.head.cx(changes))?;
@@ -35,24 +36,26 @@ impl FleetState {
         self.commands.withdraw(&self.operators, &self.agents, &mut self.head.cx(changes));
     }
 
-    /// Whether an entry has the shard go on as another group.
+    /// Whether an entry makes the shard go on as another group.
     pub(super) fn is_recovery(&self, recovered: &Recovered) -> bool {
         self.operators.is_recovery(recovered, self.head.applied.map(|position| position.index))
     }
 
-    /// Whether an entry after this one has a statement about an operator that replaced an earlier one. None comes before all.
+    /// Whether an entry after this one has a statement about an operator that replaced an earlier one. None comes
+    /// before all entries.
     pub fn authority_changed_after(&self, index: Option<u64>) -> bool {
         self.operators.changed_after(index)
     }
 
-    /// How many statements about operators have replaced an earlier one.
+    /// Number of statements about operators that have replaced an earlier one.
     pub fn restated(&self) -> u64 {
         self.operators.restated()
     }
 
-    /// The statements about operators that replaced an earlier one, after so many of them, in order, as many as one answer of so many
-    /// bytes holds, and one at least; all of them, if there are not so many: nobody knows what whoever asks was told. Of the first
-    /// operators, whom nobody granted anything, there is none: see [`root`](Self::root).
+    /// The statements about operators that replaced an earlier one, after so many of them, in order: as many as one
+    /// answer of so many bytes holds, and one at least. All of them, if there are not so many: then what the caller was
+    /// told is not known. Of the first operators, which no operator granted anything, there is none: see
+    /// [`root`](Self::root).
     pub fn authority_news(&self, after: u64, bytes_max: usize) -> AuthorityNews {
         self.operators.news(after, bytes_max, &self.head.limits)
     }
@@ -67,12 +70,12 @@ impl FleetState {
         self.operators.after(after)
     }
 
-    /// Where statements of operators hold; none before the shard's first entry.
+    /// The site, shard and genesis where statements of operators hold; none before the shard's first entry.
     pub fn place(&self) -> Option<&Place> {
         self.operators.place()
     }
 
-    /// The first statement about an operator that is new here has a higher number.
+    /// The floor of serials: the first statement about an operator that is new here has a higher serial.
     pub fn serial_floor(&self) -> u64 {
         self.operators.serial_floor()
     }
@@ -82,22 +85,22 @@ impl FleetState {
         self.operators.first()
     }
 
-    /// Where all authority comes from, for whoever knows so many replacements of the first operator.
+    /// Where all authority comes from, for a caller that knows so many replacements of the first operator.
     pub fn root(&self, replaced: u64) -> Option<Root> {
         self.operators.root(replaced)
     }
 
-    /// The word by which the shard goes on as another group than it was; none if it never did.
+    /// The statement by which the shard goes on as another group than it was; none if it never did.
     pub fn recovery(&self) -> Option<&SignedRecovery> {
         self.operators.recovery()
     }
 
-    /// How the shard came about; none before its first entry.
+    /// The lineage of the shard; none before its first entry.
     pub fn lineage(&self) -> Option<Lineage> {
         self.operators.lineage()
     }
 
-    /// Whether a member was one of a group before: what it holds may be no part of what goes on.
+    /// Whether a member was one of an earlier group: what goes on may lack entries that it holds.
     pub fn is_former(&self, member: RaftId) -> bool {
         self.operators.is_former(member)
     }

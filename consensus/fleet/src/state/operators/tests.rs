@@ -77,7 +77,7 @@ impl History {
         self.ask(Op::Operator(OperatorOp::Grant { grant: Box::new(grant.sign(&secret(by)).unwrap()) }))
     }
 
-    /// The number of the key of the first operator.
+    /// Number of the first operator's key.
     fn first(&self) -> u16 {
         let first: OperatorKey = self.state.first_operator().unwrap().operator;
         (FIRST..).find(|n| secret(*n).key() == first).unwrap()
@@ -112,7 +112,7 @@ impl History {
     }
 }
 
-/// SplitMix64.
+/// A generator of random numbers: SplitMix64.
 struct Chance(u64);
 
 impl Chance {
@@ -188,7 +188,7 @@ fn a_grant_to_somebody_new_looks_at_few_operators_however_many_there_are() {
         let grant = OperatorGrant { until, ..history.next(10 + n) };
         looks::take();
         done(history.grant(grant, 2 + n % 3));
-        // Here and in the copy.
+        // Counted here and in the copy.
         let looked = looks::take();
         assert!(looked <= 2 * 8, "{looked} looks at {n} operators");
     }

@@ -1,4 +1,4 @@
-//! Who may send commands, and by whose word.
+//! Operators, and by whose word they may send commands.
 
 #[cfg(test)]
 mod recount;
@@ -36,21 +36,21 @@ const MINUTE_MS: u64 = 60_000;
 /// An operator and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Operator {
-    /// As it was stated. What counts of it is less, if whoever stated it has less.
+    /// The grant as it was stated. Less of it counts if its author has less.
     grant: Arc<OperatorGrant>,
-    /// The statement that says so; none for the first operator, and for one that was it.
+    /// The statement that grants it; none for the first operator, and for one that was it.
     signed: Option<Arc<SignedGrant>>,
-    /// Until when it has sent as much as it may: every command moves it on by the time that it takes to be granted the
-    /// next (the leaky bucket of ITU-T I.371, as a virtual schedule).
+    /// Until when it has sent as many commands as it may, on the shard's clock: every command moves the instant on by
+    /// the time after which the operator may send the next (the leaky bucket of ITU-T I.371, as a virtual schedule).
     busy_until: LogInstant,
-    /// Which of all statements it is that replaced an earlier one; 0 if it replaced none.
+    /// Number of the statement among those that replaced an earlier one; 0 if it replaced none.
     order: u64,
-    /// When the last of all that was ever granted to it ends; none if something has no end. From then on nothing that was signed of
-    /// it gives anybody anything.
+    /// When the last of all grants that it ever had ends, on the shard's clock; none if one has no end. From then on
+    /// nothing that was signed of it gives an operator any right.
     ends: Option<LogInstant>,
 }
 
-/// Whether a grant lets nobody do anything by now, whoever stated it.
+/// Whether a grant gives no right any more, whoever stated it.
 fn is_over(grant: &OperatorGrant, now: LogInstant) -> bool {
     grant.revoked || grant.until.is_some_and(|until| until <= now)
 }
@@ -59,26 +59,26 @@ fn is_over(grant: &OperatorGrant, now: LogInstant) -> bool {
 const NEWS_BYTES_SOFT_MAX: usize = 64 * 1_024;
 const STATEMENT_BYTES: usize = 128;
 
-/// All of them.
+/// All operators of a shard.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Operators {
-    /// Where statements of operators hold; none before the shard's first entry.
+    /// The site, shard and genesis where statements of operators hold; none before the shard's first entry.
     place: Option<Place>,
-    /// The first operator as the shard was made with it, what it was replaced by since, in order, and who it is by now.
+    /// The first operator at the shard's first entry, its replacements since, in order, and the present one.
     made_first: Option<OperatorKey>,
     replaced: Vec<Arc<SignedReplacement>>,
     first: Option<KnownFirst>,
-    /// What the shard was before it was recovered, the last few times, in order.
+    /// What the shard was before it was recovered, in order: the last few recoveries.
     past: Vec<PastGenesis>,
-    /// The latest of those who were members then.
+    /// The latest members of the groups before.
     former: Vec<RaftId>,
-    /// How many statements about operators replaced an earlier one, and the entry of the last.
+    /// Number of statements about operators that replaced an earlier one, and index of the entry with the last one.
     restated: u64,
     restated_at: Option<u64>,
-    /// The highest number of a statement about an operator that was forgotten.
+    /// The highest serial of a statement about an operator that the shard forgot.
     serial_floor: u64,
     operators: OrdMap<OperatorKey, Operator>,
-    /// Where each of them stands.
+    /// Where each operator stands.
     standings: Standings,
 }
 
@@ -89,12 +89,12 @@ impl Operators {
         self.operators.len() as u64 * OPERATOR
     }
 
-    /// Whether something was ever stated of an operator, and was not forgotten.
+    /// Whether a statement about an operator came, and the shard did not forget it.
     pub(crate) fn is_known(&self, operator: &OperatorKey) -> bool {
         self.operators.contains_key(operator)
     }
 
-    /// What the shard is from now on. A first operator that did not show that it has its key is none.
+    /// Makes the shard what a founding says. A first operator that did not show that it has its key is none.
     pub(crate) fn found(&mut self, founding: &Founding, cx: &mut Cx<'_>) {
         let place = founding.charter.place.clone();
         self.place = Some(place.clone());
@@ -104,9 +104,9 @@ impl Operators {
         self.put_first(KnownFirst { operator: first.operator, replaced: 0 }, &first.name, place, cx);
     }
 
-    /// An operator may do everything from now on.
+    /// Gives an operator all rights, as the first one.
     fn put_first(&mut self, first: KnownFirst, name: &OperatorName, place: Place, cx: &mut Cx<'_>) -> Receipt {
-        // One that is not known may have been forgotten.
+        // The shard may have forgotten an operator that it does not know.
         let serial = self.operators.get(&first.operator).map_or(self.serial_floor, |known| known.grant.serial);
         let admin_depth = u32::try_from(cx.limits.authority_chain_max).unwrap_or(u32::MAX);
         let whole = OperatorGrant::of_first(place, first.operator, name.clone());
@@ -114,7 +114,7 @@ impl Operators {
         self.put_operator(OperatorGrant { serial, admin_depth, ..whole }, None, cx)
     }
 
-    /// Takes what somebody states.
+    /// Does what an operator states.
     pub(crate) fn apply(&mut self, op: &OperatorOp, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         match op {
             OperatorOp::ReplaceFirst { replacement } => self.replace_first(replacement, cx),
@@ -122,7 +122,7 @@ impl Operators {
         }
     }
 
-    /// Another key is the first operator from now on. The one before it may do nothing any more, nor may anybody by its word.
+    /// Replaces the first operator. The one before it may do nothing any more, nor may operators by its word.
     fn replace_first(&mut self, signed: &SignedReplacement, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         self.check_place(&signed.place)?;
         let first = self.first;
@@ -148,7 +148,7 @@ impl Operators {
         Ok(self.put_first(now, &signed.name, signed.place.clone(), cx))
     }
 
-    /// What somebody states of an operator.
+    /// Does what an admin states of an operator.
     fn grant(&mut self, signed: &SignedGrant, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         let grant = signed.statement();
         let by = grant.by;
@@ -164,7 +164,7 @@ impl Operators {
         if above.len() as u64 >= cx.limits.authority_chain_max {
             return Err(OperatorRefusal::NotAdmin(by).into());
         }
-        // Nobody changes what it owes its own place to.
+        // No operator changes one to which it owes its own rights.
         if grant.operator == by || above.iter().any(|signed| signed.by == grant.operator) {
             return Err(OperatorRefusal::NotAdmin(by).into());
         }
@@ -173,7 +173,7 @@ impl Operators {
         if was_known && !self.is_above(by, grant.operator, cx.limits) {
             return Err(OperatorRefusal::NotAbove { by, operator: grant.operator }.into());
         }
-        // One that is not known may have been forgotten.
+        // The shard may have forgotten an operator that it does not know.
         let last = known.map_or(self.serial_floor, |known| known.grant.serial);
         if grant.serial > last.saturating_add(cx.limits.serial_step_max) {
             return Err(OperatorRefusal::Invalid(InvalidGrant::Serial { given: grant.serial, last }).into());
@@ -190,12 +190,12 @@ impl Operators {
         Ok(receipt)
     }
 
-    /// How many levels of operators somebody may grant something, whether that has ended or not.
+    /// To how many levels of operators an operator may grant something, whether its grant has ended or not.
     fn admin_depth(&self, key: OperatorKey, limits: &FleetLimits) -> u32 {
         self.rights(key, limits).map_or(0, |rights| rights.admin_depth)
     }
 
-    /// Nodes passed over what was stated about those below an operator while it was no admin, and hear of it again now.
+    /// Makes nodes hear again of the operators below one: they passed over those statements while it was no admin.
     fn tell_below_anew(&mut self, operator: OperatorKey, cx: &Cx<'_>) {
         let restated = self.operators.iter().filter(|(_, of)| of.order > 0).map(|(key, _)| *key);
         let is_below =
@@ -209,7 +209,7 @@ impl Operators {
         }
     }
 
-    /// Whether an operator granted another one what it has, or is above whoever did.
+    /// Whether an operator granted another one its rights, or is above the operator that did.
     fn is_above(&self, by: OperatorKey, operator: OperatorKey, limits: &FleetLimits) -> bool {
         let is_first = self.first.is_some_and(|first| first.operator == by);
         is_first || self.authority_of(operator, limits).iter().any(|signed| signed.by == by)
@@ -223,7 +223,7 @@ impl Operators {
         let ended = Some(LogInstant::ZERO);
         let until = if grant.revoked { ended } else { grant.until };
         let ends = known.map_or(ended, |known| known.ends).zip(until).map(|(one, other)| one.max(other));
-        // Before the first statement about an operator there was nothing that anybody could still believe.
+        // Before the first statement about an operator there was nothing that a node could still believe.
         let order = if signed.is_some() && serial > FIRST_SERIAL { self.restated + 1 } else { 0 };
         if order > 0 {
             (self.restated, self.restated_at) = (order, Some(cx.index));
@@ -256,7 +256,7 @@ impl Operators {
         if ends_with_first { Ok(line) } else { Err(OperatorRefusal::NotAdmin(at).into()) }
     }
 
-    /// What an operator may do, as far as everybody above it may: whether that has ended is another question.
+    /// What an operator may do, as far as all operators above it may: whether that has ended is another question.
     pub(crate) fn rights(&self, key: OperatorKey, limits: &FleetLimits) -> Result<OperatorGrant, Refusal> {
         let mut line = self.line_of(key, limits)?.into_iter().rev().map(|operator| operator.grant.as_ref());
         let mut rights = line.next().cloned().ok_or(OperatorRefusal::NoSuchOperator(key))?;
@@ -269,7 +269,7 @@ impl Operators {
         Ok(rights)
     }
 
-    /// What an operator may do now.
+    /// What an operator may do at this moment.
     fn active_operator(&self, key: OperatorKey, cx: &Cx<'_>) -> Result<OperatorGrant, Refusal> {
         let (rights, now) = (self.rights(key, cx.limits)?, cx.now);
         match rights.until {
@@ -278,12 +278,12 @@ impl Operators {
         }
     }
 
-    /// Whether something was signed for this shard.
+    /// Checks that a statement was signed for this shard.
     pub(crate) fn check_place(&self, place: &Place) -> Result<(), Refusal> {
         if self.place.as_ref() == Some(place) { Ok(()) } else { Err(OperatorRefusal::WrongPlace.into()) }
     }
 
-    /// Whether an operator may ask a target for something that is valid until an instant.
+    /// Checks that an operator may ask a target for something that is valid until an instant.
     pub(crate) fn check_granted(
         &self,
         key: OperatorKey,
@@ -307,7 +307,7 @@ impl Operators {
         }
     }
 
-    /// Whether an operator may send one more command now, and everybody above it; to be noted once it is accepted.
+    /// Checks that an operator, and all above it, may send one more command; the caller counts it once it is accepted.
     pub(crate) fn check_rate(&self, key: OperatorKey, cx: &Cx<'_>) -> Result<(), Refusal> {
         for operator in self.line_of(key, cx.limits)? {
             let Some(per_minute) = operator.grant.per_minute else { continue };
@@ -323,7 +323,7 @@ impl Operators {
         Ok(())
     }
 
-    /// A command counts for its operator, and for everybody by whose word that is one.
+    /// Counts a command for its operator, and for all operators by whose word that is one.
     pub(crate) fn count_command(&mut self, key: OperatorKey, cx: &Cx<'_>) {
         let above: Vec<OperatorKey> = self.authority_of(key, cx.limits).iter().map(|signed| signed.by).collect();
         for key in [key].into_iter().chain(above) {
@@ -335,7 +335,7 @@ impl Operators {
         }
     }
 
-    /// What makes an operator one: the statements from its own up to one of the first operator.
+    /// What gives an operator its rights: the statements from its own up to one of the first operator.
     pub(crate) fn authority_of(&self, key: OperatorKey, limits: &FleetLimits) -> Authority {
         let mut chain = Authority::new();
         let mut at = key;
@@ -349,19 +349,21 @@ impl Operators {
         chain
     }
 
-    /// Whether an entry after this one has a statement about an operator that replaced an earlier one. None comes before all.
+    /// Whether an entry after this one has a statement about an operator that replaced an earlier one. None comes
+    /// before all entries.
     pub(crate) fn changed_after(&self, index: Option<u64>) -> bool {
         self.restated_at.is_some_and(|at| index.is_none_or(|index| at > index))
     }
 
-    /// How many statements about operators have replaced an earlier one.
+    /// Number of statements about operators that have replaced an earlier one.
     pub(crate) fn restated(&self) -> u64 {
         self.restated
     }
 
-    /// The statements about operators that replaced an earlier one, after so many of them, in order, as many as one answer of so many
-    /// bytes holds, and one at least; all of them, if there are not so many: nobody knows what whoever asks was told. Of the first
-    /// operators, whom nobody granted anything, there is none: see [`root`](Self::root).
+    /// The statements about operators that replaced an earlier one, after so many of them, in order: as many as one
+    /// answer of so many bytes holds, and one at least. All of them, if there are not so many: then what the caller was
+    /// told is not known. Of the first operators, which no operator granted anything, there is none: see
+    /// [`root`](Self::root).
     pub(crate) fn news(&self, after: u64, bytes_max: usize, limits: &FleetLimits) -> AuthorityNews {
         let all = self.restated;
         let (mut after, bytes_max) = (if after > all { 0 } else { after }, bytes_max.min(NEWS_BYTES_SOFT_MAX));
@@ -393,12 +395,12 @@ impl Operators {
         self.operators.range((from, Unbounded)).map(|(_, operator)| operator.grant.as_ref())
     }
 
-    /// Where statements of operators hold; none before the shard's first entry.
+    /// The site, shard and genesis where statements of operators hold; none before the shard's first entry.
     pub(crate) fn place(&self) -> Option<&Place> {
         self.place.as_ref()
     }
 
-    /// The first statement about an operator that is new here has a higher number.
+    /// The floor of serials: the first statement about an operator that is new here has a higher serial.
     pub(crate) fn serial_floor(&self) -> u64 {
         self.serial_floor
     }
@@ -408,10 +410,10 @@ impl Operators {
         self.first
     }
 
-    /// Where all authority comes from, for whoever knows so many replacements of the first operator.
+    /// Where all authority comes from, for a caller that knows so many replacements of the first operator.
     pub(crate) fn root(&self, replaced: u64) -> Option<Root> {
         let genesis = self.place.as_ref()?.genesis;
-        // They are counted from the shard's last recovery on, and whoever asks may know the shard as it was before.
+        // They are counted from the shard's last recovery on, and the caller may know the shard as it was before.
         let known = if self.past.is_empty() { usize::try_from(replaced).unwrap_or(usize::MAX) } else { 0 };
         let replaced = self.replaced.iter().skip(known).cloned().collect();
         Some(Root { genesis, first: self.made_first, replaced, past: self.past.clone() })

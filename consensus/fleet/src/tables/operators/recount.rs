@@ -1,4 +1,4 @@
-//! What is known of where operators stand, by a walk over all of them: tests compare it with what is kept.
+//! Where operators stand, as a walk over all of them finds it: tests compare it with what the table keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,20 +7,20 @@ use skep_protocol::time::LogInstant;
 
 use super::{Operator, Operators, is_over};
 
-/// How many operators there are of each kind, and who goes first.
+/// Numbers of operators of each kind, and the operator that goes first.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     acting: u64,
-    /// How many more act once one may.
+    /// By operator: number of further operators that may act once it may.
     more: BTreeMap<OperatorKey, u64>,
-    /// How many are known of each branch; under none of all.
+    /// Number of known operators by branch; of all under none.
     known: BTreeMap<Option<OperatorKey>, u64>,
-    /// Who is forgotten first, likewise.
+    /// The operator that the shard forgets first, by branch; of all under none.
     ended: BTreeMap<Option<OperatorKey>, OperatorKey>,
 }
 
 impl Operators {
-    /// As it is kept.
+    /// As the table keeps it.
     pub(crate) fn counted(&mut self, now: LogInstant) -> Counts {
         let keys: Vec<OperatorKey> = self.operators.keys().copied().collect();
         let branches = keys.iter().filter_map(|key| self.standings.branch_of(*key));

@@ -13,16 +13,16 @@ use skep_protocol::time::LogInstant;
 use super::Operators;
 use crate::state::changes::Cx;
 
-/// How many recoveries are told to those who knew the shard before. What an entry means: another number needs another fleet
-/// version.
+/// Number of recoveries that the shard tells nodes that knew it before. It is a part of what an entry means: another
+/// number needs another fleet version.
 const RECOVERIES_KEPT: usize = 4;
-/// How many members of earlier groups are known. Likewise.
+/// Number of members of earlier groups that the shard knows. It is a part of what an entry means, too.
 const FORMER_MEMBERS_KEPT: usize = 64;
 
 impl Operators {
-    /// Whether an entry has the shard go on as another group: its first operator says so, of what the shard holds and no more.
-    /// Between the last entry of the group before and this one stands that by which the members of the new one are known.
-    /// `applied`: the index of the entry before this one.
+    /// Whether an entry makes the shard go on as another group: its first operator signed so, of what the shard holds
+    /// and no more. Between the last entry of the group before and this one is the entry that names the members of the
+    /// new group. `applied`: the index of the entry before this one.
     pub(crate) fn is_recovery(&self, recovered: &Recovered, applied: Option<u64>) -> bool {
         let signed = &recovered.statement;
         let first = self.first.map(|first| first.operator);
@@ -32,8 +32,8 @@ impl Operators {
             && first.is_some_and(|first| signed.is_by(first))
     }
 
-    /// The shard has another genesis from now on. What operators signed under the one before is over: the first one may do
-    /// everything, and has to grant the others anew what they may.
+    /// Gives the shard another genesis. What operators signed under the one before is over: the first one may do
+    /// everything, and must grant the others anew what they may.
     pub(crate) fn recover(&mut self, recovered: &Recovered, cx: &mut Cx<'_>) {
         let signed = &recovered.statement;
         let place = Place { genesis: signed.genesis, ..signed.place.clone() };
@@ -51,8 +51,8 @@ impl Operators {
         }
     }
 
-    /// The numbers of their last statements stay: robots' nodes believe none with a lower one. Under another genesis nothing that was
-    /// stated holds, so that all of it has ended.
+    /// The serials of their last statements stay: robots' nodes believe none with a lower one. Under another genesis no
+    /// earlier statement holds, so that all of it has ended.
     fn revoke_all_but(&mut self, first: OperatorKey) {
         let others: Vec<OperatorKey> = self.operators.keys().filter(|key| **key != first).copied().collect();
         for key in others {
@@ -63,25 +63,25 @@ impl Operators {
         self.stand_all_anew();
     }
 
-    /// The word by which the shard goes on as another group than it was; none if it never did.
+    /// The statement by which the shard goes on as another group than it was; none if it never did.
     pub(crate) fn recovery(&self) -> Option<&SignedRecovery> {
         self.past.last().map(|past| past.recovery.as_ref())
     }
 
-    /// How the shard came about; none before its first entry.
+    /// The lineage of the shard; none before its first entry.
     pub(crate) fn lineage(&self) -> Option<Lineage> {
         let Place { shard, genesis, .. } = self.place.as_ref()?;
         let past = self.past.iter().map(|past| past.recovery.place.genesis).collect();
         Some(Lineage { shard: *shard, genesis: *genesis, past })
     }
 
-    /// Whether a member was one of a group before: what it holds may be no part of what goes on.
+    /// Whether a member was one of an earlier group: what goes on may lack entries that it holds.
     pub(crate) fn is_former(&self, member: RaftId) -> bool {
         self.former.contains(&member)
     }
 }
 
-/// Lets go of the oldest beyond so many.
+/// Lets go of the oldest beyond this number.
 fn keep_last<T>(all: &mut Vec<T>, count: usize) {
     all.drain(..all.len().saturating_sub(count));
 }

@@ -1,4 +1,4 @@
-//! How many operators there is room for, and who is forgotten for want of it.
+//! Room for operators, and which one the shard forgets for want of it.
 
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::operator::OperatorChange;
@@ -10,8 +10,8 @@ use super::{Operator, Operators};
 use crate::state::changes::{Cx, count_dropped};
 
 impl Operators {
-    /// Sees to it that there is room for what somebody states about an operator; `adds`: whether it may do something by it. What
-    /// takes something from an operator that is known always has room.
+    /// Makes room for a statement about an operator; `adds`: whether the operator may do something by it. A statement
+    /// that takes rights from a known operator always has room.
     pub(super) fn make_room(
         &mut self,
         operator: OperatorKey,
@@ -44,21 +44,21 @@ impl Operators {
         Ok(())
     }
 
-    /// There is room for another first operator however many operators there are: who fills all places does not keep the first
-    /// one's word out.
+    /// Makes room for another first operator however many operators there are: an admin that fills all places does not
+    /// keep the first one's word out.
     pub(super) fn make_room_for_first(&mut self, operator: OperatorKey, cx: &mut Cx<'_>) {
         if !self.is_known(&operator) && self.is_full(0, cx.limits) {
             self.forget_one(None, cx);
         }
     }
 
-    /// Whether no more operators are remembered, if so many places are kept free.
+    /// Whether the shard can remember no more operators, if it keeps so many places free.
     fn is_full(&self, kept: u64, limits: &FleetLimits) -> bool {
         let max = limits.operators_max.saturating_add(limits.revoked_operators_max);
         self.operators.len() as u64 >= max.saturating_sub(kept)
     }
 
-    /// Something else counts of an operator, and so of those below it.
+    /// Notes that something else counts of an operator, and so of those below it.
     pub(super) fn stand_anew(&mut self, key: OperatorKey) {
         if let Some(operator) = self.operators.get(&key) {
             let word = operator.word(self.is_first(key));
@@ -66,7 +66,7 @@ impl Operators {
         }
     }
 
-    /// Where all operators stand, made of the operators themselves.
+    /// Works out where all operators stand, from the operators themselves.
     pub(crate) fn stand_all_anew(&mut self) {
         let words = self.operators.iter().map(|(key, operator)| (*key, operator.word(self.is_first(*key))));
         self.standings = Standings::of_all(words);
@@ -76,8 +76,9 @@ impl Operators {
         self.first.is_some_and(|first| first.operator == key)
     }
 
-    /// Lets go of the operator of whom everything has ended for longest, of one branch or of any; whether there was one. What was
-    /// signed of it has a number that is not taken any more, here or of a robot's node that remembers it.
+    /// Forgets the operator of whom everything has ended for longest, of one branch or of any; returns whether there
+    /// was one. What was signed of it has a serial that is not taken any more, neither here nor by a robot's node that
+    /// remembers it.
     fn forget_one(&mut self, branch: Option<OperatorKey>, cx: &mut Cx<'_>) -> bool {
         let Some(key) = self.standings.ended(branch, cx.now) else { return false };
         self.standings.remove(key);
@@ -92,7 +93,7 @@ impl Operators {
 }
 
 impl Operator {
-    /// What counts of it by itself. One for whom nobody signed may do something as the first operator alone.
+    /// What counts of it by itself. An operator for whom none signed may do something as the first operator only.
     fn word(&self, is_first: bool) -> Word {
         let by = self.signed.as_ref().map(|signed| signed.by);
         let is_none = self.grant.revoked || (by.is_none() && !is_first);

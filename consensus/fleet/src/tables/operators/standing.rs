@@ -1,8 +1,8 @@
-//! Where each operator stands: in whose branch, until when it may act, and whether it may be forgotten.
+//! Where each operator stands: in which branch, until when it may act, and whether the shard may forget it.
 //!
-//! All of it follows from the operators themselves, so that no snapshot has it. It is kept as statements come: one
-//! about an operator that is new looks at that one and at who signed for it, and one about an operator that is known at
-//! those below it too, but never at all that there are.
+//! All of it follows from the operators themselves, so that no snapshot has it. The table keeps it as statements come:
+//! for a new operator it looks at that one and at the operator who signed for it; for a known one also at those below
+//! it, but never at all operators.
 //!
 //! **Must not know** what an operator may ask for, nor any limit.
 
@@ -15,20 +15,20 @@ use skep_protocol::time::LogInstant;
 #[cfg(test)]
 use crate::state::looks;
 
-/// When something ends.
+/// When a right ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
-    /// Then. At zero: it never began.
+    /// At this instant of the shard's clock. At zero: it never began.
     At(LogInstant),
     /// Never.
     Never,
 }
 
 impl End {
-    /// What is over at any time.
+    /// The end of a right that is over at any time.
     pub(super) const OVER: Self = Self::At(LogInstant::ZERO);
 
-    /// When something ends that may have no end.
+    /// The end of a right that may have none.
     pub(super) fn of(until: Option<LogInstant>) -> Self {
         until.map_or(Self::Never, Self::At)
     }
@@ -41,26 +41,28 @@ impl End {
 /// What counts of an operator by itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Word {
-    /// Who signed for it; none for the first operator, and for one that was it.
+    /// Key of the operator who signed for it; none for the first operator, and for one that was it.
     pub(super) by: Option<OperatorKey>,
     /// Until when it may act, if all above it may.
     pub(super) until: End,
-    /// When the last of all that was ever granted to it ends.
+    /// When the last of all grants that it ever had ends.
     pub(super) ends: End,
 }
 
-/// The same with what follows from those above it.
+/// What counts of an operator, with what follows from those above it.
 #[derive(Clone, Copy, Debug)]
 struct Standing {
     word: Word,
-    /// Whom the first operator granted what this one has it from; itself, if it has it from the first one.
+    /// Key of the operator to whom the first one granted the rights of this branch; its own, if it has them from the
+    /// first one.
     branch: Option<OperatorKey>,
     /// Until when it and all above it may act.
     until: End,
 }
 
 impl Standing {
-    /// That of an operator below another one; below none if nobody signed for it, or nothing is known of who did.
+    /// The standing of an operator below another one; below none if none signed for it, or the shard does not know who
+    /// did.
     fn new(key: OperatorKey, word: Word, above: Option<&Self>) -> Self {
         let branch = word.by.map(|_| above.and_then(|above| above.branch).unwrap_or(key));
         let until = match (word.by, above) {
@@ -71,7 +73,7 @@ impl Standing {
         Self { word, branch, until }
     }
 
-    /// The groups that it is counted in: that of all operators, and its branch.
+    /// The groups in which it counts: that of all operators, and its branch.
     fn groups(&self) -> impl Iterator<Item = Option<OperatorKey>> + use<> {
         [None].into_iter().chain(self.branch.map(Some))
     }
@@ -81,7 +83,7 @@ impl Standing {
 #[derive(Clone, Debug, Default)]
 struct Group {
     count: u64,
-    /// Those of them who signed for no operator that is known, by when everything that was granted to them ends.
+    /// Those of them that signed for no known operator, by when everything that was granted to them ends.
     free: OrdSet<(LogInstant, OperatorKey)>,
 }
 
@@ -89,16 +91,17 @@ struct Group {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standings {
     standings: OrdMap<OperatorKey, Standing>,
-    /// Who signed for whom.
+    /// Pairs: an operator, and one for whom it signed.
     signed: OrdSet<(OperatorKey, OperatorKey)>,
-    /// Who may act, by until when. Some may have ended since they were counted last.
+    /// Operators that may act, by until when. Some may have ended since the last count.
     acting: OrdSet<(End, OperatorKey)>,
-    /// By branch; under none all of them.
+    /// Groups by branch; all operators under none.
     groups: OrdMap<Option<OperatorKey>, Group>,
 }
 
 impl Standings {
-    /// Those of so many operators. Operators that signed for each other in a circle, which no entry makes, stand
+    /// The standings of so many operators. Operators that signed for each other in a circle, which no entry makes,
+    /// stand
     /// nowhere.
     pub(super) fn of_all(words: impl Iterator<Item = (OperatorKey, Word)>) -> Self {
         let (words, mut all): (BTreeMap<OperatorKey, Word>, Self) = (words.collect(), Self::default());
@@ -114,7 +117,7 @@ impl Standings {
         all
     }
 
-    /// This counts of an operator from now on.
+    /// Takes what counts of an operator by itself from now on.
     pub(super) fn put(&mut self, key: OperatorKey, word: Word) {
         let before = self.standings.get(&key).and_then(|standing| standing.word.by);
         if before != word.by {
@@ -122,7 +125,7 @@ impl Standings {
             self.link(word.by, key, true);
         }
         let mut next = vec![(key, word)];
-        // Each is below one other alone, so that there are no more of them.
+        // Each operator is below one other only, so that there are no more of them.
         for _ in 0..=self.standings.len() {
             let Some((key, word)) = next.pop() else { break };
             self.leave(key);
@@ -132,24 +135,25 @@ impl Standings {
         }
     }
 
-    /// Nothing is known of an operator from now on, who signed for none.
+    /// Forgets an operator that signed for none.
     pub(super) fn remove(&mut self, key: OperatorKey) {
         if let Some(standing) = self.leave(key) {
             self.link(standing.word.by, key, false);
         }
     }
 
-    /// Whom the first operator granted what an operator has it from; itself, if it has it from the first one.
+    /// Key of the operator to whom the first one granted the rights of an operator's branch; its own, if it has them
+    /// from the first one.
     pub(super) fn branch_of(&self, key: OperatorKey) -> Option<OperatorKey> {
         self.standings.get(&key)?.branch
     }
 
-    /// How many operators of a branch are known; of all, if none is named.
+    /// Number of known operators of a branch; of all, if none is named.
     pub(super) fn count(&self, branch: Option<OperatorKey>) -> u64 {
         self.groups.get(&branch).map_or(0, |group| group.count)
     }
 
-    /// How many operators may act. The clock only rises: what has ended is not looked at again.
+    /// Number of operators that may act. The clock only rises: this does not look again at what has ended.
     pub(super) fn acting(&mut self, now: LogInstant) -> u64 {
         while self.acting.get_min().is_some_and(|(until, _)| !until.is_after(now)) {
             self.acting.remove_min();
@@ -157,7 +161,7 @@ impl Standings {
         self.acting.len() as u64
     }
 
-    /// How many more operators act once one may: itself, and all below it who may but for it.
+    /// Number of further operators that act once one may: itself, and all below it that may but for it.
     pub(super) fn more_with(&self, key: OperatorKey, now: LogInstant) -> u64 {
         if self.standings.get(&key).is_some_and(|standing| standing.until.is_after(now)) {
             return 0;
@@ -174,20 +178,20 @@ impl Standings {
         more
     }
 
-    /// The operator of whom everything has ended for longest, of a branch, or of all if none is named. Who signed for
-    /// an operator that is known is needed for what is told of that one.
+    /// The operator of whom everything has ended for longest, of a branch, or of all if none is named. It may not have
+    /// signed for a known operator: the chain of that one needs it.
     pub(super) fn ended(&self, branch: Option<OperatorKey>, now: LogInstant) -> Option<OperatorKey> {
         let (ends, key) = self.groups.get(&branch)?.free.get_min()?;
         (*ends <= now).then_some(*key)
     }
 
-    /// Whom an operator signed for.
+    /// Keys of the operators for whom an operator signed.
     fn signed_by(&self, by: OperatorKey) -> impl Iterator<Item = OperatorKey> + '_ {
         let least = OperatorKey::from_bytes([0; 32]);
         self.signed.range((by, least)..).take_while(move |(signer, _)| *signer == by).map(|(_, key)| *key)
     }
 
-    /// Who signed for an operator, or did no more: it may be forgotten or not.
+    /// Notes that an operator signed for another one, or did no more: whether the shard may forget it follows.
     fn link(&mut self, by: Option<OperatorKey>, key: OperatorKey, signs: bool) {
         let Some(by) = by else { return };
         let standing = self.leave(by);
@@ -201,7 +205,7 @@ impl Standings {
         }
     }
 
-    /// An operator stands below who signed for it.
+    /// Puts an operator below the one that signed for it.
     fn stand(&mut self, key: OperatorKey, word: Word) {
         let above = word.by.and_then(|by| self.standings.get(&by));
         self.enter(key, Standing::new(key, word, above));

@@ -1,4 +1,4 @@
-//! Operators in a snapshot: what there is of them once.
+//! Operators in a snapshot: the parts that exist once.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl Operators {
         self.operators.iter()
     }
 
-    /// Nobody yet.
+    /// A table without operators.
     pub(crate) fn from_head(head: OperatorsHead) -> Self {
         let OperatorsHead { place, made_first, first, replaced, past, former, restated, restated_at, serial_floor } =
             head;
@@ -51,7 +51,8 @@ impl Operators {
         Self { restated, restated_at, serial_floor, ..known }
     }
 
-    /// Takes over an operator. Once there are all of them, [`stand_all_anew`](Self::stand_all_anew) says where they
+    /// Takes over an operator. Once all of them are there, [`stand_all_anew`](Self::stand_all_anew) works out where
+    /// they
     /// stand.
     pub(crate) fn restore(&mut self, key: OperatorKey, operator: Operator) {
         self.operators.insert(key, operator);

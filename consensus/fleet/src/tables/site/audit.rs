@@ -1,4 +1,4 @@
-//! What was refused: one entry for each kind and peer in a minute.
+//! The audit of refusals: one entry for each kind and peer in a minute.
 
 use imbl::OrdMap;
 use skep_protocol::code::Code;
@@ -12,17 +12,17 @@ use crate::state::changes::Cx;
 
 const MINUTE_MS: u64 = 60_000;
 
-/// Of what kind a refusal is, and who was refused.
+/// The kind of a refusal, and the key of the peer that was refused.
 pub(super) type Kind = (Code, Option<PublicKey>);
 
-/// What was told within the last minute, and when.
+/// Refusals of the last minute, and when each was audited.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusals {
     pub(super) told: OrdMap<Kind, LogInstant>,
 }
 
 impl Refusals {
-    /// The peer as whose it is told; nothing if it was told within the minute.
+    /// The peer under which to audit a refusal; nothing if there was an entry within the minute.
     fn note(&mut self, code: Code, peer: Option<PublicKey>, cx: &Cx<'_>) -> Option<Option<PublicKey>> {
         let is_fresh = |at: &LogInstant| cx.now.since_ms(*at) < MINUTE_MS;
         let max = usize::try_from(cx.limits.site_refusals_kept).unwrap_or(usize::MAX);
@@ -46,7 +46,7 @@ impl Refusals {
 }
 
 impl Site {
-    /// Somebody was refused something.
+    /// Audits that a peer was refused something.
     pub(crate) fn note_refusal(&mut self, op: &SiteOp, refusal: &Refusal, cx: &mut Cx<'_>) {
         if let Some(peer) = self.refusals.note(refusal.code(), peer_of(op), cx) {
             let why = Box::new(refusal.clone());
@@ -55,7 +55,7 @@ impl Site {
     }
 }
 
-/// Who asks, as it says itself.
+/// Key of the peer that asks, as it says itself.
 fn peer_of(op: &SiteOp) -> Option<PublicKey> {
     match op {
         SiteOp::Invite { invitation } => sealed::<Invitation>(invitation).map(|sealed| sealed.operator),

@@ -1,4 +1,4 @@
-//! What the directory believes: root documents, and who is out.
+//! What the directory believes: root documents and revocations.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use skep_trust::{PublicKey, Revoked, SignedRevocation, SiteView};
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) signed: Arc<SignedRevocation>,
-    /// Those that are waited for.
+    /// Keys of the voters for which it waits.
     pub(super) waits: BTreeSet<PublicKey>,
-    /// Those that have left.
+    /// Keys of the voters that have left.
     pub(super) left: BTreeSet<PublicKey>,
 }
 
-/// What is believed of the site.
+/// What the directory believes of the site.
 #[derive(Clone, Debug)]
 pub(super) struct Believed {
     pub(super) view: Arc<SiteView>,
-    /// How many revocations ever came.
+    /// Number of all revocations that ever came.
     pub(super) count: u64,
-    /// Those that are needed, each with its number.
+    /// The revocations that are needed, each with its number.
     pub(super) order: OrdMap<u64, Arc<SignedRevocation>>,
-    /// In the order in which they came. Few.
+    /// Revocations that wait, in the order in which they came. Few.
     pub(super) pending: Vec<Arc<Pending>>,
 }
 
@@ -40,7 +40,7 @@ impl Believed {
         self.now(view);
     }
 
-    /// The view from now on: what is needless by it goes.
+    /// Takes another view: what it makes needless goes.
     pub(super) fn now(&mut self, view: SiteView) {
         let (before, epoch_min) = (self.view.epoch_min(), view.epoch_min());
         self.view = Arc::new(view);
@@ -50,13 +50,13 @@ impl Believed {
         }
     }
 
-    /// The revocation that is pending under this name.
+    /// The revocation that waits under this name.
     pub(super) fn pending(&self, signed: &SignedRevocation) -> Option<&Pending> {
         let name = signed.revocation.digest();
         self.pending.iter().find(|pending| pending.signed.revocation.digest() == name).map(Arc::as_ref)
     }
 
-    /// Voters that are waited for.
+    /// Keys of the voters for which revocations wait.
     pub(super) fn waited_for(&self) -> impl Iterator<Item = &PublicKey> {
         self.pending.iter().flat_map(|pending| &pending.waits)
     }

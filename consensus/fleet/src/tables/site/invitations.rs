@@ -1,19 +1,19 @@
-//! Invitations, and who redeemed them.
+//! Invitations, and the nodes that redeemed them.
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use skep_protocol::site::InvitationsEnd;
 use skep_trust::{Invitation, JoinRequest, PublicKey, Sealed, SiteTime};
 
-/// What became of an invitation.
+/// The state of an invitation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum State {
-    /// It may be redeemed.
+    /// A node may redeem it.
     Open,
-    /// A node has it.
+    /// A node has redeemed it.
     Redeemed {
         request: Box<Sealed<JoinRequest>>,
-        /// Whether its node was revoked, or left: it makes nobody a member any more.
+        /// Whether the node was revoked, or left: the invitation makes no node a member any more.
         is_void: bool,
     },
     /// It ended before it was used.
@@ -24,18 +24,18 @@ pub(super) enum State {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Invited {
     pub(super) sealed: Sealed<Invitation>,
-    /// Since when it is known.
+    /// Since when the directory knows it, in site time.
     pub(super) since: SiteTime,
     pub(super) state: State,
 }
 
 impl Invited {
-    /// Whether it may be redeemed at a time, by when it ends.
+    /// Whether a node may redeem it at a time, by when it ends.
     pub(super) fn is_open(&self, now: SiteTime) -> bool {
         matches!(self.state, State::Open) && now <= self.sealed.until
     }
 
-    /// The node that has redeemed it.
+    /// Key of the node that has redeemed it; none if none has.
     pub(super) fn node(&self) -> Option<PublicKey> {
         match &self.state {
             State::Redeemed { request, .. } => Some(request.node),
@@ -44,8 +44,8 @@ impl Invited {
     }
 }
 
-/// All that are remembered. One that was used, or ended early, is remembered until its end: stated again, it would be
-/// open again.
+/// All invitations that the directory remembers. It remembers one that was used, or ended early, until its end: stated
+/// again, it would be open again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Invitations {
     pub(super) all: OrdMap<PublicKey, Invited>,
@@ -62,7 +62,7 @@ impl Invitations {
         }
     }
 
-    /// Ends those that are open and of which that is said. How many.
+    /// Ends the open ones that `is_meant` names. Returns how many.
     pub(super) fn end_open(&mut self, why: InvitationsEnd, is_meant: impl Fn(&Invitation) -> bool) -> u32 {
         let open = self.all.iter().filter(|(_, invited)| matches!(invited.state, State::Open));
         let meant = open.filter(|(_, invited)| is_meant(invited.sealed.statement()));
@@ -83,7 +83,7 @@ impl Invitations {
         }
     }
 
-    /// Forgets those that are past their end, but for those that `is_needed` says that a member came by.
+    /// Forgets those that are past their end, but for those by which, as `is_needed` says, a member came.
     pub(super) fn forget_ended(&mut self, now: SiteTime, is_needed: impl Fn(&PublicKey, &PublicKey) -> bool) {
         let kept = self.all.iter().filter(|(key, invited)| {
             now <= invited.sealed.until || invited.node().is_some_and(|node| is_needed(key, &node))

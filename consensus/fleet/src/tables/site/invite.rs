@@ -1,4 +1,4 @@
-//! How somebody is invited, and how a node redeems that.
+//! How an operator invites a node, and how a node redeems that.
 
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::refusal::{Refusal, ShardFullOf};
@@ -12,7 +12,7 @@ use super::refused::{of_join, read, reason};
 use crate::state::changes::Cx;
 
 impl Site {
-    /// An operator invites somebody. The same invitation again is open, or is not.
+    /// Takes an operator's invitation. The same invitation again changes nothing.
     pub(super) fn invite(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<SiteReceipt, Refusal> {
         let what = SiteStatement::Invitation;
         let sealed: Sealed<Invitation> = read(what, bytes)?;
@@ -48,7 +48,7 @@ impl Site {
         Ok(receipt)
     }
 
-    /// A node redeems an invitation. The first one has it.
+    /// Lets a node redeem an invitation. The first node gets it.
     pub(super) fn redeem(
         &mut self,
         invitation: SiteKey,
@@ -57,7 +57,7 @@ impl Site {
         cx: &mut Cx<'_>,
     ) -> Result<SiteReceipt, Refusal> {
         let what = SiteStatement::JoinRequest;
-        // Before anything is read, and long before a signature is verified.
+        // Checked before anything is read, and long before a signature is verified.
         let known = self.invitations.get(&invitation.into()).ok_or(SiteRefusal::NoSuchInvitation { invitation })?;
         if let State::Ended(_) = known.state {
             self.check_not_ended(known)?;
@@ -94,7 +94,7 @@ impl Site {
         Ok(receipt)
     }
 
-    /// Whether somebody may invite a member that is this.
+    /// Checks that an operator may invite such a member.
     fn check_operator(&self, key: PublicKey, grants: &Grants) -> Result<(), SiteRefusal> {
         let refused = |why: &str| SiteRefusal::NotOperator { operator: key.into(), why: reason(&why) };
         let view = &self.believed.view;
@@ -116,7 +116,7 @@ impl Site {
         Ok(())
     }
 
-    /// Whether an invitation may be redeemed, as far as time goes.
+    /// Checks that a node may redeem an invitation, as far as time goes.
     fn check_not_ended(&self, invited: &Invited) -> Result<(), Refusal> {
         let why = match invited.state {
             State::Ended(why) => reason(&format!("it was ended: {}", why.name())),
@@ -128,7 +128,7 @@ impl Site {
         Err(SiteRefusal::InvitationEnded { why }.into())
     }
 
-    /// Whether nobody but that node has a name.
+    /// Checks that no other node has a name.
     pub(super) fn check_name(&self, name: &NodeName, node: Option<PublicKey>) -> Result<(), SiteRefusal> {
         match self.members.other_holder(name, node, self.time) {
             Some(member) => Err(SiteRefusal::NameTaken { name: name.clone(), member: member.into() }),
@@ -136,7 +136,7 @@ impl Site {
         }
     }
 
-    /// Whether a certificate of a key that is issued in these epochs could hold.
+    /// Checks that a certificate of a key that is issued in these epochs could hold.
     fn check_key(&self, key: PublicKey, cx: &Cx<'_>) -> Result<(), SiteRefusal> {
         let is_revoked = self.believed.view.revocations().revokes_key(&key, self.epoch_max(cx));
         if is_revoked || self.believed.is_to_be_out(&key) {

@@ -15,7 +15,7 @@ use crate::state::changes::Cx;
 const WHAT: SiteStatement = SiteStatement::Certificate;
 
 impl Site {
-    /// An issuer has sealed a certificate. It says what a redeemed invitation says, or root keys sealed it.
+    /// Takes a certificate. It says what a redeemed invitation says, or root keys sealed it.
     pub(super) fn issue(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<SiteReceipt, Refusal> {
         let sealed: Sealed<Certificate> = read(WHAT, bytes)?;
         let (key, serial, issuer) = (sealed.key, sealed.serial, sealed.issuer);
@@ -54,7 +54,7 @@ impl Site {
         self.believed.view.epoch_min().saturating_add(cx.limits.certificate_epochs_renewed)
     }
 
-    /// Whether a certificate follows an invitation that its node redeemed, or is the word of root keys.
+    /// Checks that a certificate follows an invitation that its node redeemed, or that root keys sealed it.
     fn check_redeemed(&self, sealed: &Sealed<Certificate>) -> Result<(), SiteRefusal> {
         if sealed.issuer.is_none() {
             return Ok(());
@@ -77,8 +77,8 @@ impl Site {
         Ok(())
     }
 
-    /// The chain of a member that this certificate is of: with what shows who invited it, and with its issuer's, as far
-    /// as the root document does not name that.
+    /// The chain of a member with this certificate: with the invitation that the member redeemed, and with its issuer's
+    /// certificate if the root document does not name the issuer.
     fn chain_of(&self, sealed: Sealed<Certificate>) -> Result<Chain, skep_trust::ChainError> {
         let invited = sealed.invitation.and_then(|key| self.invitations.get(&key));
         let sponsor = invited.filter(|_| sealed.grants.needs_sponsor()).and_then(sponsor_of);
@@ -89,7 +89,7 @@ impl Site {
         Chain::new(std::iter::once(own).chain(above).collect())
     }
 
-    /// Whether a certificate whose chain holds under the root document holds now.
+    /// Checks that a certificate whose chain holds under the root document holds at this moment.
     fn check_holds(&self, member: &Membership, cx: &Cx<'_>) -> Result<(), SiteRefusal> {
         let (view, key) = (&self.believed.view, SiteKey::from(member.own.key));
         let (min, max) = (view.epoch_min(), self.epoch_max(cx));
@@ -120,7 +120,7 @@ impl Site {
         Ok(())
     }
 
-    /// Whether each issuer above a certificate may issue one more today.
+    /// Checks that each issuer above a certificate may issue one more today.
     fn check_day(&self, issuer: Option<PublicKey>) -> Result<(), SiteRefusal> {
         for issuer in self.issuers_above(issuer).into_iter().flatten() {
             let Some(per_day) = self.per_day(&issuer).filter(|max| self.issued.count(&issuer) >= *max) else {
@@ -132,21 +132,21 @@ impl Site {
         Ok(())
     }
 
-    /// The issuer of a certificate, and the one of that, if it is a member.
+    /// The issuer of a certificate, and the issuer of that one, if it is a member.
     fn issuers_above(&self, issuer: Option<PublicKey>) -> [Option<PublicKey>; 2] {
         let member = issuer.and_then(|issuer| self.members.get(&issuer));
         let above = member.and_then(|member| member.own.issuer).filter(|above| Some(*above) != issuer);
         [issuer, above]
     }
 
-    /// How many certificates an issuer may issue in a day; none for as many as it likes.
+    /// Number of certificates that an issuer may issue in a day; none for no limit.
     fn per_day(&self, issuer: &PublicKey) -> Option<u32> {
         let named = self.believed.view.root().document().issuers.get(issuer);
         let of_member = || self.members.get(issuer).and_then(|member| member.own.grants.scope.as_ref());
         named.or_else(of_member).and_then(|scope| scope.per_day)
     }
 
-    /// Room for a certificate, and for a member. Whose certificates have ended makes room for others.
+    /// Makes room for a certificate, and for a member. Members whose certificates have ended make room for others.
     fn make_room_for_member(&mut self, is_new: bool, cx: &mut Cx<'_>) -> Result<(), Refusal> {
         let serials = self.issued.serials.len() as u64;
         if serials >= cx.limits.site_serials_max {
@@ -165,7 +165,7 @@ impl Site {
     }
 }
 
-/// Who invited a node, and that it redeemed that.
+/// The invitation of a node, and the request that redeemed it.
 fn sponsor_of(invited: &Invited) -> Option<Sponsor> {
     let State::Redeemed { request, .. } = &invited.state else { return None };
     Some(Sponsor { invitation: invited.sealed.clone(), request: request.as_ref().clone() })

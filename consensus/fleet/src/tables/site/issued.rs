@@ -1,4 +1,4 @@
-//! Which serials there are, and how much issuers have issued on one day.
+//! Serials of certificates, and how many each issuer has issued on one day.
 
 use imbl::{OrdMap, OrdSet};
 use skep_trust::{PublicKey, Serial, SiteTime};
@@ -6,21 +6,21 @@ use skep_trust::{PublicKey, Serial, SiteTime};
 /// A day of site time, in milliseconds.
 pub(super) const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
-/// What was issued.
+/// What issuers have issued.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Issued {
-    /// Serials of certificates that have not ended, and when each does.
+    /// Serials of certificates that have not ended, and when each ends, in site time.
     pub(super) serials: OrdMap<Serial, SiteTime>,
-    /// The same in the order in which they end.
+    /// The same serials in the order in which they end.
     ends: OrdSet<(SiteTime, Serial)>,
-    /// Which day it is.
+    /// Number of the day of site time.
     pub(super) day: u64,
-    /// How many certificates issuers have issued on that day.
+    /// Number of certificates that each issuer has issued on that day.
     pub(super) counts: OrdMap<PublicKey, u32>,
 }
 
 impl Issued {
-    /// Forgets what has ended, and counts of another day.
+    /// Forgets the serials that have ended, and the counts of another day.
     pub(super) fn note_time(&mut self, now: SiteTime) {
         while let Some((until, serial)) = self.ends.get_min().copied().filter(|(until, _)| *until < now) {
             self.ends.remove(&(until, serial));
@@ -37,7 +37,7 @@ impl Issued {
         self.ends.insert((until, serial));
     }
 
-    /// How many an issuer has issued today.
+    /// Number of certificates that an issuer has issued today.
     pub(super) fn count(&self, issuer: &PublicKey) -> u32 {
         self.counts.get(issuer).copied().unwrap_or(0)
     }

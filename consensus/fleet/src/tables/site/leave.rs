@@ -10,7 +10,7 @@ use super::Site;
 use crate::state::changes::Cx;
 
 impl Site {
-    /// A member leaves. To come back it needs another invitation.
+    /// Lets a member leave. To come back it needs another invitation.
     pub(super) fn leave(&mut self, member: SiteKey, cx: &mut Cx<'_>) -> Result<SiteReceipt, Refusal> {
         let key = PublicKey::from(member);
         let left = self.members.take(&key).ok_or(SiteRefusal::NoSuchMember { member })?;
@@ -19,7 +19,7 @@ impl Site {
         Ok(SiteReceipt::Left { member })
     }
 
-    /// A member is to be found there.
+    /// Takes the addresses that a member says it has.
     pub(super) fn locate(
         &mut self,
         member: SiteKey,

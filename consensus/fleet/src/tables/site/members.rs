@@ -10,24 +10,24 @@ use skep_trust::{Certificate, Chain, PublicKey, Role, SiteTime, SiteView, Validi
 /// A member of the site.
 #[derive(Clone, Debug)]
 pub(super) struct Membership {
-    /// By which it was let in the last time.
+    /// The chain by which it was let in the last time.
     pub(super) chain: Chain,
     /// Its own certificate, the first of the chain.
     pub(super) own: Certificate,
-    /// Since when it is a member.
+    /// When it became a member, in site time.
     pub(super) since: SiteTime,
-    /// Where it is said to be.
+    /// The addresses where the member is said to be.
     pub(super) addresses: SiteAddresses,
 }
 
 impl Membership {
-    /// None if there is no certificate in the chain.
+    /// The membership by a chain; none if the chain has no certificate.
     pub(super) fn new(chain: Chain, since: SiteTime, addresses: SiteAddresses) -> Option<Self> {
         let own = chain.certificate()?.statement().clone();
         Some(Self { chain, own, since, addresses })
     }
 
-    /// When all certificates of its chain hold.
+    /// The times at which all certificates of its chain hold.
     pub(super) fn validity(&self) -> Validity {
         let all = self.chain.links().iter().map(|link| link.certificate.validity);
         all.fold(self.own.validity, Validity::and)
@@ -38,7 +38,7 @@ impl Membership {
         self.chain.links().iter().map(|link| link.certificate.epoch).fold(self.own.epoch, u64::min)
     }
 
-    /// Whether it may have a vote somewhere.
+    /// Whether it may have a vote in a shard.
     pub(super) fn may_vote(&self) -> bool {
         self.is(Role::Voter) || self.is(Role::Witness)
     }
@@ -47,7 +47,7 @@ impl Membership {
         self.own.grants.roles.contains(&role)
     }
 
-    /// Whether a revocation or an epoch has it out.
+    /// Whether a revocation or an epoch puts it out.
     pub(super) fn is_out(&self, view: &SiteView) -> bool {
         self.epoch() < view.epoch_min() || view.revocations().revoking_in(&self.chain).is_some()
     }
@@ -58,11 +58,11 @@ impl Membership {
     }
 }
 
-/// All of them.
+/// All members.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members {
     pub(super) all: OrdMap<PublicKey, Arc<Membership>>,
-    /// Who has a name, and until when: a node that has redeemed an invitation has it as well.
+    /// The holder of each name, and until when: a node that has redeemed an invitation holds one as well.
     pub(super) names: OrdMap<NodeName, (PublicKey, SiteTime)>,
 }
 
@@ -71,19 +71,19 @@ impl Members {
         self.all.get(key).map(Arc::as_ref)
     }
 
-    /// Who else has a name.
+    /// Key of another holder of a name; none if there is none.
     pub(super) fn other_holder(&self, name: &NodeName, key: Option<PublicKey>, now: SiteTime) -> Option<PublicKey> {
         let (holder, until) = self.names.get(name)?;
         (now <= *until && Some(*holder) != key).then_some(*holder)
     }
 
-    /// Somebody has a name until then.
+    /// Gives a name to a key until a time.
     pub(super) fn hold_name(&mut self, name: &NodeName, key: PublicKey, until: SiteTime) {
         let held = self.names.get(name).filter(|(holder, _)| *holder == key).map(|(_, until)| *until);
         self.names.insert(name.clone(), (key, held.map_or(until, |held| held.max(until))));
     }
 
-    /// The name is free, if that one had it.
+    /// Frees a name, if that key had it.
     pub(super) fn free_name(&mut self, name: &NodeName, key: PublicKey) {
         if self.names.get(name).is_some_and(|(holder, _)| *holder == key) {
             self.names.remove(name);
@@ -107,12 +107,12 @@ impl Members {
         Some(member)
     }
 
-    /// Those whom a view has out.
+    /// The members that a view puts out.
     pub(super) fn out_by(&self, view: &SiteView) -> Vec<Arc<Membership>> {
         self.all.values().filter(|member| member.is_out(view)).cloned().collect()
     }
 
-    /// The one whose certificates ended first of all that have ended.
+    /// The member whose certificates ended first of all that have ended.
     pub(super) fn longest_over(&self, now: SiteTime) -> Option<PublicKey> {
         let over = self.all.iter().filter(|(_, member)| member.is_over(now));
         over.min_by_key(|(_, member)| member.validity().until).map(|(key, _)| *key)

@@ -1,7 +1,7 @@
-//! Who belongs to the site: members, invitations, revocations and root documents. Only the directory has such a table.
+//! The directory of a site: members, invitations, revocations and root documents. Only shard 0 has such a table.
 //!
-//! What is stated here is sealed, and each replica verifies it where it applies it: by the same rules by which members
-//! let each other in. What is refused is audited, once for each kind and peer in a minute.
+//! Statements here are sealed, and each replica verifies them where it applies them: by the same rules by which members
+//! let each other in. The directory audits refusals, once for each kind and peer in a minute.
 //!
 //! Site time counts the milliseconds between the stamps of entries, and nothing else: a lost clock does not move it.
 
@@ -62,7 +62,7 @@ impl Site {
         Some(Self::of_view(view))
     }
 
-    /// A site of which this is believed, without members.
+    /// A site of which the directory believes this, without members.
     fn of_view(view: SiteView) -> Self {
         Self {
             time: SiteTime::default(),
@@ -74,13 +74,13 @@ impl Site {
         }
     }
 
-    /// The clock of the shard went on from one stamp to another. How long it was between two eras is not known, and
-    /// is not counted.
+    /// Counts the time from one stamp of the shard's clock to another. How long it was between two eras is not known,
+    /// and does not count.
     pub(crate) fn note_clock(&mut self, before: LogInstant, now: LogInstant) {
         self.time = self.time.plus_ms(now.checked_since_ms(before).unwrap_or(0));
     }
 
-    /// The clock of the shard was lost: whether invitations are over is not known, so that they are.
+    /// Ends all open invitations: the shard's clock was lost, and whether they are over is not known.
     pub(crate) fn note_lost_clock(&mut self, cx: &mut Cx<'_>) {
         let count = self.invitations.end_open(InvitationsEnd::ClockLost, |_| true);
         Self::tell_ended(count, InvitationsEnd::ClockLost, cx);
@@ -92,7 +92,7 @@ impl Site {
         }
     }
 
-    /// Does what somebody asks of the directory.
+    /// Does what a node or an operator asks of the directory.
     pub(crate) fn apply(&mut self, op: &SiteOp, cx: &mut Cx<'_>) -> Result<SiteReceipt, Refusal> {
         match op {
             SiteOp::Invite { invitation } => self.invite(invitation, cx),
@@ -110,7 +110,7 @@ impl Site {
         self.believed.bytes() + self.members.bytes() + self.invitations.bytes() + self.issued.bytes()
     }
 
-    /// What is believed of the site.
+    /// What the directory believes of the site.
     pub(crate) fn view(&self) -> &Arc<SiteView> {
         &self.believed.view
     }
@@ -120,7 +120,7 @@ impl Site {
         self.time
     }
 
-    /// Voters that have to leave their office so that they can be revoked.
+    /// Keys of the voters that must leave their office before they can be revoked.
     pub(crate) fn to_leave_office(&self) -> impl Iterator<Item = SiteKey> + '_ {
         self.believed.waited_for().map(|key| SiteKey::from(*key))
     }

@@ -1,16 +1,16 @@
-//! What the rules of trust refuse, in the words of the shard.
+//! What the rules of trust refuse, as refusals of the shard.
 
 use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::site::{SiteRefusal, SiteStatement};
 use skep_protocol::text::Reason;
 use skep_trust::{ChainError, JoinRefusal, PublicKey, RevocationError, RootError, Sealed, Stated};
 
-/// Why, as far as there is room for it.
+/// The reason, as far as there is room for it.
 pub(super) fn reason(why: &impl std::fmt::Display) -> Reason {
     Reason::truncated(&why.to_string())
 }
 
-/// What is stated in these bytes, if it is understood.
+/// The statement in these bytes, if this build understands it.
 pub(super) fn read<T: Stated>(what: SiteStatement, bytes: &[u8]) -> Result<Sealed<T>, SiteRefusal> {
     let malformed = |why: Reason| SiteRefusal::Malformed { what, why };
     let sealed: Sealed<T> = Sealed::from_bytes(&bytes.to_vec().into()).map_err(|error| malformed(reason(&error)))?;
@@ -20,7 +20,7 @@ pub(super) fn read<T: Stated>(what: SiteStatement, bytes: &[u8]) -> Result<Seale
     }
 }
 
-/// Why an invitation is not redeemed.
+/// The refusal for an invitation that a node may not redeem.
 pub(super) fn of_join(error: JoinRefusal) -> SiteRefusal {
     let request = SiteStatement::JoinRequest;
     match error {
@@ -36,7 +36,7 @@ pub(super) fn of_join(error: JoinRefusal) -> SiteRefusal {
     }
 }
 
-/// Why the chain of a certificate does not hold. `issuer`: who is named as its issuer.
+/// The refusal for a chain that does not hold. `issuer`: the key that it names as its issuer.
 pub(super) fn of_chain(error: &ChainError, member: PublicKey, issuer: Option<PublicKey>) -> SiteRefusal {
     let what = SiteStatement::Certificate;
     let why = reason(error);
@@ -57,7 +57,8 @@ pub(super) fn of_chain(error: &ChainError, member: PublicKey, issuer: Option<Pub
     }
 }
 
-/// Why a revocation does not hold. `known`: the earliest epoch that holds, and the latest one that is taken.
+/// The refusal for a revocation that does not hold. `known`: the earliest epoch that holds, and the latest one that the
+/// directory takes.
 pub(super) fn of_revocation(error: RevocationError, known: (u64, u64)) -> Refusal {
     let what = SiteStatement::Revocation;
     let why = reason(&error);
@@ -66,7 +67,7 @@ pub(super) fn of_revocation(error: RevocationError, known: (u64, u64)) -> Refusa
         RevocationError::OtherSite => SiteRefusal::OtherSite { what },
         RevocationError::NotSealed => SiteRefusal::NotSealed { what },
         RevocationError::NotAllowed { operator, .. } => SiteRefusal::NotOperator { operator: operator.into(), why },
-        // The chain is that of the operator: whose it is, it says itself.
+        // The chain is that of the operator, who says itself whose it is.
         RevocationError::Chain(_) => SiteRefusal::Malformed { what, why },
         RevocationError::Ahead { found, .. } => {
             SiteRefusal::WrongEpoch { what, given: found, min: known.0, max: known.1 }
@@ -78,7 +79,7 @@ pub(super) fn of_revocation(error: RevocationError, known: (u64, u64)) -> Refusa
     refusal.into()
 }
 
-/// Why a root document does not hold.
+/// The refusal for a root document that does not hold.
 pub(super) fn of_root(error: &RootError) -> SiteRefusal {
     let what = SiteStatement::RootDocument;
     let why = reason(error);

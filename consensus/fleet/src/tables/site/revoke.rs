@@ -18,7 +18,7 @@ use super::refused::{of_revocation, of_root, read};
 use crate::state::changes::Cx;
 
 impl Site {
-    /// An operator revokes.
+    /// Takes a revocation of an operator.
     pub(super) fn revoke(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<SiteReceipt, Refusal> {
         let known = (self.believed.view.epoch_min(), self.epoch_max(cx));
         let refused = |error: RevocationError| of_revocation(error, known);
@@ -30,7 +30,8 @@ impl Site {
         let is_news = view.learn_revocation(signed.clone()).map_err(refused)?;
         let stated = signed.revocation.statement();
         if !is_news {
-            // It is known, or it is about certificates that do not hold anyway: its operator may mean others.
+            // The directory knows it, or it is about certificates that do not hold anyway: its operator may mean
+            // others.
             let is_behind = stated.epoch < known.0 && !matches!(stated.what, Revoked::BelowEpoch(_));
             let (what, given, (min, max)) = (SiteStatement::Revocation, stated.epoch, known);
             return if is_behind {
@@ -56,7 +57,8 @@ impl Site {
         Ok(SiteReceipt::Revoked { members: 0, waits_for })
     }
 
-    /// A voter votes nowhere any more, as far as the orchestrator saw: what waited for it, and for no other one, holds.
+    /// Notes that a voter votes nowhere any more, as far as the orchestrator saw: a revocation that waited for it only
+    /// holds.
     pub(crate) fn leave_office(&mut self, voter: SiteKey, cx: &mut Cx<'_>) {
         let voter = PublicKey::from(voter);
         for pending in std::mem::take(&mut self.believed.pending) {
@@ -75,8 +77,8 @@ impl Site {
         }
     }
 
-    /// There is no voter left to wait for: it holds, unless other voters became members whom it has out as well, or
-    /// its operator is none any more.
+    /// Ends the wait of a revocation without voters to wait for: it holds, unless other voters became members that it
+    /// puts out as well, or its operator is not one any more.
     fn end_pending(&mut self, mut pending: Pending, cx: &mut Cx<'_>) {
         let mut view = SiteView::clone(&self.believed.view);
         let signed = SignedRevocation::clone(&pending.signed);
@@ -99,7 +101,7 @@ impl Site {
         }
     }
 
-    /// The site has another root document. The same one again changes nothing.
+    /// Takes another root document. The same one again changes nothing.
     pub(super) fn follow_root(&mut self, bytes: &[u8], cx: &mut Cx<'_>) -> Result<SiteReceipt, Refusal> {
         let document: Sealed<RootDocument> = read(SiteStatement::RootDocument, bytes)?;
         let version = document.version;
@@ -113,7 +115,7 @@ impl Site {
         Ok(SiteReceipt::Rooted { version })
     }
 
-    /// An operator who names a key or a certificate is told if that is of a later epoch than the revocation is about.
+    /// Tells an operator who names a key or a certificate if that is of a later epoch than the revocation is about.
     fn check_covers(&self, stated: &Revocation, out: &[Arc<Membership>], cx: &Cx<'_>) -> Result<(), SiteRefusal> {
         let meant = match stated.what {
             Revoked::Key(key) => self.members.get(&key),
@@ -131,7 +133,7 @@ impl Site {
         }
     }
 
-    /// A revocation holds from now on. How many members are out by it.
+    /// Makes a revocation hold from now on. Returns how many members are out by it.
     fn believe(&mut self, view: SiteView, signed: SignedRevocation, out: &[Arc<Membership>], cx: &mut Cx<'_>) -> u32 {
         let what = signed.revocation.what;
         let (operator, revocation, members) =
@@ -147,14 +149,14 @@ impl Site {
                 self.free_names_of(key);
             }
             Revoked::Serial(_) => out.iter().for_each(|member| self.invitations.void_all_of(member.own.key)),
-            // Another issuer may issue anew to those who joined before.
+            // Another issuer may issue anew to members that joined before.
             Revoked::Issued { .. } | Revoked::BelowEpoch(_) => {}
         }
         self.put_out(out, cx);
         members
     }
 
-    /// A node that has redeemed an invitation and got no certificate has its name no more.
+    /// Frees the name of a node that has redeemed an invitation and got no certificate.
     fn free_names_of(&mut self, key: PublicKey) {
         let names = self.members.names.iter().filter(|(_, (holder, _))| *holder == key);
         for name in names.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
@@ -170,7 +172,7 @@ impl Site {
     }
 }
 
-/// Those of these that may be in office, but for some who are not.
+/// Keys of those of these members that may be in office, but for some that are not.
 fn in_office(out: &[Arc<Membership>], left: &BTreeSet<PublicKey>) -> BTreeSet<PublicKey> {
     let voters = out.iter().filter(|member| member.may_vote()).map(|member| member.own.key);
     voters.filter(|key| !left.contains(key)).collect()

@@ -15,7 +15,7 @@ use super::believed::{Believed, Pending};
 use super::invitations::Invited;
 use super::members::Membership;
 
-/// What there is of a site once.
+/// The parts of a site that exist once.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SiteHead {
     time: SiteTime,
@@ -35,7 +35,7 @@ struct StoredPending {
     left: BTreeSet<PublicKey>,
 }
 
-/// A member.
+/// A member in a snapshot.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StoredMember {
     chain: Vec<u8>,
@@ -44,7 +44,7 @@ pub(crate) struct StoredMember {
 }
 
 impl Site {
-    /// All but its revocations, members, names, invitations and serials.
+    /// All but the site's revocations, members, names, invitations and serials.
     pub(crate) fn head(&self) -> SiteHead {
         let pending = self.believed.pending.iter().map(|pending| StoredPending {
             signed: pending.signed.to_bytes(),
@@ -69,7 +69,7 @@ impl Site {
         self.believed.order.iter().map(|(number, signed)| (*number, signed.to_bytes()))
     }
 
-    /// Members.
+    /// All members.
     pub(crate) fn members(&self) -> impl ExactSizeIterator<Item = StoredMember> + '_ {
         self.members.all.values().map(|member| StoredMember {
             chain: member.chain.to_bytes(),
@@ -78,17 +78,17 @@ impl Site {
         })
     }
 
-    /// Who has which name, and until when.
+    /// The holder of each name, and until when.
     pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = (&NodeName, &(PublicKey, SiteTime))> {
         self.members.names.iter()
     }
 
-    /// Invitations.
+    /// All invitations.
     pub(crate) fn invitations(&self) -> impl ExactSizeIterator<Item = &Invited> {
         self.invitations.all.values()
     }
 
-    /// Serials of certificates, and when each of those ends.
+    /// Serials of certificates, and when each certificate ends.
     pub(crate) fn serials(&self) -> impl ExactSizeIterator<Item = (&Serial, &SiteTime)> {
         self.issued.serials.iter()
     }
@@ -118,7 +118,7 @@ impl Site {
         Some(site)
     }
 
-    /// Takes over a member. Whether there is one in it.
+    /// Takes over a member. Returns false if there is none in the record.
     pub(crate) fn restore_member(&mut self, stored: StoredMember) -> bool {
         let chain = Chain::from_bytes(&stored.chain.into()).ok();
         let member = chain.and_then(|chain| Membership::new(chain, stored.since, stored.addresses));

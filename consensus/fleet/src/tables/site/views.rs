@@ -1,4 +1,4 @@
-//! What is told of the site.
+//! What the directory tells of the site.
 
 use std::ops::Bound;
 
@@ -102,12 +102,12 @@ fn view_of(key: &PublicKey, member: &Membership) -> SiteMember {
     }
 }
 
-/// From after a key on.
+/// The bounds of a list from after a key on.
 fn from(after: Option<SiteKey>) -> (Bound<PublicKey>, Bound<PublicKey>) {
     (after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.into())), Bound::Unbounded)
 }
 
-/// As many as one page holds, by count and by bytes, and one at least; whether there are more.
+/// As many as one page holds, by count and by bytes, and one at least; also whether there are more.
 fn page<T>(
     items: impl Iterator<Item = T>,
     limit: u32,
