@@ -1,4 +1,4 @@
-//! Agents, their attachments, and what becomes of what they hold.
+//! Agents, their attachments, and what becomes of the tasks that they hold.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;

@@ -1,4 +1,4 @@
-//! Classes of commands: what is urgent has an order, a room and a place in answers of its own.
+//! Classes of commands: urgent ones have an order, a room and a place in answers of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -13,7 +13,7 @@ use skep_protocol::refusal::Refusal;
 use support::hall::*;
 use support::*;
 
-/// More of them than there are short names.
+/// Id number `n`: there are more of these than of short ids.
 fn nth(n: usize) -> CommandId {
     CommandId::from_bytes((n as u128 + 1).to_be_bytes())
 }
@@ -22,7 +22,7 @@ fn urgent(hall: &Hall, n: u8, target: Target) -> Command {
     Command { class: CommandClass::Urgent, ..hall.command(n, target) }
 }
 
-/// So many routine commands to a robot, with so many bytes of arguments each.
+/// Sends this many routine commands to a robot, with this many bytes of arguments each.
 fn fill(hall: &mut Hall, robot: &str, count: usize, bytes: usize) {
     for n in 0..count {
         let command = Command { id: nth(n), args: vec![7; bytes].into(), ..hall.command(1, to(robot)) };
@@ -30,7 +30,7 @@ fn fill(hall: &mut Hall, robot: &str, count: usize, bytes: usize) {
     }
 }
 
-/// What the node of a robot asks for that has room for so many.
+/// The question of a robot's node that has room for this many.
 fn asked(hall: &Hall, robot: &str, room: PerClass<u32>) -> PullFor {
     let attachment = hall.state.agent(&agent(robot)).unwrap().attachment.unwrap();
     let (agent, attachment, journal, home) = (agent(robot), attachment.id, journal(1), HomeEpoch(1));
@@ -41,7 +41,7 @@ fn pulled(hall: &Hall, at: u8, agents: Vec<PullFor>) -> Vec<PulledFor> {
     pulled_over(hall, at, agents, usize::MAX)
 }
 
-/// The same on a way that carries so many bytes at once.
+/// The answer to the same question on a way that carries this many bytes at once.
 fn pulled_over(hall: &Hall, at: u8, agents: Vec<PullFor>, bytes: usize) -> Vec<PulledFor> {
     hall.state.pull(node(at), &Pull { agents, wait_ms: 1_000, replaced: 0, authority: 0 }, None, bytes)
 }

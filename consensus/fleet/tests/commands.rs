@@ -1,4 +1,4 @@
-//! Commands: who may send them, to whom they go, and how they end.
+//! Commands: which operators may send them, to which agents they go, and how they end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -30,12 +30,12 @@ fn a_command_stands_in_the_order_of_its_robot_until_its_outcome_is_known() {
     let ended = hall.ended("r1", 1, (1, 1), succeeded());
     assert_eq!(hall.ok(ended.clone()), Receipt::DeliveryEnded { command: id(1) });
     assert_eq!(hall.waiting("r1"), [(2, id(2), None)]);
-    // Said again, it is taken for what it is; said otherwise, the first word holds.
+    // Said again, it counts as what it is; said otherwise, the first word holds.
     assert_eq!(hall.ok(ended), Receipt::DeliveryEnded { command: id(1) });
     let otherwise = hall.ended("r1", 1, (1, 1), CommandOutcome::Failed { reason: reason("no") });
     let (_, changes) = hall.told(otherwise);
     assert_eq!(changes, []);
-    // A place in the order that it never had is somebody's mistake.
+    // A place in the order that it never had is a mistake of its node.
     let elsewhere = hall.ended("r1", 2, (1, 9), succeeded());
     assert_eq!(hall.refused(elsewhere), Refusal::Command(CommandRefusal::NoSuchCommand(id(2))));
     let never = hall.ended("r1", 9, (1, 1), succeeded());
@@ -57,7 +57,7 @@ fn the_same_command_under_another_request_is_done_once_and_another_body_is_refus
 fn an_old_signed_command_is_refused_however_long_ago_its_id_was_forgotten() {
     let mut hall = Hall::with(&["r1"]);
     let command = hall.command(1, to("r1"));
-    // Never seen here: only its signed deadline tells.
+    // The shard never saw it: only its signed deadline tells.
     hall.now = hall.now.plus_ms(10_000);
     let (deadline, now) = (command.deadline, hall.now);
     assert_eq!(
@@ -103,7 +103,7 @@ fn what_nobody_can_have_had_ends_at_once_and_what_somebody_may_have_waits_for_it
     let voids: Vec<_> = hall.state.voids_up_to(&agent("r1"), up_to).collect();
     assert_eq!(voids, [(CommandClass::Routine, 1, VoidCause::Cancelled)]);
     assert_eq!(hall.waiting("r2"), []);
-    // Its node may have told it to go before it heard of that.
+    // Its node may have told the software to go before it heard of that.
     let ended = hall.ended("r1", 1, (1, 1), succeeded());
     hall.ok(ended);
     assert_eq!(hall.waiting("r1"), []);
@@ -146,7 +146,7 @@ fn an_operator_resolves_what_nobody_knows_and_nothing_else() {
     let (_, changes) = hall.told(control(1, resolve()));
     assert!(matches!(&changes[0], ChangeKind::Command { change: CommandChange::Controlled { .. }, .. }));
     assert_eq!(outcomes(&changes), [("r1".to_owned(), "succeeded")]);
-    // The operator's word is the last.
+    // The operator has the last word.
     let late = hall.ended("r1", 1, (1, 1), CommandOutcome::Failed { reason: reason("no") });
     assert_eq!(hall.told(late).1, []);
 }
@@ -203,7 +203,7 @@ fn an_outcome_of_what_was_never_let_out_to_an_agent_is_refused_on_record_and_one
     let mut hall = Hall::with(&["r1", "r2"]);
     let command = hall.command(1, to("r1"));
     hall.send(command);
-    // Another's, one that comes later in its order, and one that nobody sent.
+    // Another robot's, one that comes later in its order, and one that no operator sent.
     let ends = [("r2", 1, (1, 1)), ("r1", 1, (1, 2)), ("r1", 9, (1, 1))];
     for (at, n, seq) in ends {
         let end = hall.ended(at, n, seq, succeeded());
@@ -272,16 +272,16 @@ fn another_journal_gets_nothing_that_the_one_before_it_may_have_done() {
     assert_eq!(hall.open("r1", attachment, journal(1), &[]), HomeEpoch(1));
     assert_eq!(hall.waiting("r1"), [(1, id(1), None)]);
     hall.ok(AgentOp::Detach { agent: agent("r1"), attachment });
-    // Sent while nobody serves it: nobody has it.
+    // Sent while no node serves the robot: no node has it.
     let command = hall.command(2, to("r1"));
     hall.send(command);
     assert_eq!(hall.join("r1", 2, journal(2), &[]), HomeEpoch(2));
     assert_eq!(hall.waiting("r1"), [(1, id(2), None)]);
-    // What the first journal had is in doubt until it says what it knows.
+    // What the first journal had is in doubt until its node says what it knows.
     let known = hall.ended("r1", 1, (1, 1), succeeded());
     let (_, changes) = hall.told(known);
     assert_eq!(outcomes(&changes), [("r1".to_owned(), "succeeded")]);
-    // The places of the two are not mixed up.
+    // The shard does not mix up the places of the two.
     let old = hall.ended("r1", 2, (1, 1), succeeded());
     assert_eq!(hall.refused(old), Refusal::Command(CommandRefusal::NoSuchCommand(id(2))));
 }
@@ -396,7 +396,7 @@ fn only_the_node_that_may_have_had_a_command_says_how_it_ended() {
     let Op::Command(CommandOp::End { ended }) = hall.ended("r1", 1, (1, 1), succeeded()) else { unreachable!() };
     assert!(hall.state.may_report(ended.command, &ended.agent, node(1)));
     assert!(!hall.state.may_report(ended.command, &ended.agent, node(2)));
-    // The agent is elsewhere: what the first node had is still that one's to tell.
+    // The agent is elsewhere: the first node is still the one that tells what it had.
     let attachment = hall.state.agent(&agent("r1")).unwrap().attachment.unwrap().id;
     hall.ok(AgentOp::Detach { agent: agent("r1"), attachment });
     hall.join("r1", 2, journal(2), &[]);
@@ -433,7 +433,7 @@ fn an_agent_that_comes_back_after_it_was_removed_has_a_home_that_no_journal_reme
     };
     let command = hall.command(1, to("r1"));
     hall.send(command);
-    // What it may have had is still its node's to tell; only then is nothing left of it.
+    // Its node still has to tell what it may have had; only then is nothing left of it.
     remove(&mut hall);
     assert_eq!(hall.waiting("r1"), [(1, id(1), None)]);
     let ended = hall.ended("r1", 1, (1, 1), succeeded());

@@ -1,4 +1,4 @@
-//! Dead letters of commands: which are kept, and how they are sent again.
+//! Dead letters of commands: which ones a shard keeps, and how operators send them again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -38,7 +38,7 @@ fn done(hall: &mut Hall, n: u8, place: u64) {
     hall.pass(11_000);
 }
 
-/// For how many agents a command is, at how many it is a dead letter, and whose deliveries are kept.
+/// Number of agents of a command, number of its dead letters, and the agents whose deliveries are kept.
 fn kept(hall: &Hall, n: u8) -> Option<(u32, u32, Vec<String>)> {
     let view = hall.state.command(&id(n))?;
     Some((view.agents, view.failed, view.deliveries.iter().map(|of| of.agent.to_string()).collect()))

@@ -103,7 +103,7 @@ fn an_invitation_ends_at_its_end_and_with_the_clock() {
     assert!(matches!(directory.refusal(redeem(&late, 2, OTHER)), SiteRefusal::InvitationEnded { .. }));
     let SiteAnswer::Join(Some(join)) = directory.answer(&SiteQuery::Join { invitation: code_key(2) }) else { panic!() };
     assert_eq!(join.state, InvitationState::Ended);
-    // Nor does stating it again open it.
+    // Nor does it open if it is stated again.
     let same = Invitation { until: before, ..directory.invitation(2, grants("robot-2", &[Role::Robot])) };
     assert!(matches!(directory.refusal(invite(&same, OPERATOR)), SiteRefusal::InvitationEnded { .. }));
     directory.done(redeem(&early, 1, ROBOT));
@@ -194,7 +194,7 @@ fn a_name_belongs_to_one_member_at_a_time() {
     let same = directory.invitation(2, grants("robot-7", &[Role::Robot]));
     let taken = SiteRefusal::NameTaken { name: "robot-7".parse().unwrap(), member: site_key(ROBOT) };
     assert_eq!(directory.refusal(invite(&same, OPERATOR)), taken);
-    // Two invitations for one name: the first node has it.
+    // Two invitations for one name: the first node gets it.
     for n in [3, 4] {
         let twice = directory.invitation(n, grants("robot-8", &[Role::Robot]));
         directory.done(invite(&twice, OPERATOR));

@@ -1,4 +1,4 @@
-//! The directory of a site under random histories: what holds whatever is asked, in whatever order.
+//! The directory of a site under random histories: what holds after any requests in any order.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -39,10 +39,10 @@ impl Dice {
     }
 }
 
-/// What is known of the history by its changes alone.
+/// What the changes of a history alone tell of it.
 #[derive(Default)]
 struct Model {
-    /// What each invitation is for.
+    /// The member that each invitation describes.
     invited: BTreeMap<SiteKey, Grants>,
     /// The latest certificate of each member.
     certificates: BTreeMap<SiteKey, Certificate>,
@@ -50,7 +50,7 @@ struct Model {
     redeemed: BTreeMap<SiteKey, BTreeSet<SiteKey>>,
     /// The last epoch in which each key is out.
     out: BTreeMap<SiteKey, u64>,
-    /// Nodes of which the directory was told that they left their office while it waited for that.
+    /// Nodes that left their office, as the directory heard, while it waited for that.
     left_office: BTreeSet<SiteKey>,
     time: SiteTime,
 }
@@ -88,7 +88,7 @@ impl History {
             8 => self.some_revocation(),
             9 => self.some_root(),
             10 => SiteOp::Leave { member: site_key(self.node()) },
-            // Whatever was said before, again.
+            // A request that was made before, again.
             _ if self.said.is_empty() => self.some_invitation(),
             _ => {
                 let at = self.dice.roll(self.said.len() as u64) as usize;
@@ -247,7 +247,7 @@ impl History {
         }
     }
 
-    /// What holds after each entry.
+    /// Checks what holds after each entry.
     fn check(&mut self) {
         let seed = self.seed;
         let time = self.directory.time();
@@ -270,7 +270,7 @@ impl History {
         }
     }
 
-    /// The state goes on from its own bytes, and the entries alone make the same state.
+    /// Checks that the state goes on from its own bytes, and that the entries alone make the same state.
     fn check_replay(&mut self) {
         let seed = self.seed;
         let bytes = self.directory.state.to_snapshot().unwrap();

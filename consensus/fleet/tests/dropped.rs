@@ -1,4 +1,4 @@
-//! What a shard has let go of because it keeps no more is counted, by kind.
+//! A shard counts by kind what it lets go of because it keeps no more.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -11,7 +11,7 @@ use skep_protocol::task::TaskOp;
 use support::hall::*;
 use support::*;
 
-/// What was let go of, as a replica that is made of a snapshot knows it too.
+/// The counts of a shard, which a replica that is made of a snapshot knows, too.
 fn dropped(shard: &Shard) -> Dropped {
     let restored = FleetState::from_snapshot(&shard.state.to_snapshot().unwrap()).unwrap();
     assert_eq!(restored.dropped(), shard.state.dropped());

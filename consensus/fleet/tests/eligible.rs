@@ -1,4 +1,4 @@
-//! What nobody may have now hides nothing that somebody may have.
+//! Tasks that no agent may have yet hide no task that an agent may have.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -10,12 +10,12 @@ use skep_protocol::outcome::Receipt;
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec, TaskStatus};
 use support::*;
 
-/// Several times as many as are looked at.
+/// Several times as many as the shard looks at.
 const HIDDEN: u8 = 20;
 const READY: u8 = 100;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
-/// A shard in which few tasks are looked at for a claim.
+/// A shard that looks at few tasks for a claim.
 fn shard() -> Shard {
     Shard::with_limits(FleetLimits { claim_scan_max: 4, ..FleetLimits::default() })
 }
@@ -80,7 +80,7 @@ fn tasks_that_are_kept_for_somebody_keep_nobody_else_from_one_that_is_ready() {
     assert_eq!(taken(&shard.ok(take_any("r2"))), Some(task_id(READY)));
     assert_eq!(shard.ok(take_any("r3")), Receipt::NothingToClaim);
 
-    // Its own it finds, however many there are, and others do once it stays away.
+    // The agent finds the tasks that are kept for it, however many there are; others find them once it stays away.
     let kept = shard.state.clone();
     let back = shard.attached(attach_as("gone", 1, 2, role(&[], HIDDEN.into())));
     let mut lead = Lead::new(&shard);

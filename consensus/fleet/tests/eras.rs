@@ -1,4 +1,4 @@
-//! What becomes of everything when a whole quorum restarts and nobody knows how long it was away.
+//! What becomes of a shard's objects when a whole quorum restarts and no node knows how long it was away.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -20,7 +20,7 @@ fn lose_clock(shard: &mut Shard) {
     shard.now = shard.state.clock();
 }
 
-/// What the orchestrator of a new leader does at once.
+/// Does what the orchestrator of a new leader does at once.
 fn settle(shard: &mut Shard) {
     Lead::new(shard).settle(shard);
 }
@@ -93,7 +93,7 @@ fn after_a_lost_clock_nobody_begins_what_may_be_worthless_and_who_is_at_it_goes_
     settle(&mut shard);
     let statuses = |shard: &Shard| [1, 2, 3].map(|n| shard.status(n));
     assert_eq!(statuses(&shard), [TaskStatus::Expired, TaskStatus::Claimed, TaskStatus::Claimed]);
-    // An attempt that failed was the last one, and so was one of which nothing more is heard.
+    // An attempt that failed was the last one, and so was one of which the shard hears nothing more.
     shard.ok(fail(2, "a", 1));
     settle(&mut shard);
     shard.pass(NEARLY_MS);

@@ -1,4 +1,4 @@
-//! Snapshots under rubbish: the fixed ones and what is near them, then whatever bolero thinks of.
+//! Snapshots under rubbish: the fixed ones and those near them, then whatever bolero makes up.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -15,7 +15,7 @@ use support::directory::{self, Directory};
 use support::hall::*;
 use support::*;
 
-/// What was understood can be said again, and is the same state.
+/// A snapshot that was understood can be written again, and is the same state.
 fn decode(bytes: &[u8]) {
     if let Ok(state) = FleetState::from_snapshot(bytes) {
         let again = state.to_snapshot().unwrap();
@@ -23,7 +23,7 @@ fn decode(bytes: &[u8]) {
     }
 }
 
-/// A snapshot with tasks and commands in many states, agents, operators, and requests that are remembered.
+/// A snapshot with tasks and commands in many states, agents, operators, and remembered requests.
 fn snapshot() -> Vec<u8> {
     let mut shard = Hall::with(&["r1", "r2"]);
     shard.ok(state_grant(grant(2, 1), 1));
@@ -78,7 +78,7 @@ fn directory_snapshot() -> Vec<u8> {
     site.state.to_snapshot().unwrap()
 }
 
-/// Each snapshot that differs in one bit, of so many of them one.
+/// Decodes snapshots that differ in one bit: one in this many of all of them.
 fn flip(bytes: &[u8], one_in: usize) {
     for bit in (0..bytes.len() * 8).step_by(one_in) {
         let mut near = bytes.to_vec();
@@ -109,7 +109,7 @@ fn fuzz_snapshot() {
 fn fuzz_directory_snapshot() {
     let bytes = directory_snapshot();
     decode(&bytes);
-    // Signatures are verified again and again.
+    // Slow: each decoding verifies signatures.
     flip(&bytes, 5);
     bolero::check!().with_type::<(u16, Vec<u8>)>().for_each(|(at, rubbish)| splice(&bytes, *at, rubbish));
 }

@@ -1,4 +1,4 @@
-//! Commands for many: whom they are for, and what keeps them from whom.
+//! Commands for many: which agents get them, and what keeps them from others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -19,7 +19,7 @@ use support::*;
 const ROBOTS: [&str; 4] = ["r1", "r2", "r3", "r4"];
 const GROUPS: [&str; 3] = ["aisle", "dock", "roof"];
 
-/// More of them than there are short names.
+/// Id number `n`: there are more of these than of short ids.
 fn nth(n: usize) -> CommandId {
     CommandId::from_bytes((n as u128 + 1_000).to_be_bytes())
 }
@@ -34,7 +34,7 @@ fn leave(hall: &mut Hall, robot: &str) {
     }
 }
 
-/// How a command stands at each of its agents.
+/// The standing of a command at each of its agents.
 fn stands(hall: &Hall, n: u8) -> Vec<(String, Option<&'static str>)> {
     let view = hall.state.command(&id(n)).unwrap();
     let stand = |of: &DeliveryView| (of.agent.to_string(), of.outcome.as_ref().map(CommandOutcome::name));
@@ -47,7 +47,7 @@ fn an_agent_whose_outbox_is_full_keeps_a_command_for_its_group_from_nobody_else(
     hall.join("r1", 1, journal(1), &["aisle"]);
     hall.join("r2", 2, journal(2), &["aisle", "dock"]);
     hall.join("r3", 3, journal(3), &["aisle"]);
-    // It is in the workshop, and everything that was sent to it waits.
+    // The robot is in the workshop, and all that was sent to it waits.
     leave(&mut hall, "r2");
     for n in 0..limits::OUTBOX_MAX {
         let command = Command { id: nth(n), ..hall.command(1, to("r2")) };
@@ -66,7 +66,7 @@ fn an_agent_whose_outbox_is_full_keeps_a_command_for_its_group_from_nobody_else(
     // There is room for what is urgent.
     let urgent = Command { class: CommandClass::Urgent, ..hall.command(3, group("aisle")) };
     assert_eq!(hall.send(urgent), Receipt::Command { command: id(3), agents: 3, open: 3 });
-    // Where there is room at none of them it is refused.
+    // Where none of them has room, the shard refuses it.
     let count = limits::OUTBOX_MAX as u64;
     let nobody = hall.command(4, group("dock"));
     assert_eq!(
@@ -96,12 +96,12 @@ fn a_wave_goes_on_to_those_that_have_room() {
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// A robot comes, or says again of which groups it is.
+    /// A robot comes, or names its groups anew.
     Joins {
         robot: usize,
         groups: u8,
     },
-    /// It goes, and is forgotten or not.
+    /// A robot goes, and is forgotten or not.
     Leaves {
         robot: usize,
         removed: bool,
@@ -118,7 +118,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// For whom a command is that is sent now.
+/// The agents of a command that is sent at this moment.
 fn resolved(hall: &mut Hall, nth_command: usize, target: Target) -> BTreeSet<String> {
     let id = nth(nth_command);
     let command = Command { id, ..hall.command(1, target) };
@@ -140,7 +140,7 @@ proptest! {
         events in prop::collection::vec(event(), 1..40),
     ) {
         let mut hall = Hall::new();
-        // Of which groups each said last that it is, as long as it is not forgotten.
+        // The groups that each robot named last, as long as it is not forgotten.
         let mut said: BTreeMap<usize, BTreeSet<&str>> = BTreeMap::new();
         let mut sent = 0;
         for event in events {

@@ -1,4 +1,4 @@
-//! Agents that came and went, and what is kept of them.
+//! Agents that came and went, and what a shard keeps of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -40,7 +40,7 @@ fn forget(robot: &str, idle_since: LogInstant) -> Decision {
     Decision::ForgetAgent { agent: agent(robot), idle_since }
 }
 
-/// Who is forgotten by what is decided now.
+/// Agents that the orchestrator's present decisions forget.
 fn forgotten(hall: &mut Hall) -> Vec<String> {
     let removed = |change| match change {
         ChangeKind::Agent { agent, change: AgentChange::Removed } => Some(agent.to_string()),
@@ -111,7 +111,7 @@ fn an_agent_with_work_is_not_forgotten() {
     leave(&mut hall, "r1");
     leave(&mut hall, "r2");
     hall.ok(create(1, skep_protocol::task::TaskSpec { stale_after_ms: 10 * KNOWN_MS, ..spec() }));
-    // By hand, as one that has no attachment may.
+    // By hand, as an agent without an attachment may.
     hall.ok(take(1, "r1"));
     let mut long = hall.command(1, to("r2"));
     long.deadline = hall.now.plus_ms(3 * KNOWN_MS);
@@ -144,7 +144,7 @@ fn an_agent_that_comes_again_is_another_one() {
     let second = attachment_of(&hall, "r1").unwrap();
     assert!(second > first, "attachment {second} after {first}");
     assert!(again > home, "{again:?} after {home:?}");
-    // What is said under the attachment of before is said by nobody.
+    // What is said under the earlier attachment counts for no agent.
     hall.decide(Decision::ExpireLease { agent: agent("r1"), attachment: first });
     assert_eq!(attachment_of(&hall, "r1"), Some(second));
     let claim = Op::Task(TaskOp::Claim { agent: agent("r1"), task: Some(task_id(1)), attachment: Some(first) });
@@ -164,7 +164,7 @@ fn a_restart_and_a_lost_clock_make_nobody_forgotten_early() {
     hall.state = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
     hall.pass(KNOWN_MS / 2 - 1);
     assert_eq!(forgotten(&mut hall), Vec::<String>::new());
-    // Nobody knows how long it was.
+    // For how long is not known.
     hall.apply(EntryBody::ClockLost);
     hall.now = hall.state.clock();
     hall.pass(KNOWN_MS - 1);

@@ -1,4 +1,4 @@
-//! Operators: what each may do, who says so, and what ends with that.
+//! Operators: what each may do, by whose word, and what ends with that.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -46,7 +46,7 @@ fn only_who_is_granted_it_may_command_and_only_whom_and_what_it_says() {
         let command = Command { verb: verb.parse().unwrap(), ..hall.command(n, target) };
         assert!(matches!(hall.refused(by(command, 2)), Refusal::Operator(OperatorRefusal::NotGranted { .. })));
     }
-    // Nobody grants who is no admin, nothing older replaces what is newer, and the first operator stays what it is.
+    // Only an admin grants, nothing older replaces what is newer, and the first operator stays what it is.
     assert_eq!(
         hall.refused(state_grant(grant(3, 1), 2)),
         Refusal::Operator(OperatorRefusal::NotAdmin(secret(2).key()))
@@ -86,14 +86,14 @@ fn a_shard_has_the_operators_that_its_first_entry_gives_it_and_begins_once() {
     shard.apply(founding(FleetLimits::default()));
     assert_eq!(shard.state.first_operator(), Some(KnownFirst { operator: first().key(), replaced: 0 }));
     shard.ok(signed(command));
-    // Somebody else's, later.
+    // Another operator's, later.
     let mut other = founding(FleetLimits::default());
     if let skep_protocol::entry::EntryBody::Founding(founding) = &mut other {
         founding.charter.place.genesis = Genesis::from_bytes([7; 16]);
     }
     shard.apply(other.clone());
     assert_eq!(shard.state.place(), Some(&place()));
-    // One who has not signed for this shard is no operator of it.
+    // An operator who has not signed for this shard is none of it.
     let mut forged = Shard::new();
     forged.apply(other);
     assert_eq!(
@@ -113,7 +113,7 @@ fn what_is_delivered_carries_all_that_proves_its_operator() {
     assert!(delivery.command.is_signed());
     let found = granted(&delivery.authority, secret(3).key(), first().key(), &place());
     assert!(found.is_some(), "{:?}", delivery.authority);
-    // What was stated anew meanwhile proves it: nodes believe nothing older.
+    // The statement that came meanwhile proves it: nodes believe nothing older.
     hall.ok(state_grant(grant(3, 2), 2));
     let delivery = hall.state.deliveries_after(&agent("r1"), CommandClass::Routine, 0).next().unwrap();
     assert_eq!((delivery.authority[0].serial, delivery.void), (2, None));
@@ -203,7 +203,7 @@ fn nobody_changes_what_it_owes_its_own_place_to_nor_what_another_one_granted_nor
     assert_eq!(refused, OperatorRefusal::Invalid(InvalidGrant::Serial { given: u64::MAX, last: 0 }).into());
     hall.ok(state_grant(grant(4, 7), 3));
     hall.ok(state_grant(grant(4, 8), 2));
-    // With an admin goes whatever it granted, down to the last.
+    // With an admin all goes that it granted, down to the last operator.
     hall.ok(state_grant(OperatorGrant { revoked: true, ..grant(2, 2) }, 1));
     for by in [3, 4] {
         let command = hall.command(by, to("r1"));
@@ -236,7 +236,7 @@ fn what_is_granted_ends_and_nothing_is_accepted_that_would_outlive_it() {
     assert!(matches!(hall.refused(state_grant(grant(4, 1), 2)), Refusal::Operator(OperatorRefusal::GrantEnded { .. })));
 }
 
-/// What was done to which command at which robot.
+/// Commands that were voided, each with its robot.
 fn voided(changes: &[ChangeKind]) -> Vec<(CommandId, String)> {
     let voided = |change: &ChangeKind| match change {
         ChangeKind::Command {
@@ -309,7 +309,7 @@ fn a_first_operator_that_gives_its_place_to_another_takes_what_it_granted_with_i
         matches!(hall.refused(replace(1, 6, 1)), Refusal::Operator(OperatorRefusal::NotFirst { .. })),
         "it is not the first any more"
     );
-    // The new one grants anew, the one before it, too.
+    // The new first operator grants anew, also to the one before it.
     hall.ok(state_grant(grant(2, 2), 5));
     hall.ok(state_grant(grant(1, 1), 5));
     for by in [1, 2, 5] {
@@ -335,7 +335,7 @@ fn who_takes_the_place_of_a_command_must_be_granted_that_one_too() {
     assert_eq!(hall.waiting("r1"), [(1, id(1), None)]);
 }
 
-/// A leader that proposes what nobody signed is not believed by any replica.
+/// No replica believes a leader that proposes what no operator signed.
 #[test]
 fn what_its_operator_has_not_signed_is_refused_where_it_is_applied() {
     let mut hall = Hall::with(&["r1"]);
@@ -391,7 +391,7 @@ fn a_statement_that_means_more_than_is_known_here_is_refused() {
 fn nodes_are_told_what_was_stated_in_place_of_something_else_and_nothing_twice() {
     let mut hall = Hall::with(&["r1"]);
     let before = hall.state.restated();
-    // Nobody can believe what was stated before it.
+    // No node can believe what was stated before it.
     hall.ok(state_grant(admin(2, 1, 1), 1));
     hall.ok(state_grant(grant(3, 1), 2));
     assert_eq!(hall.state.authority_news(before, usize::MAX), AuthorityNews { chains: Vec::new(), up_to: before });
@@ -420,7 +420,7 @@ fn news_of_many_operators_come_in_parts_and_all_of_them_do() {
     let mut hall = Hall::new();
     let names: Vec<String> = (0..64).map(|n| format!("{n}-{}", "v".repeat(50))).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    // All in one entry: that is no part which an answer has to hold.
+    // All in one entry: an answer need not hold the whole entry.
     let granted = |n| state_grant(OperatorGrant { verbs: verbs(&names), ..grant(n, 2) }, 1);
     let requests = (2..40).map(|n| hall.request(granted(n))).collect();
     assert!(hall.apply(EntryBody::Requests(requests)).replies.iter().all(|reply| matches!(reply, Reply::Done(_))));
@@ -465,7 +465,7 @@ fn what_was_stated_below_an_operator_is_told_again_once_that_is_an_admin_again()
         hall.state.authority_news(before, usize::MAX).chains.iter().map(|chain| chain[0].operator).collect()
     };
     let (second, third) = (secret(2).key(), secret(3).key());
-    // Nodes that hear of both pass over the revocation of the one below: whoever states it may state nothing.
+    // Nodes that hear both pass over the revocation of the one below: its author may state nothing.
     for (n, none) in [(2, OperatorGrant { revoked: true, ..grant(2, 2) }), (4, admin(2, 4, 0))] {
         assert_eq!(told(none), [second], "{n}");
         assert_eq!(told(admin(2, n + 1, 1)), [second, third], "{n}");

@@ -353,7 +353,7 @@ fn the_first_word_of_a_new_leader_comes_however_little_there_is_to_tell() {
     lead.heartbeat(&shard, 1, vec![says("r1", attachment, 1)]);
     lead.carry_out(&mut shard);
     lead.tell(&shard, arrived(true));
-    // The claim ends, and the leader dies before it told anybody.
+    // The claim ends, and the leader dies before it told the node.
     shard.ok(TaskOp::Cancel { task: task_id(1), reason: reason("") });
     let mut next = Lead::new(&shard);
     let told = updates(&next.settle(&mut shard));

@@ -1,4 +1,4 @@
-//! What nodes that wait for commands are told: whoever looks only at what changed misses nothing.
+//! Answers to nodes that wait for commands: a leader that looks only at what changed misses nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -51,7 +51,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The nodes of the robots, one each, as far as they know.
+/// The nodes of the robots, one each, with what they know.
 struct Nodes {
     hall: Hall,
     asked: Vec<PullFor>,
@@ -123,7 +123,7 @@ impl Nodes {
             Event::Snapshot => {
                 let bytes = self.hall.state.to_snapshot().unwrap();
                 self.hall.shard.state = FleetState::from_snapshot(&bytes).unwrap();
-                // Whoever answers from it was not asked before.
+                // A node has not asked the replica that answers from it before.
                 self.looked = vec![None; ROBOTS.len()];
             }
             Event::Pass { ms } => {
@@ -168,7 +168,7 @@ impl Nodes {
             *asked.after.of_mut(delivery.command.class) = delivery.seq;
         }
         asked.seen = if answer.more == PerClass::default() { answer.seen } else { 0 };
-        // Of what it has it makes room at once.
+        // It makes room at once for what it has.
         asked.room = ROOM;
     }
 }
@@ -205,7 +205,7 @@ fn a_node_that_is_ahead_of_all_that_was_let_out_is_told_where_it_goes_on() {
     let back = |routine: u64| PerClass { routine: Some(routine), urgent: None };
     assert_eq!(pull(&nodes, 3), None, "it has all that there is");
     assert_eq!(pull(&nodes, u64::MAX), Some((back(0), vec![1, 2, 3])));
-    // What has ended is behind it, and what has not it need not have had.
+    // What has ended is behind it, and what has not ended it need not have had.
     let ended = nodes.hall.ended(ROBOTS[0], 1, (nodes.asked[0].home.0, 1), succeeded());
     nodes.hall.ok(ended);
     assert_eq!(pull(&nodes, 4), Some((back(1), vec![2, 3])));
@@ -244,7 +244,7 @@ fn an_inbox_that_another_journal_took_over_is_closed_for_whoever_waits() {
     let answer = nodes.hall.state.pull(node(1), &pull, looked, usize::MAX);
     assert_eq!(answer.len(), 1);
     assert!(!answer[0].open, "{answer:?}");
-    // Nobody serves its agent now: whoever waits hears it, before another node takes its commands.
+    // No node serves its agent any more: the node that waits hears it, before another node takes the agent's commands.
     let served = nodes.asked[0].clone();
     let looked = nodes.hall.state.applied().map(|position| position.index);
     nodes.hall.ok(AgentOp::Detach { agent: agent(ROBOTS[0]), attachment: served.attachment });

@@ -21,14 +21,14 @@ fn genesis(n: u8) -> Genesis {
     Genesis::from_bytes([n; 16])
 }
 
-/// The recovery of a shard that holds so many entries, signed by an operator of these tests.
+/// The recovery of a shard that holds this many entries, signed by an operator of these tests.
 fn recovered(last_index: u64, to: u8, by: u8) -> EntryBody {
     let stated = ShardRecovery { place: place(), by: secret(by).key(), genesis: genesis(to), last_index };
     let statement = stated.sign(&secret(by)).unwrap();
     EntryBody::Recovered(Box::new(Recovered { statement, former: vec![RaftId(3), RaftId(4)] }))
 }
 
-/// The entry by which the members of the new group are known; the last one before it.
+/// Appends the entry that names the members of the new group; returns the index of the last one before it.
 fn change_members(hall: &mut Hall) -> u64 {
     hall.shard.index += 1;
     let (index, term) = (hall.shard.index, hall.shard.term);
@@ -59,7 +59,7 @@ fn a_recovered_shard_keeps_its_work_and_begins_anew_for_operators_and_clocks() {
     let status = |n| hall.state.task(&task_id(n)).map(|task| task.state.status());
     assert_eq!((status(1), status(2)), (Some(TaskStatus::Claimed), Some(TaskStatus::Pending)));
     hall.now = hall.state.clock();
-    // What was signed before is over, and so is what anybody was granted but the first operator.
+    // What was signed before is over, and so are all grants but that of the first operator.
     let old = hall.command(2, to("r1"));
     assert_eq!(hall.refused(signed(old.clone())), Refusal::Operator(OperatorRefusal::WrongPlace));
     assert_eq!(hall.waiting("r1").iter().filter(|(_, _, void)| void.is_none()).count(), 0);
@@ -74,7 +74,7 @@ fn a_recovered_shard_keeps_its_work_and_begins_anew_for_operators_and_clocks() {
     hall.ok(state_grant(granted(6), 1));
     let again = Command { place: now.clone(), ..hall.command(3, to("r1")) };
     hall.ok(signed_by(again, 2));
-    // Whoever is told of the shard follows it, and a snapshot says the same.
+    // A journal that hears of the shard follows it, and a snapshot says the same.
     let root = hall.state.root(0).unwrap();
     let known = Some((place().genesis, Some(KnownFirst { operator: by, replaced: 0 })));
     let follows = Some(KnownFirst { operator: by, replaced: 0 });
@@ -112,7 +112,7 @@ fn only_the_first_operator_has_a_shard_go_on_as_another_group_and_once_from_wher
     let mut hall = Hall::with(&["r1"]);
     hall.ok(state_grant(OperatorGrant { admin_depth: 2, ..grant(2, 1) }, 1));
     let clock = hall.state.clock();
-    // Somebody else, with more entries, with fewer, and to what it is.
+    // Another operator's, with more entries, with fewer, and to the genesis that it has.
     let bad: [fn(u64) -> EntryBody; 4] = [
         |last| recovered(last, 7, 2),
         |last| recovered(last + 1, 7, 1),
@@ -143,7 +143,7 @@ fn whoever_knows_the_shard_as_it_was_is_told_all_replacements_since_its_recovery
         Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(stated.sign(&secret(old)).unwrap()) })
     };
     hall.ok(replace(place(), 1, 2));
-    // As a robot's node knows it that is away from here on.
+    // As the node of a robot knows it that is away from here on.
     let known = Some((place().genesis, Some(KnownFirst { operator: secret(2).key(), replaced: 1 })));
     let last = change_members(&mut hall);
     hall.apply(recovered(last, 7, 2));

@@ -38,9 +38,9 @@ struct ModelTask {
 struct Model {
     tasks: Vec<ModelTask>,
     answered: Vec<(Request, Reply)>,
-    /// Every attachment there ever was, as the shard named it.
+    /// All attachments that there ever were, as the shard named them.
     attachments: Vec<AttachmentId>,
-    /// Who is attached: the agent, its session, its attachment.
+    /// The attached agents: the agent, its session, its attachment.
     attached: Vec<(u8, u8, AttachmentId)>,
     /// The stamp of the last entry.
     stamped: u64,
@@ -251,7 +251,7 @@ impl Model {
         }
     }
 
-    /// The shard named an attachment.
+    /// Notes an attachment that the shard named.
     fn note(&mut self, ask: &Ask, reply: &Reply) {
         if let (Ask::Attach { by, session }, Reply::Done(Receipt::Attached { attachment, .. })) = (ask, reply) {
             self.attached.retain(|(agent, ..)| agent != by);
@@ -260,7 +260,7 @@ impl Model {
         }
     }
 
-    /// The holder of a task may act for as long as its lease may last.
+    /// Fences a task: its holder may act for as long as its lease may last.
     fn fence(&mut self, n: u8, now: u64) {
         let attached: Vec<u8> = self.attached.iter().map(|(agent, ..)| *agent).collect();
         if let Some(task) = self.find(n).filter(|task| task.status == TaskStatus::Claimed)
@@ -327,7 +327,7 @@ impl Model {
         }
     }
 
-    /// The shard's clock begins anew: nobody knows how long there was none.
+    /// Starts the shard's clock anew: for how long there was none is not known.
     fn lose_clock(&mut self, now: u64) {
         let before = self.stamped;
         let carried = |at: u64| if at > before { now + (at - before) } else { at };
@@ -342,7 +342,7 @@ impl Model {
         }
     }
 
-    /// A task that is being done when the clock is lost is worthless when nothing more is heard of it.
+    /// Whether a task that was being done when the clock was lost is worthless when no more is heard of it.
     fn is_worthless(task: &ModelTask, now: u64) -> bool {
         let era = |at: u64| LogInstant::from_raw(at).era();
         let held_over = |at: u64| task.status == TaskStatus::Claimed && era(at) < era(task.stale_at);
@@ -360,7 +360,7 @@ impl Model {
     }
 }
 
-/// Says of a reply what the model says.
+/// A reply in the words of the model.
 fn simplified(reply: &Reply) -> Result<Option<u8>, &'static str> {
     match reply {
         Reply::Done(Receipt::Task { task, .. }) => Ok(Some(task.as_bytes()[0])),

@@ -1,4 +1,4 @@
-//! Commands that go on: what their agents' nodes say of them meanwhile.
+//! Commands that go on: what their agents' nodes report meanwhile.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -46,7 +46,7 @@ fn sent() -> Hall {
     hall
 }
 
-/// What the history keeps of an operation: steps, and how far it has come.
+/// What the history keeps of an operation: steps, and how far the command has come.
 fn kept(hall: &mut Hall, op: Op) -> Option<(Steps, Option<u16>)> {
     match hall.told(op).1.pop() {
         Some(ChangeKind::Command { change: CommandChange::DeliveryReported { steps, progress, .. }, .. }) => {
@@ -107,7 +107,7 @@ fn a_report_that_comes_late_takes_nothing_back_and_a_lie_is_bounded() {
     // Begun anew: how far it came the time before says nothing.
     hall.ok(report(1, steps(70), None));
     assert_eq!((permille(&hall), view(&hall).steps), (None, steps(70)));
-    // A word from before that is late.
+    // A report from before that is late.
     hall.ok(report(1, steps(7), progress(900, 60)));
     assert_eq!((permille(&hall), view(&hall).steps), (None, steps(70)));
     // What was counted on the way is what a snapshot counts.
@@ -117,7 +117,7 @@ fn a_report_that_comes_late_takes_nothing_back_and_a_lie_is_bounded() {
     assert_eq!(copy.command(&id(1)), hall.state.command(&id(1)));
 }
 
-/// It is in doubt once nothing was heard of it for so long, and not before.
+/// Checks that it is in doubt once the shard heard nothing of it for the time, and not before.
 fn is_doubted_when_silent(hall: &mut Hall) {
     hall.now = hall.now.plus_ms(limits::DOUBT_AFTER_MS - 1);
     assert_eq!(outcomes(&hall.settle()), []);
@@ -144,7 +144,7 @@ fn nobody_is_in_doubt_before_a_new_leader_or_a_new_clock_was_there_to_be_told() 
         hall.ok(report(1, steps(7), None));
         hall.now = hall.now.plus_ms(10_000);
         hall.settle();
-        // Nobody led for an hour, and the robot went on.
+        // No node led for an hour, and the robot went on.
         hall.now = hall.now.plus_ms(3_600_000);
         hall.term += 1;
         if clock_lost {

@@ -151,7 +151,7 @@ fn the_orchestrator_says_so_once_a_voter_that_is_waited_for_votes_nowhere() {
     assert!(lead.tell(&directory.shard, in_office(&[VOTER, 41])).is_empty(), "it votes");
     let said = vec![Decision::LeftOffice { voter: site_key(VOTER) }];
     assert_eq!(proposals(lead.tell(&directory.shard, in_office(&[41, 42, 43]))), said);
-    // The proposal was lost: it is made again after a while.
+    // The proposal was lost: the orchestrator makes it again after a while.
     let ended = OrchestratorEvent::ProposalEnded { applied: false };
     assert!(proposals(lead.tell(&directory.shard, ended)).is_empty());
     let again = lead.orchestrator.poll_timeout(&directory.state, directory.now).unwrap();
@@ -362,7 +362,7 @@ fn what_is_refused_is_told_once_for_each_kind_and_peer_in_a_minute() {
     assert_eq!(told(&mut directory, ROBOT), peer(ROBOT));
     assert!(told(&mut directory, ROBOT).is_empty());
     assert_eq!(told(&mut directory, OTHER), peer(OTHER));
-    // More peers than there is room for are told of as one.
+    // More peers than there is room for: the audit tells of them as of one.
     assert_eq!(told(&mut directory, VOTER), vec![None::<SiteKey>]);
     assert!(told(&mut directory, STRANGER).is_empty());
     directory.shard.state = FleetState::from_snapshot(&directory.state.to_snapshot().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Operators who may do nothing any more: how many are remembered, and who is forgotten.
+//! Operators who may do nothing any more: how many a shard remembers, and which one it forgets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -13,13 +13,13 @@ use skep_protocol::time::LogInstant;
 
 use support::hall::*;
 
-/// A shard with room for so many operators, and for so many more who may do nothing any more.
+/// A shard with room for this many operators, and for this many more who may do nothing any more.
 fn hall(operators_max: u64, revoked_operators_max: u64) -> Hall {
     let limits = FleetLimits { operators_max, revoked_operators_max, ..FleetLimits::default() };
     Hall::within(limits).joined(&["r1"])
 }
 
-/// One in which the first operator has no places of its own, unless they are given.
+/// Limits by which the first operator has no places of its own, unless they are given.
 fn limits(operators_max: u64, revoked_operators_max: u64) -> FleetLimits {
     FleetLimits { operators_max, revoked_operators_max, operator_places_of_first: 0, ..FleetLimits::default() }
 }
@@ -46,7 +46,7 @@ fn full(what: ShardFullOf, count: u64) -> Refusal {
     Refusal::Full { what, count }
 }
 
-/// Whether an operator is remembered, also by a replica that is made of a snapshot.
+/// Whether a shard remembers an operator, also a replica that is made of a snapshot.
 fn is_known(hall: &Hall, of: u8) -> bool {
     let is_known = |state: &FleetState| state.operators().any(|grant| grant.operator == secret(of).key());
     let copy = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
@@ -95,7 +95,7 @@ fn what_was_granted_and_has_ended_takes_no_place() {
 fn of_whom_everything_has_ended_is_forgotten_for_somebody_new_and_nothing_that_was_signed_of_it_holds_again() {
     let mut hall = hall(2, 2);
     let (soon, later) = (hall.now.plus_ms(5_000), hall.now.plus_ms(9_000));
-    // The later end counts, in whatever order they were granted.
+    // The later end counts, in whichever order they were granted.
     for (of, first, second) in [(2, later, soon), (3, soon, soon)] {
         hall.ok(state_grant(ending(of, 1, first), 1));
         hall.ok(state_grant(ending(of, 2, second), 1));
@@ -109,7 +109,7 @@ fn of_whom_everything_has_ended_is_forgotten_for_somebody_new_and_nothing_that_w
     hall.ok(new(5, 1));
     assert_eq!([2, 3, 4, 5].map(|of| is_known(&hall, of)), [true, false, true, true]);
     assert_eq!((hall.state.serial_floor(), hall.state.dropped().operators), (3, 1));
-    // Whatever its number was, there is none like it again, nor one that was signed and never sent.
+    // Whatever its serial was, none like it is taken again, nor one that was signed and never sent.
     for serial in [1, 2, 3] {
         assert_eq!(
             hall.refused(new(3, serial)),

@@ -284,13 +284,13 @@ fn a_shard_is_bounded_in_bytes() {
     shard.ok(create(5, large()));
 }
 
-/// Has an agent take a task; under which epoch.
+/// Lets an agent claim a task; returns the epoch.
 fn taken(shard: &mut Shard, n: u8) -> u64 {
     let Receipt::Task { epoch, .. } = shard.ok(take(n, "a")) else { panic!("it was not given") };
     epoch.0
 }
 
-/// A task that is given up at once.
+/// Creates a task that is given up at once.
 fn give_up(shard: &mut Shard, n: u8, payload: usize) {
     let retry = RetryPolicy { attempts_max: 1, ..spec().retry };
     shard.ok(create(n, TaskSpec { retry, payload: vec![0; payload], ..spec() }));
@@ -304,7 +304,7 @@ fn done(shard: &mut Shard, n: u8) {
     shard.ok(complete(n, "a", epoch));
 }
 
-/// Of the kind of celery/celery#2731: a bound that counts what it is not for.
+/// As in celery/celery#2731: a bound that counts what it is not for.
 #[test]
 fn what_ends_well_pushes_no_dead_letter_out() {
     let mut shard = Shard::with_limits(FleetLimits { terminal_tasks_kept: 2, ..FleetLimits::default() });
@@ -312,7 +312,7 @@ fn what_ends_well_pushes_no_dead_letter_out() {
     (1..=3).for_each(|n| give_up(&mut shard, n, 0));
     (11..=15).for_each(|n| done(&mut shard, n));
     assert_eq!(left(&shard), [2, 3, 14, 15].map(task_id), "as many of each are kept");
-    // So it is after a snapshot.
+    // The same holds after a snapshot.
     shard.state = FleetState::from_snapshot(&shard.state.to_snapshot().unwrap()).unwrap();
     give_up(&mut shard, 4, 0);
     done(&mut shard, 16);

@@ -1,4 +1,4 @@
-//! What entries mean, and within which limits, is in the log, and nowhere else.
+//! The meaning of entries, and their limits, are in the log, and nowhere else.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -24,7 +24,7 @@ fn new_shard() -> Shard {
     shard
 }
 
-/// Small enough for a test to meet them.
+/// Limits that are small enough for a test to meet them.
 fn small() -> FleetLimits {
     FleetLimits {
         live_tasks_max: 4,
@@ -86,7 +86,7 @@ fn script(shard: &mut Shard) -> Vec<Reply> {
 
 #[test]
 fn limits_in_the_log_decide_and_not_those_of_the_build() {
-    // Before, one goes by what its build would have and another by something else: as builds differ.
+    // Before, one has the limits of its build and another one others: as builds differ.
     let builds = [FleetLimits::default(), FleetLimits { live_tasks_max: 1, agents_max: 9, ..small() }];
     let run = |limits: FleetLimits| {
         let mut shard = Shard::with_limits(limits);
@@ -183,7 +183,7 @@ fn a_snapshot_carries_the_rules_and_is_refused_by_who_does_not_speak_them() {
         assert_eq!(refused, SnapshotError::FleetVersion { found: 2, speaks });
         assert!(refused.is_of_another_build());
     }
-    // Whatever comes behind it, which a later build may write otherwise.
+    // The same holds whatever follows: a later build may write the rest otherwise.
     let refused = FleetState::read_snapshot(&bytes[..6], speaks(1, 1)).unwrap_err();
     assert!(refused.is_of_another_build());
     let empty = FleetState::empty().to_snapshot().unwrap();

@@ -1,4 +1,4 @@
-//! Who votes, in worlds that go wrong at random, and in small ones of which all is known.
+//! The choice of voters, in worlds that go wrong at random, and in small ones of which all is known.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod site;
@@ -11,7 +11,7 @@ use skep_fleet::placement::{Mode, PlacementConfig, Power, Seat, Step, Vote, Want
 /// Ticks of three hours.
 const HOURS: usize = 3 * 3_600_000 / TICK_MS as usize;
 
-/// A site to which anything has happened for hours.
+/// A site in which things went wrong at random for hours.
 fn storm(seed: u64) -> (Site, Rng) {
     let mut rng = Rng(seed);
     let mut site = Site::random(seed, &mut rng);
@@ -53,7 +53,7 @@ fn settled(machines: Vec<Machine>) -> Site {
     site
 }
 
-/// Lets time pass; the steps that were taken in it.
+/// Lets time pass; returns the steps that were taken in it.
 fn pass(site: &mut Site, ticks: usize) -> Vec<Step> {
     (0..ticks).filter_map(|_| site.tick()).map(|advice| advice.step).collect()
 }
@@ -73,7 +73,7 @@ fn spare(site: &Site) -> usize {
     (0..site.machines.len()).find(|at| !voters(site).contains(at)).unwrap()
 }
 
-/// The machines that could vote now, as the leader sees them.
+/// The machines that could vote at present, as the leader sees them.
 fn able(site: &Site) -> Vec<usize> {
     let Some(leader) = site.leader.map(|leader| index(leader.node)) else { return Vec::new() };
     let is_able = |at: &usize| {
@@ -103,7 +103,7 @@ fn no_step_undoes_another_one_within_the_settle_time() {
             for before in recent {
                 let (went, came) = (goes(&before.advice.step), comes(&before.advice.step));
                 let returns = comes(&advice.step).iter().any(|seat| went.contains(seat));
-                // What never answers again, or may not vote, goes at once.
+                // A seat that never answers again, or may not vote, goes at once.
                 let leaves = goes(&advice.step).iter().any(|seat| came.contains(seat) && !gone.contains(seat));
                 assert!(!returns && !leaves, "seed {seed}: {advice:?} after {:?}", before.advice);
             }
@@ -123,7 +123,7 @@ fn once_the_world_is_quiet_it_finds_its_voters_and_changes_them_no_more() {
         let late = pass(&mut site, 500);
         let leader = site.leader.map(|leader| index(leader.node));
         if leader.is_none_or(|leader| !site.machines[leader].may_vote) {
-            // The only one that a majority hears may not lead: it tries to hand on the lead for as long as it does.
+            // The only voter that a majority hears may not lead: it tries to hand on the lead for as long as it does.
             assert!(late.iter().all(|step| matches!(step, Step::TransferLead(_))), "seed {seed}: {late:?}");
             continue;
         }

@@ -9,7 +9,7 @@ use skep_fleet::placement::{
 use skep_protocol::ids::{Incarnation, NodeId};
 use skep_protocol::time::LogInstant;
 
-/// Between two looks, in milliseconds.
+/// Time between two looks, in milliseconds.
 pub(crate) const TICK_MS: u64 = 10_000;
 
 /// Random numbers by a seed (splitmix64).
@@ -52,7 +52,7 @@ pub(crate) struct Machine {
     pub(crate) thin: bool,
     pub(crate) may_vote: bool,
     pub(crate) leads: u32,
-    /// What the leader saw last, and since when.
+    /// Whether the leader saw the machine last, if it looked, and since when.
     seen: Option<bool>,
     seen_since: u64,
     log: Copied,
@@ -79,7 +79,7 @@ impl Machine {
         }
     }
 
-    /// It loses its disk and starts again.
+    /// The machine loses its disk and starts again.
     pub(crate) fn wipe(&mut self, now: u64) {
         self.incarnation = self.incarnation.wrapping_add(1);
         (self.up, self.up_since, self.seen) = (true, now, None);
@@ -107,7 +107,7 @@ pub(crate) struct Site {
     pub(crate) leader: Option<Seat>,
     placement: Placement,
     pub(crate) now: u64,
-    /// In order.
+    /// The steps, in their order.
     pub(crate) steps: Vec<Taken>,
     pub(crate) last: Option<Why>,
 }
@@ -190,7 +190,7 @@ impl Site {
         }
     }
 
-    /// Something may go wrong.
+    /// Lets something go wrong.
     pub(crate) fn shake(&mut self, rng: &mut Rng) {
         let count = self.machines.len() as u64;
         for at in 0..self.machines.len() {
@@ -231,7 +231,7 @@ impl Site {
         }
     }
 
-    /// From now on nothing changes. Some machines stay down, some links cut and some thin, as long as a voter can lead.
+    /// Nothing changes from now on. Some machines stay down, some links cut and some thin, as long as a voter can lead.
     pub(crate) fn calm(&mut self, rng: &mut Rng) {
         for machine in &mut self.machines {
             machine.up |= rng.chance(700_000);
@@ -250,7 +250,7 @@ impl Site {
         }
     }
 
-    /// A quorum of one set of voters lost its disks, or nobody that may lead is left: no step helps.
+    /// Whether a quorum of one set of voters lost its disks, or no node is left that may lead: no step helps.
     pub(crate) fn is_lost(&self) -> bool {
         self.leaders().is_empty()
     }
@@ -303,14 +303,14 @@ impl Site {
         }
     }
 
-    /// A moment passes; the step that was taken in it.
+    /// Lets a moment pass; returns the step that was taken in it.
     pub(crate) fn tick(&mut self) -> Option<Advice> {
         self.now += TICK_MS;
         let voters = self.next.as_ref().unwrap_or(&self.voters);
         if !self.leader.is_some_and(|leader| voters.contains(&leader) && self.can_lead(leader)) {
             let leaders = self.leaders();
             self.leader = None;
-            // Another one each time, and the same by the same seed.
+            // Another leader each time, and the same one by the same seed.
             let leader = leaders.get((self.now / TICK_MS) as usize % leaders.len().max(1)).copied()?;
             self.begin(leader);
         }

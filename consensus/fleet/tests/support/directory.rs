@@ -1,4 +1,4 @@
-//! The directory of a site, in a test of members. Keys are made of one byte each.
+//! The directory of a site, in a test of members. Each key is made of one byte.
 
 use skep_fleet::{Applied, FleetLimits};
 use skep_protocol::change::ChangeKind;
@@ -21,24 +21,24 @@ use super::Shard;
 
 /// Root keys, of which two must seal.
 pub const ROOTS: [u8; 3] = [1, 2, 3];
-/// An issuer that the root document names.
+/// Key of an issuer that the root document names.
 pub const ISSUER: u8 = 10;
-/// An operator whom the root document names.
+/// Key of an operator whom the root document names.
 pub const OPERATOR: u8 = 20;
-/// A robot's node, and another one.
+/// Key of a robot's node, and of another one.
 pub const ROBOT: u8 = 30;
 pub const OTHER: u8 = 31;
-/// A node that may vote.
+/// Key of a node that may vote.
 pub const VOTER: u8 = 40;
 /// A key that does not belong to the site.
 pub const STRANGER: u8 = 66;
 /// The epoch of the site.
 pub const EPOCH: u64 = 3;
-/// How long an invitation is open.
+/// For how long an invitation is open, in milliseconds.
 pub const OPEN_MS: u64 = 600_000;
-/// How long a certificate holds.
+/// For how long a certificate holds, in milliseconds.
 pub const LIFE_MS: u64 = 1_000_000;
-/// How many of its certificates an issuer may issue in a day.
+/// Number of certificates that an issuer may issue in a day.
 pub const PER_DAY: u32 = 40;
 
 pub fn sealer(n: u8) -> SecretKey {
@@ -108,7 +108,7 @@ pub fn invite(invitation: &Invitation, by: u8) -> SiteOp {
     SiteOp::Invite { invitation: sealed(invitation, &[by]).to_bytes() }
 }
 
-/// A node redeems an invitation by a request that both keys sealed.
+/// The operation by which a node redeems an invitation, with a request that both keys sealed.
 pub fn redeem(request: &JoinRequest, of: u8, node: u8) -> SiteOp {
     let request_of = Sealed::seal(request, &[&code(of), &sealer(node)]).unwrap();
     SiteOp::Redeem { invitation: code_key(of), node: site_key(node), request: request_of.to_bytes() }
@@ -217,7 +217,7 @@ impl Directory {
         RootDocument { after: Some((self.root.site(), self.root.digest())), version: now.version + 1, ..now }
     }
 
-    /// The site has another root document from now on.
+    /// Gives the site another root document.
     pub fn follow(&mut self, document: &RootDocument) {
         let next = sealed(document, &ROOTS[..2]);
         self.root = self.root.followed_by(next.clone()).unwrap();
@@ -238,7 +238,7 @@ impl Directory {
         }
     }
 
-    /// A node is invited and redeems that.
+    /// Invites a node, which redeems that.
     pub fn redeemed(&mut self, of: u8, node: u8, grants: Grants) {
         let invitation = self.invitation(of, grants);
         self.done(invite(&invitation, OPERATOR));
@@ -246,7 +246,7 @@ impl Directory {
         self.done(redeem(&request, of, node));
     }
 
-    /// A node becomes a member; its certificate.
+    /// Makes a node a member; returns its certificate.
     pub fn join(&mut self, node: u8, named: &str, roles: &[Role]) -> Certificate {
         self.redeemed(node, node, grants(named, roles));
         let certificate = self.certificate(node, node, grants(named, roles));
@@ -276,7 +276,7 @@ impl Directory {
         }
     }
 
-    /// What one request changed, and its answer.
+    /// The answer to one request, and what it changed.
     pub fn told(&mut self, op: SiteOp) -> (Reply, Vec<SiteChange>) {
         let request = self.shard.request(op);
         let mut applied = self.shard.apply(EntryBody::Requests(vec![request]));

@@ -87,7 +87,7 @@ impl Hall {
         Self::new().joined(robots)
     }
 
-    /// With robots of one group, each at a node of its own.
+    /// The site with robots of one group, each at a node of its own.
     pub fn joined(mut self, robots: &[&str]) -> Self {
         for (n, robot) in (1..).zip(robots) {
             self.join(robot, n, journal(n), &["aisle"]);
@@ -95,7 +95,7 @@ impl Hall {
         self
     }
 
-    /// Attaches an agent and opens its inbox; its home.
+    /// Attaches an agent and opens its inbox; returns its home epoch.
     pub fn join(&mut self, robot: &str, at: u8, to: JournalId, groups: &[&str]) -> HomeEpoch {
         let attached = self.shard.ok(attach(robot, at, at));
         let Receipt::Attached { attachment, .. } = attached else { panic!("{attached:?}") };
@@ -156,7 +156,7 @@ impl Hall {
         Op::Command(CommandOp::End { ended: Box::new(ended) })
     }
 
-    /// Everything that the orchestrator decides now, until there is nothing left.
+    /// Applies all that the orchestrator decides, until nothing is left.
     pub fn settle(&mut self) -> Vec<ChangeKind> {
         let mut changes = Vec::new();
         loop {

@@ -202,13 +202,13 @@ impl Lead {
         std::iter::from_fn(|| self.orchestrator.poll_effect()).collect()
     }
 
-    /// What it proposes now. Nothing is carried out.
+    /// The orchestrator's proposals at this moment. Nothing is carried out.
     pub fn proposals(&mut self, shard: &Shard) -> Vec<Decision> {
         self.orchestrator.handle_timeout(&shard.state, shard.now);
         proposals(self.effects())
     }
 
-    /// Applies what it proposes until it proposes nothing more; returns what else it wanted.
+    /// Applies the orchestrator's proposals until there are none; returns its other effects.
     pub fn settle(&mut self, shard: &mut Shard) -> Vec<OrchestratorEffect> {
         self.orchestrator.handle_timeout(&shard.state, shard.now);
         self.carry_out(shard)
@@ -229,13 +229,13 @@ impl Lead {
         others
     }
 
-    /// Looks at what was applied, and carries out what follows.
+    /// Looks at the entries that were applied, and carries out what follows.
     pub fn applied(&mut self, shard: &mut Shard) -> Vec<OrchestratorEffect> {
         self.orchestrator.handle(OrchestratorEvent::Applied, &shard.state, shard.now);
         self.carry_out(shard)
     }
 
-    /// A node says something of its agents.
+    /// Hands on a node's heartbeat about its agents.
     pub fn heartbeat(&mut self, shard: &Shard, at: u8, agents: Vec<AgentHeartbeat>) -> HeartbeatKey {
         self.next_key += 1;
         let key = HeartbeatKey(self.next_key);
@@ -253,7 +253,7 @@ pub fn proposals(effects: Vec<OrchestratorEffect>) -> Vec<Decision> {
     effects.into_iter().flat_map(decisions).collect()
 }
 
-/// An agent that wants so many tasks in all, and asks for a renewal.
+/// An agent that wants this many tasks in all, and asks for a renewal.
 pub fn says(name: &str, attachment: AttachmentId, credit_limit: u64) -> AgentHeartbeat {
     AgentHeartbeat { agent: agent(name), attachment, credit_limit, place: None, renew: true }
 }
