@@ -21,7 +21,7 @@ pub(super) struct Capacity {
     pub(super) free: u64,
     /// How many tasks the agent was given before under this attachment.
     pub(super) nth: u64,
-    /// Where the agent is; none if nobody knows.
+    /// The agent's position; none if the agent said none.
     pub(super) place: Option<Position>,
 }
 
@@ -68,8 +68,8 @@ impl<'a> Crew<'a> {
         })
     }
 
-    /// Gives an agent a task as turn number `turn`. Returns the room that the agent had before; none if the agent is not in the
-    /// crew.
+    /// Gives an agent a task as turn number `turn`. Returns the room that the agent had before; none if the agent is
+    /// not in the crew.
     pub(super) fn give(&mut self, agent: &AgentId, turn: u64) -> Option<Capacity> {
         let (before, capabilities) = self.members.remove(agent)?;
         let turns = self.kinds.get_mut(capabilities)?;

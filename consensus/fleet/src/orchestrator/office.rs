@@ -10,17 +10,17 @@ use skep_protocol::time::LogInstant;
 use super::RETRY_AFTER_MS;
 use crate::state::FleetState;
 
-/// Proposes that a voter has left its office, once a revocation waits for that and it votes nowhere. Says nothing
-/// before it was told who votes.
+/// Proposes that a voter has left its office, once a revocation waits for that and the voter votes nowhere. It says
+/// nothing before it hears who votes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Office {
     voters: Option<BTreeSet<SiteKey>>,
-    /// What was proposed lately, and when.
+    /// When each voter's leave was proposed last, on the shard's clock.
     proposed: BTreeMap<SiteKey, LogInstant>,
 }
 
 impl Office {
-    /// These vote, and no others.
+    /// Takes the voters of all shards: these nodes vote, and no others.
     pub(super) fn note(&mut self, voters: &[NodeId]) {
         self.voters = Some(voters.iter().copied().map(SiteKey::from).collect());
     }
@@ -39,7 +39,7 @@ impl Office {
         proposed.min().map(|at| at.plus_ms(RETRY_AFTER_MS))
     }
 
-    /// Those that are waited for, and vote nowhere.
+    /// Keys of the voters for which revocations wait, and that vote nowhere.
     fn due(&self, state: &FleetState) -> impl Iterator<Item = SiteKey> {
         let known = self.voters.iter();
         known.flat_map(move |voters| state.to_leave_office().filter(move |voter| !voters.contains(voter)))

@@ -41,12 +41,13 @@ pub enum Power {
 pub enum Link {
     /// The leader reaches it.
     Connected {
-        /// Since when, on the shard's clock.
+        /// Since when it is connected, on the shard's clock.
         since: LogInstant,
     },
     /// The leader does not reach it.
     Silent {
-        /// Since when, on the shard's clock; the begin of the leader's term, if it has not reached the node in it.
+        /// Since when it is silent, on the shard's clock; the begin of the leader's term, if no call reached it in that
+        /// term.
         since: LogInstant,
     },
 }
@@ -67,7 +68,7 @@ pub enum Copied {
     Current,
     /// Less than that.
     Behind {
-        /// Since when, on the shard's clock.
+        /// Since when it is behind, on the shard's clock.
         since: LogInstant,
     },
     /// The leader does not send it the log: the node is no member.
@@ -86,8 +87,7 @@ pub struct Candidate {
     /// For how long its machine is up, in milliseconds.
     pub uptime_ms: u64,
     /// Name of what fails together with it, such as a rack or a charger; none if that is not known. All such nodes
-    /// count as one
-    /// domain.
+    /// count as one domain.
     pub domain: Option<String>,
     /// Whether the leader reaches it.
     pub link: Link,

@@ -28,8 +28,7 @@ impl FleetState {
     /// The same holds for a shard that goes on as another group: for how long it had no quorum is not known.
     ///
     /// The entries before it say by which version and limits it is applied. The caller has made sure that this build
-    /// can apply
-    /// the version on which the entry itself agrees, if it agrees on one.
+    /// can apply the version on which the entry itself agrees, if it agrees on one.
     pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
         self.head.applying = position;
         let mut changes = Changes::default();

@@ -67,8 +67,8 @@ impl Entry for Known {
     }
 }
 
-/// When a remembered id was first sent, and until when the shard remembers it. It takes 28 bytes, and there are as
-/// many as ids: no field is aligned to more than 4.
+/// When a remembered id was first sent, and until when the shard remembers it. It takes 28 bytes, and there are as many
+/// as ids: no field is aligned to more than 4.
 #[derive(Clone, Debug)]
 struct Sent {
     first_sent: [u32; 2],

@@ -171,8 +171,7 @@ proptest! {
 }
 
 /// Bytes that an id takes as an entry of three trees: imbl's, whose leaves hold up to 16 entries, and half of that
-/// where
-/// keys come in the order of the tree.
+/// where keys come in the order of the tree.
 fn bytes_in_three_trees() -> usize {
     2 * (size_of::<(RequestId, Plain)>() + 2 * size_of::<(LogInstant, RequestId)>())
 }

@@ -94,8 +94,8 @@ impl Commands {
         }
     }
 
-    /// From when on a delivery is in doubt after its deadline, by the last report of its node. A delivery that nobody
-    /// would wait for so long is in doubt whatever its node says: its software may hang.
+    /// From when on a delivery is in doubt after its deadline, by the last report of its node. A delivery that is under
+    /// way for longer than any may be is in doubt whatever its node says: its software may hang.
     pub(super) fn silent_from(&self, record: &CommandState, delivery: &DeliveryState, cx: &Cx<'_>) -> LogInstant {
         let (_, led_since) = self.led_since;
         let heard_at = delivery.heard_at.map_or(led_since, |at| at.max(led_since));

@@ -101,8 +101,7 @@ pub(super) struct Standings {
 
 impl Standings {
     /// The standings of so many operators. Operators that signed for each other in a circle, which no entry makes,
-    /// stand
-    /// nowhere.
+    /// stand nowhere.
     pub(super) fn of_all(words: impl Iterator<Item = (OperatorKey, Word)>) -> Self {
         let (words, mut all): (BTreeMap<OperatorKey, Word>, Self) = (words.collect(), Self::default());
         let signed = words.iter().filter_map(|(key, word)| word.by.map(|by| (by, *key)));

@@ -52,8 +52,7 @@ impl Operators {
     }
 
     /// Takes over an operator. Once all of them are there, [`stand_all_anew`](Self::stand_all_anew) works out where
-    /// they
-    /// stand.
+    /// they stand.
     pub(crate) fn restore(&mut self, key: OperatorKey, operator: Operator) {
         self.operators.insert(key, operator);
     }

@@ -7,7 +7,7 @@ use skep_protocol::time::LogInstant;
 
 use super::{Agents, Cx, Tasks};
 
-/// When a live task expires. A claim from an earlier era continues until it is stale: nobody knows how long ago the
+/// When a live task expires. A claim from an earlier era continues until it is stale: no node knows how long ago the
 /// task expired.
 pub(super) fn expiry_of(task: &Task) -> Option<LogInstant> {
     let at = task.expires_at?;
@@ -45,12 +45,12 @@ fn is_carried_over(task: &Task, before: LogInstant) -> bool {
 impl Tasks {
     /// A new era has begun. `before` is the clock of the old one.
     ///
-    /// Nobody knows how long there was no clock. What must not be late has passed: deadlines of requests and commands,
-    /// waves with the deadlines of their commands, and the time for which pending tasks are valid. What must not be
-    /// early counts its remaining time again, from the start of the new era: fences, because the robot behind one may
-    /// still act; retry backoff; the time for which a task is kept for its former holder. A claim that was in time is
-    /// as good as new, since its holder had no leader to report to; if the holder is gone, its lease ends and takes the
-    /// claim with it.
+    /// For how long there was no clock is not known. What must not be late has passed: deadlines of requests and
+    /// commands, waves with the deadlines of their commands, and the time for which pending tasks are valid. What must
+    /// not be early counts its remaining time again, from the start of the new era: fences, because the robot behind
+    /// one may still act; retry backoff; the time for which a task is kept for its former holder. A claim that was in
+    /// time is as good as new, since its holder had no leader to report to; if the holder is gone, its lease ends and
+    /// takes the claim with it.
     pub(crate) fn carry_over(&mut self, before: LogInstant, agents: &mut Agents, cx: &mut Cx<'_>) {
         let carried = self.records.values().filter(|task| is_carried_over(task, before)).map(|task| task.id);
         let carried: Vec<TaskId> = carried.collect();
