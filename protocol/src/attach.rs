@@ -1,6 +1,5 @@
 //! What a node and an agent's software say to each other while the agent is attached. What they say of one command is
-//! in
-//! [`offer`](crate::offer).
+//! in [`offer`](crate::offer).
 
 use std::collections::BTreeSet;
 

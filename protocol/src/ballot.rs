@@ -118,8 +118,7 @@ pub struct Election {
     /// Id of the shard.
     pub shard: ShardId,
     /// The shard's genesis; none if the candidate has not applied the shard's first entry, and the node that made the
-    /// shard is
-    /// no member.
+    /// shard is no member.
     pub genesis: Option<Genesis>,
     /// The Raft term.
     pub term: u64,
@@ -226,8 +225,7 @@ pub struct Knowledge {
     /// The shard's lineage; none if the node does not know it.
     pub lineage: Option<Lineage>,
     /// The voters by the memberships that the node knows: the last one, and the last one that is committed. None before
-    /// the
-    /// first.
+    /// the first.
     pub sets: Vec<VoterSet>,
     /// Nodes that the node believes to vote beside those.
     pub believed: BTreeSet<NodeId>,
@@ -315,8 +313,7 @@ impl LeaderProof {
     }
 
     /// Checks that the candidate was elected, for a node with this knowledge. The node verifies signatures last, so
-    /// that a
-    /// sender has it verify no more of them than a shard has voters.
+    /// that a sender has it verify no more of them than a shard has voters.
     ///
     /// # Errors
     /// [`Unproven`].

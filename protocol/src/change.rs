@@ -52,7 +52,7 @@ pub enum ChangeKind {
     },
     /// The shard itself.
     Shard(ShardChange),
-    /// Who belongs to the site.
+    /// The directory of the site.
     Site(SiteChange),
 }
 
@@ -71,12 +71,12 @@ pub enum ShardChange {
     },
     /// The shard began.
     Founded {
-        /// Where statements of its operators hold.
+        /// The site, shard and genesis where statements of its operators hold.
         place: Place,
     },
     /// The shard goes on as another group, from what one replica of it held.
     Recovered {
-        /// Where statements of its operators hold from now on.
+        /// The site, shard and genesis where statements of its operators hold from then on.
         place: Place,
         /// The genesis before.
         from: Genesis,
@@ -180,6 +180,6 @@ pub struct ChangeSet {
     pub index: u64,
     /// The entry's term.
     pub term: u64,
-    /// What it changed, in order.
+    /// All changes of the entry, in order.
     pub changes: Vec<Change>,
 }

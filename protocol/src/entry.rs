@@ -37,8 +37,7 @@ pub enum EntryBody {
     /// Decisions of the orchestrator itself, in order. No node forwards them.
     Decisions(Vec<Decision>),
     /// A whole quorum was away for an unknown time: the clock moves on to its next era, and everything with a deadline
-    /// has
-    /// passed it.
+    /// has passed it.
     ClockLost,
     /// The rules by which replicas apply the entries after this one: every voter knew them when the leader proposed it.
     Rules(Box<Rules>),
@@ -218,8 +217,7 @@ impl Op {
     }
 
     /// Whether it can wait: it brings work, or is news that later news replaces. A shard under pressure refuses such
-    /// requests,
-    /// and goes on with what ends work.
+    /// requests, and goes on with what ends work.
     pub fn can_wait(&self) -> bool {
         self.brings_work() || matches!(self, Self::Command(CommandOp::Report { .. }))
     }

@@ -55,7 +55,7 @@ pub enum ShardFault {
 }
 
 impl ShardFault {
-    /// All values.
+    /// All faults.
     pub const ALL: [Self; 22] = [
         Self::OutOfService,
         Self::RestoredFromCopy,

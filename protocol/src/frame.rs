@@ -1,8 +1,7 @@
 //! Frames of the control plane.
 //!
 //! A frame is a fixed header and a body. Bodies of Raft frames are opaque here: only `skep-consensus` knows the types
-//! of
-//! openraft.
+//! of openraft.
 
 use std::net::SocketAddr;
 
@@ -328,8 +327,7 @@ pub struct Proposal {
 
 impl Proposal {
     /// Whether these requests get the room that is kept for what ends work, in the proposal queue and on the wire: none
-    /// of
-    /// them can wait.
+    /// of them can wait.
     pub fn is_reserved_for(requests: &[Request]) -> bool {
         !requests.iter().any(|request| request.op.can_wait())
     }

@@ -26,8 +26,7 @@ pub struct AgentHeartbeat {
     /// Id of the agent's attachment.
     pub attachment: AttachmentId,
     /// Number of tasks that the orchestrator may have assigned under the attachment in all. It rises with every credit
-    /// that
-    /// the agent gives, so that a heartbeat that is lost or late changes nothing.
+    /// that the agent gives, so that a heartbeat that is lost or late changes nothing.
     pub credit_limit: u64,
     /// The agent's position; none if the agent says none.
     pub place: Option<Position>,
@@ -101,8 +100,7 @@ pub struct AgentClaims {
     /// Id of the agent's attachment.
     pub attachment: AttachmentId,
     /// Number of tasks assigned under the attachment by then, ended ones too: the agent gives a credit again whose task
-    /// ended
-    /// before its node heard of it.
+    /// ended before its node heard of it.
     pub assigned: u64,
     /// Every claim that the agent holds. It has lost each earlier claim that is not here.
     pub held: Vec<(TaskId, ClaimEpoch)>,

@@ -25,8 +25,7 @@ pub struct HistoryEdge {
     /// When the oldest changes that it keeps were made, on the shard's clock; none if it keeps none.
     pub begins_at: Option<LogInstant>,
     /// The entries from the first index of the question on whose changes the replica lacks; none if it has them, or has
-    /// not
-    /// applied them yet.
+    /// not applied them yet.
     pub missing: Option<Missing>,
 }
 
@@ -43,8 +42,7 @@ pub struct Missing {
 
 impl HistoryEdge {
     /// The entries around an index whose changes the replica lacks, and does not get by applying the log: the first
-    /// one, and
-    /// the first one after them.
+    /// one, and the first one after them.
     pub fn lacks(&self, index: u64) -> Option<(u64, u64)> {
         if index < self.begins {
             return Some((0, self.begins));

@@ -58,7 +58,7 @@ impl From<Voters> for Vec<NodeId> {
 /// leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaderHint {
-    /// Who leads; none if nobody is known to.
+    /// PeerId of the leader; none if the node knows of none.
     pub leader: Option<NodeId>,
     /// The newest term that the node has heard of. Of two hints, the one of the greater term is newer.
     pub term: u64,

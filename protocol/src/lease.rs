@@ -7,9 +7,9 @@ use crate::task::InvalidSpec;
 
 /// How long a lease lasts, and how far its two sides keep apart.
 ///
-/// The holder stops `margin` before its lease ends, counted from before it asked for the last renewal; the
-/// orchestrator takes what it held `margin` after the end, counted from when it confirmed the last renewal. So the two
-/// never overlap while their clocks run alike to one part in ten.
+/// The holder stops `margin` before its lease ends, counted from before it asked for the last renewal; the orchestrator
+/// takes what it held `margin` after the end, counted from when it confirmed the last renewal. So the two never overlap
+/// while their clocks run alike to one part in ten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LeaseTerms {
     /// How long a renewal lasts, in milliseconds.

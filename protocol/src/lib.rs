@@ -3,10 +3,9 @@
 //! It defines everything that two crates, two nodes or two versions must agree on: ids, tasks, log entries, queries,
 //! control-plane frames, limits, and the protobuf messages that operators sign.
 //!
-//! **Contract.** Types here are plain data. Decoding never panics and never allocates more than its input
-//! warrants; every encoded form starts with a version, and golden bytes in the tests hold each version still.
-//! The only protobuf messages here, in [`stated`], are those that operators sign: those of the local API are in
-//! `skep-proto`.
+//! **Contract.** Types here are plain data. Decoding never panics and never allocates more than its input warrants;
+//! every encoded form starts with a version, and golden bytes in the tests hold each version still. The only protobuf
+//! messages here, in [`stated`], are those that operators sign: those of the local API are in `skep-proto`.
 //!
 //! **Must not know** sockets, files, clocks, random numbers, transports, libp2p, openraft or quinn.
 

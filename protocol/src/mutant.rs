@@ -16,7 +16,7 @@ macro_rules! mutants {
         }
 
         impl Mutant {
-            /// All values.
+            /// All bugs.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
             /// Name of the bug, as `SKEP_MUTANT` gives it.
@@ -56,7 +56,7 @@ mutants! {
     ClockFromAnyFrame = "clock-from-any-frame",
     /// A node takes over the clock that it left, whatever happened to the machine since.
     ClockOfAnotherBoot = "clock-of-another-boot",
-    /// A claim is stale when the clock is lost, whoever holds it.
+    /// Every claim is stale when the clock is lost, whether its holder lives or not.
     ClaimsEndWithTheEra = "claims-end-with-the-era",
     /// A leader proposes a command whether its operator signed it or not.
     SignatureNotChecked = "signature-not-checked",
@@ -124,7 +124,7 @@ mutants! {
     HistoryInMemoryOnly = "history-in-memory-only",
     /// What an entry did is left out of the history if it does not fit into one row.
     LargeChangesLeftOut = "large-changes-left-out",
-    /// An agent that nobody serves is forgotten though it holds a task, or a command to it has not ended.
+    /// The shard forgets an agent that no node serves though it holds a task, or a command to it has not ended.
     AgentForgottenAtWork = "agent-forgotten-at-work",
     /// The attachments of an agent that was forgotten are counted from the first one again.
     AttachmentsStartAgain = "attachments-start-again",
@@ -132,7 +132,7 @@ mutants! {
     RaisedWithoutAllVoters = "raised-without-all-voters",
     /// A replica goes by the limits of its build.
     LimitsFromBuild = "limits-from-build",
-    /// A node that knows nothing yet is answered by a leader that asked nobody.
+    /// A leader that asked no voter answers a node that knows nothing yet.
     FirstPullNotConfirmed = "first-pull-not-confirmed",
     /// Appends carry as much as one may, however long that keeps others waiting on the way.
     AppendBudgetFixed = "append-budget-fixed",

@@ -57,8 +57,7 @@ pub struct Pulled {
     /// The shard's clock when the question arrived.
     pub clock: LogInstant,
     /// What proves operators' statements, for journals that do not know it: with those replacements of the first
-    /// operator that
-    /// not all of them know.
+    /// operator that not all of them know.
     pub root: Option<Root>,
     /// The agents of the question for which there is something new.
     pub agents: Vec<PulledFor>,

@@ -101,8 +101,7 @@ pub struct AsOf {
     /// Whether the answer holds every write acknowledged before the query was asked.
     pub linearizable: bool,
     /// How long ago the replica last heard from the shard's leader, or from a quorum if it leads, in milliseconds; none
-    /// if
-    /// it has heard from neither since its start. Zero if the answer is linearizable.
+    /// if it has heard from neither since its start. Zero if the answer is linearizable.
     pub age_ms: Option<u64>,
 }
 
@@ -134,8 +133,7 @@ pub enum Answer {
         /// Whether there are more after the last one.
         more: bool,
         /// Whether the replica has all transitions up to the answer's index that replicas keep. One that was made from
-        /// a
-        /// snapshot fetches the earlier ones from others.
+        /// a snapshot fetches the earlier ones from others.
         complete: bool,
         /// The first index whose changes the replica keeps: transitions before it are gone.
         begins: u64,

@@ -49,7 +49,7 @@ impl Signed<ShardRecovery> {
 pub struct Lineage {
     /// Id of the shard.
     pub shard: ShardId,
-    /// Its genesis.
+    /// Genesis of the shard.
     pub genesis: Genesis,
     /// Its earlier geneses, in order: the last few recoveries.
     pub past: Vec<Genesis>,

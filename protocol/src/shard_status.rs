@@ -13,17 +13,17 @@ use crate::time::LogInstant;
 /// What a node is in a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardRole {
-    /// It leads: it orders entries.
+    /// The node leads: it orders entries.
     Leader,
-    /// It votes and follows.
+    /// The node votes and follows.
     Follower,
-    /// It asks for votes.
+    /// The node asks for votes.
     Candidate,
-    /// It follows without a vote: not, or not any more, a member under its present incarnation.
+    /// The node follows without a vote: it is not, or not any more, a member under its present incarnation.
     Learner,
     /// The shard was not created yet, as far as the node knows.
     Uninitialised,
-    /// Its replica is out of service.
+    /// The node's replica is out of service.
     Down,
 }
 
@@ -43,11 +43,11 @@ impl fmt::Display for ShardRole {
 /// What a change of voters that is under way does with a voter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VoterStanding {
-    /// It votes before and after; or no change is under way.
+    /// The voter votes before and after; or no change is under way.
     Stays,
-    /// It votes beside the old ones, and will vote without them.
+    /// The voter votes beside the old ones, and will vote without them.
     Joins,
-    /// It votes until the change is finished.
+    /// The voter votes until the change is finished.
     Leaves,
 }
 

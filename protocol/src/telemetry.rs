@@ -19,9 +19,9 @@ use crate::text::{AgentId, ContentType, SiteName};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPath(Arc<str>);
 
-/// Why a text is no topic.
+/// Why a text is not a topic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no topic: {why}; give site/group/kind, each of letters, digits and . _ - :")]
+#[error("{text:?} is not a topic: {why}; give site/group/kind, each of letters, digits and . _ - :")]
 pub struct TopicError {
     text: String,
     why: &'static str,

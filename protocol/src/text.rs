@@ -62,7 +62,7 @@ pub enum TextError {
         /// The first character that is not allowed.
         found: char,
     },
-    /// A text is no trace context.
+    /// A text is not a trace context.
     #[error("{what} is no W3C trace context such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
     Trace {
         /// What the text was for, such as `agent id`.
@@ -71,8 +71,7 @@ pub enum TextError {
 }
 
 /// Whether a character does something where it is printed instead of being shown: controls a terminal, ends the line,
-/// or
-/// turns the direction of what follows.
+/// or turns the direction of what follows.
 pub fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -62,8 +62,7 @@ impl LogInstant {
     }
 
     /// Milliseconds from `earlier` to this instant, zero if `earlier` is later; none if they are of different eras: how
-    /// long it
-    /// was between two eras is not known.
+    /// long it was between two eras is not known.
     pub const fn checked_since_ms(self, earlier: Self) -> Option<u64> {
         if self.era() == earlier.era() { Some(self.since_ms(earlier)) } else { None }
     }

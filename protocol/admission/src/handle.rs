@@ -99,8 +99,7 @@ impl SiteHandle {
     ///
     /// # Errors
     /// [`Refusal`] says why not: the node is to cut its links. If the chain was forgotten, the member is cut off under
-    /// another
-    /// root document too, and shows it again.
+    /// another root document too, and shows it again.
     pub fn judge(&self, member: &Member) -> Result<Standing, Refusal> {
         self.known().judge(member)
     }
@@ -120,8 +119,7 @@ impl SiteHandle {
     ///
     /// # Errors
     /// [`LearnError`] tells the first that was not learned, or not written. What else was in the news holds: a node
-    /// judges a
-    /// peer by its chain, and not by an error in what it tells.
+    /// judges a peer by its chain, and not by an error in what it tells.
     pub fn learn(&self, news: &SiteNews) -> Result<bool, LearnError> {
         let mut kept = self.kept();
         let known = self.known().view.clone();
@@ -139,8 +137,7 @@ impl SiteHandle {
     }
 
     /// A number that rises whenever the node is to judge links anew: another root document, a revocation, another
-    /// epoch, a
-    /// certificate that ended, a clock that is known or in doubt.
+    /// epoch, a certificate that ended, a clock that is known or in doubt.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.shared.changed.subscribe()
     }

@@ -20,7 +20,7 @@ pub enum LearnError {
     #[error(transparent)]
     Revocation(#[from] RevocationError),
     /// It holds, and the node judges links by it, but could not write it down.
-    #[error("what was learned of the site could not be written down: {0}")]
+    #[error("this node could not write down what it learned of its site: {0}")]
     NotKept(#[from] KeepError),
 }
 
@@ -33,8 +33,7 @@ pub(crate) struct Learned {
 }
 
 /// What a node knows with some news. It passes over what does not hold, up to a limit: the two ends may follow
-/// different
-/// versions of the root document.
+/// different versions of the root document.
 pub(crate) fn learn(known: &SiteView, news: &SiteNews) -> Learned {
     let mut view = known.clone();
     let (mut is_news, mut fault) = (false, None);

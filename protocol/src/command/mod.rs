@@ -1,8 +1,7 @@
 //! Commands: what an operator wants robots to do.
 //!
 //! A task is work that any capable agent may claim; a command is meant for the robots that it names. Each of them does
-//! it
-//! at most once, before its deadline, or not at all.
+//! it at most once, before its deadline, or not at all.
 
 mod change;
 mod class;

@@ -56,6 +56,6 @@ pub struct CommandView {
     pub failed: u32,
     /// Whether an operator settled what failed of it.
     pub discarded: bool,
-    /// How it stands at each agent; if it ended long ago, at those where it is a dead letter; empty in lists.
+    /// Its delivery to each agent; if it ended long ago, only those that are dead letters; empty in lists.
     pub deliveries: Vec<DeliveryView>,
 }

@@ -30,8 +30,7 @@ pub struct JournalHead {
     /// agent.
     pub genesis: Option<Genesis>,
     /// The shard's first operator, as the node heard it then, or as the first operator replaced itself since: no other
-    /// key can
-    /// make an operator.
+    /// key can make an operator.
     pub first: Option<KnownFirst>,
 }
 
@@ -105,12 +104,12 @@ pub struct JournalStep {
 /// A journal as the node finds it when it begins to serve the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalState {
-    /// Its head.
+    /// The head of the journal.
     pub head: JournalHead,
     /// What all journals of the shard know of the statements of operators: this journal may not have heard yet by whose
     /// word they hold.
     pub stated: Serials,
-    /// Its entries, in their order.
+    /// The entries of the journal, in their order.
     pub entries: Vec<JournalEntry>,
     /// What the shard's clock has surely come to. It never falls: the node begins no command whose deadline is not
     /// after it.
@@ -142,8 +141,7 @@ pub enum JournalWrite {
     /// uses it.
     Forget,
     /// From then on this journal believes no statement about an operator that has a lower number, nor do the journals
-    /// of the
-    /// shard that take the same word: see [`Serials`].
+    /// of the shard that take the same word: see [`Serials`].
     Stated {
         /// Key of the operator.
         operator: OperatorKey,
@@ -184,8 +182,7 @@ pub enum JournalJob {
         agent: AgentId,
     },
     /// Write all of this, in order for each agent, and report it as [`JournalReport::Written`] once no crash can undo
-    /// it. A
-    /// crash before that may leave the first part of it.
+    /// it. A crash before that may leave the first part of it.
     Write {
         /// A number that the report repeats.
         key: u64,

@@ -9,8 +9,7 @@ pub const API_PATIENCE_MS_MAX: u64 = 120_000;
 /// API calls that wait for the node's driver. One more is refused as `Overloaded`.
 pub const API_CALLS_QUEUED_MAX: usize = 8_192;
 /// Connections of the local API, at its socket and over TCP. The node tells one more so and closes it. Fewer where the
-/// process
-/// may have fewer descriptors, but at least [`API_CONNECTIONS_MIN`].
+/// process may have fewer descriptors, but at least [`API_CONNECTIONS_MIN`].
 pub const API_CONNECTIONS_MAX: usize = 4 * AGENTS_PER_NODE_MAX;
 /// The fewest connections of the local API. See [`API_CONNECTIONS_MAX`].
 pub const API_CONNECTIONS_MIN: usize = 8;
@@ -22,20 +21,18 @@ pub const API_CONNECTIONS_RESERVED: usize = 4;
 /// with default settings sends a call again, and some more. A client sends again what was cut off then.
 pub const API_RESERVED_MS: u64 = 20_000;
 /// How long a connection of the local API may be open before the node let a call of it in, in milliseconds. Then the
-/// node
-/// closes it: it has not got through its handshake, or says nothing.
+/// node closes it: it has not got through its handshake, or says nothing.
 pub const API_LET_IN_MS: u64 = 10_000;
 /// Connections of the local API over TCP, where the node listens there: they take no places of those at its socket. A
 /// quarter of all where that is less. The node tells one more so and closes it.
 pub const API_TCP_CONNECTIONS_MAX: usize = 64;
 /// Connections over TCP that have shown no token yet. The node tells one more so and closes it; a connection that has
-/// shown
-/// the token loses nothing.
+/// shown the token loses nothing.
 pub const API_TCP_STRANGERS_MAX: usize = 16;
 /// How long a connection over TCP may be open before it has shown the token, in milliseconds. Then the node closes it.
 pub const API_TCP_LET_IN_MS: u64 = 2_000;
-/// Connections that the node tells at a time that there is no place for them, at the socket or over TCP. One more
-/// waits to be accepted.
+/// Connections that the node tells at a time that there is no place for them, at the socket or over TCP. One more waits
+/// to be accepted.
 pub const API_REFUSALS_MAX: usize = 8;
 /// Requests in flight on one API stream. The reader waits at it.
 pub const STREAM_REQUESTS_MAX: usize = 1_024;

@@ -99,20 +99,17 @@ pub const BEGUN_URGENT_KEPT_MAX: usize = 256;
 /// as how long the node was away, in milliseconds. It takes one era at a time.
 pub const FLOOR_SETTLES_MS: u64 = 60_000;
 /// How far the clock in a journal may lag the clock that is sure, in milliseconds: while the journal holds ids of
-/// commands
-/// that were begun, and while it holds none.
+/// commands that were begun, and while it holds none.
 pub const FLOOR_LAGS_MS_MAX: u64 = 60_000;
 /// How far it may lag while the journal holds none. See [`FLOOR_LAGS_MS_MAX`].
 pub const FLOOR_LAGS_IDLE_MS_MAX: u64 = 5 * 60_000;
 /// Journals to which a node writes the clock after one answer of a shard. More follow after the next.
 pub const FLOORS_AT_ONCE_MAX: usize = 32;
 /// Journals that a node keeps though they hold nothing and no agent takes commands by them. One more makes it forget
-/// the
-/// one that was used longest ago.
+/// the one that was used longest ago.
 pub const JOURNALS_KEPT_MAX: usize = AGENTS_PER_NODE_MAX;
 /// Operators of a shard who may do something: those who are not revoked and have a grant that has not ended. One more
-/// is
-/// refused as `ShardFull`.
+/// is refused as `ShardFull`.
 pub const OPERATORS_MAX: usize = 1_024;
 /// Operators beside these who may do nothing any more. The shard remembers the serial of the last statement about each,
 /// so that it believes none from before it. Where there are so many and one more operator is new, the shard forgets one
@@ -128,8 +125,7 @@ pub const OPERATOR_PLACES_OF_FIRST: usize = 64;
 /// grants it something.
 pub const OPERATOR_BRANCH_MAX: usize = 512;
 /// How far the serial of an operator's grant may be above the last one, so that no admin uses the serials up. Refused
-/// as
-/// invalid.
+/// as invalid.
 pub const SERIAL_STEP_MAX: u64 = 1_000_000;
 /// What part of its commands of a minute an operator may send at once: one in this many. One more is refused as
 /// `TooManyCommands`.

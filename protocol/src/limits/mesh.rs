@@ -20,20 +20,17 @@ pub const TOPICS_PER_NODE_MAX: usize = 64;
 /// Latest values that a node keeps, over all topics. One more takes the place of the one heard longest ago.
 pub const LATEST_VALUES_MAX: usize = 8_192;
 /// Of these, how many one sender may have while there is no room for all. Of the sender with most of those that have
-/// more,
-/// the value heard longest ago goes first.
+/// more, the value heard longest ago goes first.
 pub const LATEST_VALUES_PER_SENDER_MAX: usize = 1_024;
 /// Values that one subscriber has not read. The node drops more: newer ones follow.
 pub const VALUES_QUEUED_MAX: usize = 256;
 /// Subscribers of one node. One more is refused.
 pub const SUBSCRIBERS_MAX: usize = 256;
 /// Received envelopes that wait to be verified, and publications of this node's own that wait to be signed, each. The
-/// node
-/// drops more, and counts them.
+/// node drops more, and counts them.
 pub const ENVELOPES_QUEUED_MAX: usize = 1_024;
 /// Of the received envelopes, those that came from one neighbour. The node drops more, and counts them: there is room
-/// for
-/// others.
+/// for others.
 pub const ENVELOPES_PER_NEIGHBOUR_QUEUED_MAX: usize = 256;
 /// Messages that one neighbour may send in a second, its own and what it passes on for others, and all of them at once:
 /// as many as a site of a thousand robots sends. The node drops more before it looks at them, and counts them.

@@ -14,16 +14,14 @@ pub const PAGES_QUEUED_MAX: usize = 256;
 /// Threads beside the control thread, for agents, proposals, pulls, queries and handshakes. More work waits for them.
 pub const WORK_THREADS: usize = 1;
 /// Threads that verify signatures, and do nothing else. More work waits for them, counted among the requests that may
-/// wait
-/// for a place in an entry.
+/// wait for a place in an entry.
 pub const SIGNATURE_THREADS: usize = 2;
 /// Threads that answer pages and read the history. More work waits for them.
 pub const PAGE_THREADS: usize = 2;
 /// Threads that make, check, keep and load snapshots. As many shards do so at a time, and others wait.
 pub const SNAPSHOT_THREADS: usize = 2;
 /// Threads that read entries which are no longer in memory. Each shard has one read for each follower that lags, and
-/// one
-/// of its own; further reads wait.
+/// one of its own; further reads wait.
 pub const ENTRY_THREADS: usize = 2;
 /// Threads that write what a node keeps beside the log. Each shard has few writes at a time; further writes wait.
 pub const FILE_THREADS: usize = 2;

@@ -16,6 +16,5 @@ pub const PENDING_REVOCATIONS_MAX: usize = 64;
 /// One of a later epoch is refused.
 pub const CERTIFICATE_EPOCHS_RENEWED: u64 = 1;
 /// Peers whose refusals within a minute the directory audits one by one, for each kind. It audits those of further
-/// peers
-/// without a peer.
+/// peers without a peer.
 pub const SITE_REFUSALS_KEPT: usize = 1_024;

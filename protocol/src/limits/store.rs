@@ -17,8 +17,7 @@ pub const SNAPSHOT_PART_KEPT_MS: u64 = 10 * 60 * 1_000;
 /// [`LOG_BYTES_SOFT_MAX`].
 pub const SNAPSHOT_HELD_MS: u64 = 60 * 1_000;
 /// Writes that wait for the store's writer thread. Senders wait at it. Each place takes memory, whether it is used or
-/// not;
-/// all shards of a node together have fewer under way, and the writer takes all that waits at a time.
+/// not; all shards of a node together have fewer under way, and the writer takes all that waits at a time.
 pub const STORE_WRITES_QUEUED_MAX: usize = 1_024;
 /// Bytes that the store's writer puts into one durable batch before it syncs.
 pub const STORE_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
@@ -42,8 +41,7 @@ pub const HISTORY_QUEUED_BYTES_SOFT_MAX: usize = 16 * 1024 * 1024;
 /// works the gap out again from the log, which it keeps until then, or fetches it from another voter.
 pub const HISTORY_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long applying waits, each time that the leader says to go on, for a history that the node writes more slowly
-/// than
-/// entries come, in milliseconds. Then it goes on all the same.
+/// than entries come, in milliseconds. Then it goes on all the same.
 pub const HISTORY_APPLY_WAIT_MS_MAX: u64 = 1_000;
 /// Bytes of changes that the history takes from its queue at a time. More follow.
 pub const HISTORY_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
@@ -55,12 +53,10 @@ pub const HISTORY_SEGMENTS: u64 = 16;
 /// Segments of the history of one shard, however slowly they fill. One more makes the oldest one go.
 pub const HISTORY_SEGMENTS_MAX: usize = 64;
 /// Gaps in the history of one shard. With one more the two lowest become one, and the node fetches again what is
-/// between
-/// them.
+/// between them.
 pub const HISTORY_GAPS_MAX: usize = 1_024;
 /// How long a node keeps the history, by the shard's clock, unless the configuration says otherwise, in milliseconds:
-/// 90
-/// days.
+/// 90 days.
 pub const HISTORY_RETENTION_MS_DEFAULT: u64 = 90 * 24 * 60 * 60 * 1_000;
 /// Bytes of history on one node, of all shards, unless the configuration says otherwise. The oldest segment goes beyond
 /// it.

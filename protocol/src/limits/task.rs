@@ -13,15 +13,13 @@ pub const FAILURES_KEPT: usize = 4;
 /// Most tasks that are not terminal, per shard. Creating one more is refused as `ShardFull`.
 pub const LIVE_TASKS_MAX: usize = 1_000_000;
 /// Terminal tasks that a shard keeps in memory, and as many dead letters beside them: tasks that end well push out no
-/// dead
-/// letters. Clients read older ones from the history.
+/// dead letters. Clients read older ones from the history.
 pub const TERMINAL_TASKS_KEPT: usize = 10_000;
 /// Bytes that all tasks of a shard may take, ended ones included. Creating one more is refused as `ShardFull`. A
 /// snapshot of as much fits into [`SNAPSHOT_BYTES_MAX`](super::SNAPSHOT_BYTES_MAX).
 pub const TASK_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bytes of ended tasks that a shard keeps in memory, dead letters in up to half of it; clients read older ones from
-/// the
-/// history.
+/// the history.
 pub const TERMINAL_TASK_BYTES_KEPT: usize = 64 * 1024 * 1024;
 /// Largest checkpoint that the holder of a task may leave for the next one, in bytes. Refused as invalid.
 pub const CHECKPOINT_BYTES_MAX: usize = 4 * 1024;

@@ -20,27 +20,22 @@ pub const SNAPSHOT_CHUNK_WAIT_MS: u64 = 60 * 1_000;
 /// Frames that wait to be written to one stream of one peer. One more is refused as unreachable.
 pub const FRAMES_QUEUED_MAX: usize = 1_024;
 /// Requests of one peer on one stream that the node is answering. The reader waits at it. What ends work has a stream
-/// of
-/// its own, and does not wait behind what brings it.
+/// of its own, and does not wait behind what brings it.
 pub const CALLS_IN_FLIGHT_MAX: usize = 256;
 /// Streams that a peer may have open at a time: one for each class of calls, and one for hellos. The peer waits with
-/// one
-/// more.
+/// one more.
 pub const STREAMS_PER_PEER_MAX: u32 = 8;
 /// Bytes on one stream that its reader has not taken. The sender waits with more: a larger frame passes while the
-/// reader
-/// reads it.
+/// reader reads it.
 pub const STREAM_BYTES_UNREAD_MAX: usize = 2 * 1024 * 1024;
 /// Bytes on all streams of a connection that their readers have not taken. There is room for what each of them may
 /// leave unread, so that no vote waits behind a stream that is not read.
 pub const CONNECTION_BYTES_UNREAD_MAX: usize = STREAMS_PER_PEER_MAX as usize * STREAM_BYTES_UNREAD_MAX;
 /// Bytes of calls of one peer that the node reads, or answers, at a time; as many again of calls of groups between
-/// voters.
-/// More wait at the peer.
+/// voters. More wait at the peer.
 pub const CALL_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
 /// The same limit for calls that end work, for those about agents, such as renewals, and for queries, each: they have
-/// this
-/// room beside the former. The largest frame has room in it.
+/// this room beside the former. The largest frame has room in it.
 pub const KEPT_CALL_BYTES_PER_PEER_MAX: usize = FRAME_BYTES_MAX;
 /// Bytes of calls of one peer that wait for nothing, and count in no other limit: this many of those that bring work,
 /// and as many of each of the others. A call of no more than [`WORD_BYTES_MAX`] neither waits nor counts: of those
@@ -60,8 +55,7 @@ pub const LARGE_ANSWER_BYTES_UNDER_WAY_MAX: usize = 16 * LARGE_ANSWER_BYTES_PER_
 /// The same limit for answers to pulls of all peers, and to all callers that wait until a command has ended, each.
 pub const WAITING_ANSWER_BYTES_UNDER_WAY_MAX: usize = 8 * LARGE_ANSWER_BYTES_PER_PEER_MAX;
 /// Bytes that say how a command stands at its agents, in the answer to a caller that waits for its end. The caller asks
-/// for
-/// more afterwards, by pages.
+/// for more afterwards, by pages.
 pub const COMMAND_END_BYTES_SOFT_MAX: usize = 32 * 1024;
 /// The largest such answer, with the command, in bytes. A peer may wait for as many commands as it may have calls under
 /// way on one stream: this many bytes for each are in [`LARGE_ANSWER_BYTES_PER_PEER_MAX`], beside its other answers.
@@ -76,14 +70,13 @@ pub const WORD_BYTES_MAX: usize = 4 * 1024;
 pub const LEADER_HINT_BYTES_MAX: usize = 1_024;
 /// Largest proof of leadership, in bytes: with a vote of each voter of two groups. Refused by the decoder.
 pub const LEADER_PROOF_BYTES_MAX: usize = 2 * 1024;
-/// Connections that may shake hands at a time, half of them from addresses at which no listed peer is known to be.
-/// One more is refused.
+/// Connections that may shake hands at a time, half of them from addresses at which no listed peer is known to be. One
+/// more is refused.
 pub const HANDSHAKES_MAX: usize = 64;
 /// How many of the latter may come from one address. One more is refused.
 pub const HANDSHAKES_PER_SOURCE_MAX: usize = 4;
 /// The same limit for an address at which a listed peer is, or was, and for all addresses of one listed peer: there may
-/// be
-/// many nodes behind one. One more is refused.
+/// be many nodes behind one. One more is refused.
 pub const HANDSHAKES_PER_KNOWN_SOURCE_MAX: usize = HANDSHAKES_MAX / 2;
 /// Connections of [`HANDSHAKES_MAX`] that only configured addresses may have. One more of another address is refused.
 pub const HANDSHAKES_KEPT_FOR_CONFIGURED: usize = HANDSHAKES_MAX / 4;
@@ -91,12 +84,10 @@ pub const HANDSHAKES_KEPT_FOR_CONFIGURED: usize = HANDSHAKES_MAX / 4;
 /// among those.
 pub const HANDSHAKES_KEPT_PER_CONFIGURED: usize = 1;
 /// Addresses at which a listed peer is known to have been, beside the configured one. One more takes the place of the
-/// one
-/// from which the peer was let in longest ago.
+/// one from which the peer was let in longest ago.
 pub const SOURCES_PER_PEER_MAX: usize = 4;
 /// Shards of which a node tells its peers the lineage: the first of them, if it takes part in more. Its peers do not
-/// know
-/// those of others.
+/// know those of others.
 pub const HELLO_SHARDS_MAX: usize = 32;
 /// Peers that are marked as voters and not known to vote to which a node connects at a time while it finds no leader.
 /// It connects to others later, by turns.

@@ -85,8 +85,7 @@ pub struct OperatorGrant {
     /// The verbs that it may ask for.
     pub verbs: Allowed<Verb>,
     /// The targets that it may command. Not all agents at once: see `broadcast`. By name: an operator who may command a
-    /// group
-    /// may not thereby grant an agent of it.
+    /// group may not thereby grant an agent of it.
     pub targets: Allowed<Target>,
     /// Whether it may command all agents at once.
     pub broadcast: bool,

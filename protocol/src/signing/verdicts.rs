@@ -18,8 +18,7 @@ struct Known {
 }
 
 /// Signatures that a node found to hold, so that it need not verify the same statement again. Nothing but time depends
-/// on
-/// its content: a statement that is not in it is verified.
+/// on its content: a statement that is not in it is verified.
 #[derive(Debug)]
 pub struct Verdicts {
     known: Mutex<Known>,

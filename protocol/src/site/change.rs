@@ -107,7 +107,7 @@ pub enum SiteChange {
     },
     /// The site has another root document.
     Rooted {
-        /// Its version.
+        /// Version of the document.
         version: u64,
         /// The document, in its protobuf form.
         document: Vec<u8>,

@@ -128,7 +128,7 @@ pub enum SiteReceipt {
     },
     /// The site has that version of its root document.
     Rooted {
-        /// The version.
+        /// Version of the document.
         version: u64,
     },
     /// A member left.

@@ -1,8 +1,7 @@
 //! What operators state as protobuf messages: from their bytes, and to them.
 //!
 //! These messages are a part of the vocabulary, since a node keeps and verifies a statement as the bytes that were
-//! signed.
-//! The messages of the local API, and its services, are in `skep-proto`, which knows a transport.
+//! signed. The messages of the local API, and its services, are in `skep-proto`, which knows a transport.
 
 mod command;
 mod operator;

@@ -12,7 +12,7 @@ use crate::time::LogInstant;
 /// A change of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskChange {
-    /// It was created.
+    /// A client created it.
     Created {
         /// What is to be done, as its creator wrote it.
         spec: Arc<TaskSpec>,

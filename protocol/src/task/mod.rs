@@ -304,7 +304,7 @@ pub enum TaskState {
     Claimed {
         /// Id of the agent.
         by: AgentId,
-        /// Since when, on the shard's clock.
+        /// Since when the agent holds it, on the shard's clock.
         since: LogInstant,
         /// When the shard takes the claim back unless there is progress before, on the shard's clock.
         stale_at: LogInstant,
@@ -316,7 +316,7 @@ pub enum TaskState {
     Completed {
         /// Id of the holder.
         by: AgentId,
-        /// When, on the shard's clock.
+        /// When the holder completed it, on the shard's clock.
         at: LogInstant,
         /// The result; its bytes are opaque to Skep.
         result: Arc<[u8]>,
@@ -325,19 +325,19 @@ pub enum TaskState {
     DeadLettered {
         /// The reason, for people.
         reason: Reason,
-        /// When, on the shard's clock.
+        /// When the shard gave it up, on the shard's clock.
         at: LogInstant,
     },
     /// A client cancelled the task.
     Cancelled {
         /// The reason, for people.
         reason: Reason,
-        /// When, on the shard's clock.
+        /// When the shard cancelled it, on the shard's clock.
         at: LogInstant,
     },
     /// The task was not done while it was valid.
     Expired {
-        /// When, on the shard's clock.
+        /// When it expired, on the shard's clock.
         at: LogInstant,
     },
 }
@@ -374,7 +374,7 @@ pub enum TaskStatus {
 }
 
 impl TaskStatus {
-    /// All values, in the order of a life.
+    /// All statuses, in the order of a life.
     pub const ALL: [Self; 6] =
         [Self::Pending, Self::Claimed, Self::Completed, Self::DeadLettered, Self::Cancelled, Self::Expired];
 
@@ -404,7 +404,7 @@ pub struct TaskFailure {
     pub attempt: u32,
     /// The reason, for people.
     pub reason: Reason,
-    /// When, on the shard's clock.
+    /// When the attempt failed, on the shard's clock.
     pub at: LogInstant,
 }
 

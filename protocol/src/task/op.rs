@@ -23,8 +23,7 @@ pub enum TaskOp {
         /// Id of the task; none for the most urgent one that suits the agent.
         task: Option<TaskId>,
         /// Id of the agent's attachment: a claim that comes after its lease has ended is refused. None for an agent
-        /// that is not
-        /// attached: its claims have no lease and end by want of progress only.
+        /// that is not attached: its claims have no lease and end by want of progress only.
         attachment: Option<AttachmentId>,
     },
     /// Say how far a claimed task has come; keeps the claim from becoming stale.

@@ -54,19 +54,19 @@ pub enum Refusal {
     /// The peer, or its issuer, was revoked.
     #[error("an operator revoked {what}")]
     Revoked {
-        /// What was revoked.
+        /// The certificates that the operator revoked.
         what: Revoked,
     },
     /// The peer's certificate has ended.
     #[error("the certificate ended at {until} of site time; join again")]
     Expired {
-        /// When it ended.
+        /// When it ended, in site time.
         until: SiteTime,
     },
     /// The peer's certificate has not begun.
     #[error("the certificate begins at {from} of site time, and that is in the future")]
     NotYetValid {
-        /// When it begins.
+        /// When it begins, in site time.
         from: SiteTime,
     },
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use skep_protocol::limits;
 use skep_protocol::text::{AgentId, NodeName, TextError};
 
-/// Why a text is no pattern.
+/// Why a text is not a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; give the name of an agent, or how names begin and then '*'")]
 pub struct AgentPatternError(#[from] TextError);

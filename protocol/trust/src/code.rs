@@ -37,7 +37,7 @@ pub enum CodeError {
     /// The bytes are not those of a code.
     #[error("the code of the invitation is malformed: {why}")]
     Malformed {
-        /// What is wrong.
+        /// What is wrong with it, for people.
         why: &'static str,
     },
     /// The code would be too large.

@@ -150,7 +150,7 @@ pub enum JoinRefusal {
     /// The invitation has ended.
     #[error("the invitation has ended; ask for another one")]
     Late {
-        /// When it ended.
+        /// When it ended, in site time.
         until: SiteTime,
     },
     /// Another node has redeemed it.

@@ -24,7 +24,7 @@ pub(crate) static REVOCATION: Fields =
     Fields(&[(1, None), (2, None), (3, None), (4, Some(&ISSUED)), (5, None), (6, None), (7, None), (8, None)]);
 pub(crate) static SEALED_REVOCATION: Fields = Fields(&[(1, Some(&SEALED)), (2, Some(&CHAIN))]);
 
-/// What does not hold any more.
+/// The certificates that do not hold any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Revoked {
     /// All certificates of the member with this key.
@@ -58,11 +58,11 @@ impl fmt::Display for Revoked {
 pub struct Revocation {
     /// Id of the site.
     pub site: SiteId,
-    /// What does not hold any more.
+    /// The certificates that do not hold any more.
     pub what: Revoked,
     /// The site's epoch when it was stated: it is about no certificate of a later epoch.
     pub epoch: u64,
-    /// Why, for people.
+    /// The reason, for people.
     pub reason: Reason,
     /// Key of the operator who revokes, and seals.
     pub operator: PublicKey,
@@ -91,7 +91,7 @@ pub enum RevocationError {
     NotAllowed {
         /// Key of the operator who sealed it.
         operator: PublicKey,
-        /// What it revokes.
+        /// The certificates that it revokes.
         what: Revoked,
     },
     /// The chain of the operator does not hold.

@@ -16,21 +16,21 @@ pub(crate) static SCOPE: Fields = Fields(&[(1, None), (2, None), (3, None), (4, 
 /// The role of a member of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
-    /// Its node serves a robot's software.
+    /// The member's node serves a robot's software.
     Robot,
-    /// Its node serves programs.
+    /// The member's node serves programs.
     Agent,
-    /// It reads, and changes nothing.
+    /// The member reads, and changes nothing.
     Observer,
-    /// It may vote in shards, and hold their data.
+    /// The member may vote in shards, and hold their data.
     Voter,
-    /// It may vote, and holds votes and terms only.
+    /// The member may vote, and holds votes and terms only.
     Witness,
-    /// It speaks for other sites, or for clients beyond the site.
+    /// The member speaks for other sites, or for clients beyond the site.
     Gateway,
-    /// It is a person or a program that invites, revokes and commands.
+    /// The member is a person or a program that invites, revokes and commands.
     Operator,
-    /// It issues certificates, within its scope.
+    /// The member issues certificates, within its scope.
     Issuer,
 }
 
@@ -38,7 +38,7 @@ pub enum Role {
 pub type Roles = BTreeSet<Role>;
 
 impl Role {
-    /// All values.
+    /// All roles.
     pub const ALL: [Self; 8] = [
         Self::Robot,
         Self::Agent,

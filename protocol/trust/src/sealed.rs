@@ -1,8 +1,7 @@
 //! Sealed statements, as they were sealed.
 //!
 //! A statement is a protobuf message and signatures of its bytes. A node decodes it once, and keeps the bytes: it
-//! stores,
-//! forwards and verifies these, so that a field that this Skep does not know is not lost on the way.
+//! stores, forwards and verifies these, so that a field that this Skep does not know is not lost on the way.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -2,8 +2,7 @@
 //!
 //! The site's directory counts the milliseconds in which it had a leader. Site time never falls, it errs late, and a
 //! lost log clock does not move it. A robot without a clock of its own hears it from a member, or knows only what it
-//! wrote
-//! down before.
+//! wrote down before.
 
 use std::fmt;
 
@@ -32,7 +31,7 @@ impl fmt::Display for SiteTime {
 pub enum SiteClock {
     /// The directory told it within the last minute.
     Known(SiteTime),
-    /// It is not earlier than this, which the node wrote down.
+    /// Site time is not earlier than this, which the node wrote down.
     AtLeast(SiteTime),
 }
 
@@ -42,8 +41,7 @@ pub enum Standing {
     /// The certificate holds.
     Fresh,
     /// The node does not know whether it is over. Its member catches up, finishes and stops; it begins nothing and
-    /// casts no
-    /// vote.
+    /// casts no vote.
     Stale,
 }
 
