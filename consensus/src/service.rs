@@ -170,16 +170,7 @@ async fn start(
     threads: Threads,
     updates: mpsc::Sender<FromLeader>,
 ) -> Result<(Arc<Shards>, ControlPlane), StartError> {
-    let hello = Hello {
-        frame_version_min: FRAME_VERSION,
-        frame_version_max: FRAME_VERSION,
-        fleet: build.versions,
-        incarnation: store.incarnation(),
-        process: rand::random(),
-        name: config.node.name.clone(),
-        site: config.node.site.clone(),
-        shards: Vec::new(),
-    };
+    let hello = hello(&config, build, &store);
     let clocks = Clocks::default();
     let (node, key) = (identity.node(), Arc::new(BallotKey::from_seed(&identity.seed())));
     let setup = Setup {
@@ -223,6 +214,20 @@ async fn start(
     threads.work().spawn(roles::follow(Arc::clone(&shards), memory));
     threads.work().spawn(roles::remember(Arc::clone(&shards), kept));
     Ok((shards, plane))
+}
+
+/// What this run of the process says of itself. Of which shards it has replicas is not known yet.
+fn hello(config: &ControlConfig, build: Build, store: &Store) -> Hello {
+    Hello {
+        frame_version_min: FRAME_VERSION,
+        frame_version_max: FRAME_VERSION,
+        fleet: build.versions,
+        incarnation: store.incarnation(),
+        process: rand::random(),
+        name: config.node.name.clone(),
+        site: config.node.site.clone(),
+        shards: Vec::new(),
+    }
 }
 
 fn warn_if_nobody_is_marked(shards: &Shards) {
