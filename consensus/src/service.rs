@@ -299,6 +299,13 @@ impl ConsensusHandle {
         self.shards.parts.peers.views()
     }
 
+    /// The members that may vote by their certificates, of those that this node has met; none where the configuration says
+    /// whom to believe.
+    pub fn members_that_vote(&self) -> Option<BTreeSet<NodeId>> {
+        let peers = &self.shards.parts.peers;
+        peers.is_of_site().then(|| peers.members_that_vote())
+    }
+
     /// How many nodes were refused at a site since this one started, and links of members cut, by kind.
     pub fn refused(&self) -> BTreeMap<&'static str, u64> {
         self.shards.parts.peers.refused()

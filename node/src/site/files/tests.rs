@@ -25,7 +25,7 @@ impl Fixture {
         let founded = hall(2).unwrap();
         let hints =
             vec![MemberAddress { node: key(NODE), control: Some("10.0.0.7:7341".parse().unwrap()), mesh: None }];
-        files.create(&Kept { view: founded.view, chain: founded.chain, time: SiteTime(5_000), hints }).unwrap();
+        files.create(&Kept { view: founded.view, chain: founded.chain, time: SiteTime(5_000), hints }, None).unwrap();
         Self { dir, files }
     }
 
@@ -104,7 +104,7 @@ fn a_site_is_read_as_it_was_written_and_its_node_belongs_to_it() {
 fn a_site_is_made_once_and_not_written_over() {
     let fixture = Fixture::new();
     let before = fixture.copy();
-    assert!(fixture.files.create(&fixture.files.read().unwrap()).is_err());
+    assert!(fixture.files.create(&fixture.files.read().unwrap(), None).is_err());
     assert_eq!((fixture.copy(), fixture.names()), (before, vec!["site".to_owned()]));
 }
 
