@@ -64,8 +64,8 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// The first of three free ports, beside those of testnets, and below those that the system gives to programs. Nodes that
-/// run at the same time have numbers of their own, from 0 to 5.
+/// The first of three free ports, beside those of testnets, and below those that the system gives to programs. Nodes
+/// that run at the same time have numbers of their own, from 0 to 5.
 fn free_ports(node: u16) -> String {
     let is_free =
         |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();

@@ -71,8 +71,8 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// A driver for these parts. Also gives whether the node can serve: whether a shard of work has a leader. `site`: what
-    /// is known of the site, if certificates say who is believed, and no list.
+    /// A driver for these parts. Also gives whether the node can serve: whether a shard of work has a leader. `site`:
+    /// what is known of the site, if certificates say who is believed, and no list.
     pub(crate) fn new(
         (config, site): (Config, Option<SiteHandle>),
         (consensus, said): (ConsensusHandle, mpsc::Receiver<FromLeader>),

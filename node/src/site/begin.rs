@@ -1,8 +1,8 @@
 //! The first start of a site's first node: it makes the directory and the first work shard, and is their first member.
 //!
-//! What is to be made was stated once, by 'skep site init'. Each step is durable before the next one, and is left out if
-//! it was taken before: a start that is cut off anywhere goes on at the next one. The file is taken away last. A node
-//! whose data was lost makes nothing: what it made before may be with others.
+//! What is to be made was stated once, by 'skep site init'. Each step is durable before the next one, and is left out
+//! if it was taken before: a start that is cut off anywhere goes on at the next one. The file is taken away last. A
+//! node whose data was lost makes nothing: what it made before may be with others.
 
 use std::time::Duration;
 

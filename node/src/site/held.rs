@@ -143,3 +143,67 @@ impl HeldSite {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::found::tests::{NODE, hall, secret};
+
+    /// A node's directory with the files of a site whose first node has this key.
+    fn directory() -> (tempfile::TempDir, NodeDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let node_dir = NodeDir::of(dir.path());
+        let founded = hall(2).unwrap();
+        let hint = |n: u8, at: &str| MemberAddress {
+            node: secret(n).public(),
+            control: Some(at.parse().unwrap()),
+            mesh: Some(at.parse().unwrap()),
+        };
+        let hints = vec![hint(NODE, "10.0.0.1:1"), hint(30, "10.0.0.2:2"), hint(31, "10.0.0.3:3")];
+        let kept = Kept { view: founded.view, chain: founded.chain, time: SiteTime(5_000), hints };
+        SiteFiles::of(&node_dir).create(&kept, None).unwrap();
+        (dir, node_dir)
+    }
+
+    fn identity(dir: &NodeDir, n: u8) -> Identity {
+        Identity::create(&dir.key(), [n; 32]).unwrap()
+    }
+
+    fn name(text: &str) -> SiteName {
+        SiteName::new(text).unwrap()
+    }
+
+    #[test]
+    fn a_node_without_the_files_of_a_site_belongs_to_none_and_one_with_anothers_does_not_run() {
+        let (dir, node_dir) = directory();
+        let other = tempfile::tempdir().unwrap();
+        let other = NodeDir::of(other.path());
+        std::fs::create_dir_all(&other.dir).unwrap();
+        let of_another = identity(&other, 99);
+        assert!(HeldSite::open(&other, &of_another, &name("hall")).unwrap().is_none());
+        let refused = HeldSite::open(&node_dir, &of_another, &name("hall")).err().unwrap();
+        assert!(matches!(refused, HeldError::OtherNode { .. }), "{refused}");
+        let own = identity(&node_dir, NODE);
+        let refused = HeldSite::open(&node_dir, &own, &name("yard")).err().unwrap();
+        assert!(refused.to_string().contains("node.site is yard"), "{refused}");
+        let held = HeldSite::open(&node_dir, &own, &name("hall")).unwrap().unwrap();
+        assert_eq!(held.handle.clock(), SiteClock::AtLeast(SiteTime(5_000)));
+        assert!(held.first.is_none() && held.joined_as().is_some());
+        drop(dir);
+    }
+
+    #[test]
+    fn hints_are_addresses_of_others_and_what_is_configured_of_a_member_comes_before_them() {
+        let (_dir, node_dir) = directory();
+        let held = HeldSite::open(&node_dir, &identity(&node_dir, NODE), &name("hall")).unwrap().unwrap();
+        let configured =
+            PeerConfig { id: secret(30).public().node(), name: None, control: None, mesh: None, voter: false };
+        let (config, _) = skep_config::load_in_site(None, &skep_config::Overrides::default()).unwrap();
+        let (mut control, mut mesh) = (vec![configured.clone()], config.mesh);
+        held.add_hints(&mut control, &mut mesh);
+        assert_eq!((control.len(), &control[0], mesh.peers.len()), (2, &configured, 2));
+        assert_eq!(control[1].control, Some("10.0.0.3:3".parse().unwrap()));
+        assert_eq!(mesh.peers[0].mesh.as_deref(), Some("/ip4/10.0.0.2/udp/2/quic-v1"));
+        assert!(control.iter().chain(&mesh.peers).all(|peer| !peer.voter && peer.id != secret(NODE).public().node()));
+    }
+}
