@@ -64,6 +64,11 @@ impl Keeper {
         self.files().write_chain(chain)
     }
 
+    /// Writes down where members are said to be.
+    pub(super) fn keep_hints(&self, members: &[MemberAddress]) -> Result<(), SiteFilesError> {
+        self.files().write_hints(members)
+    }
+
     /// The node has made the first shards.
     pub(super) fn forget_first(&self) -> Result<(), SiteFilesError> {
         self.files().forget_first()
@@ -78,7 +83,7 @@ pub(crate) struct HeldSite {
     /// The shards that this node is to make.
     pub(super) first: Option<FirstShards>,
     /// Where members are said to be.
-    hints: Vec<MemberAddress>,
+    pub(super) hints: Vec<MemberAddress>,
 }
 
 impl HeldSite {

@@ -23,3 +23,6 @@ pub(crate) mod root_keys;
 pub(crate) mod running;
 mod sheet;
 mod time;
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ impl HeldSite {
     /// Begins all of it on this runtime, which ends it.
     pub(crate) fn start(self, consensus: &ConsensusHandle, mesh: &MeshHandle, calls: &Calls) {
         let joined_as = self.joined_as();
-        let Self { handle, keeper, first, .. } = self;
+        let Self { handle, keeper, first, hints } = self;
         let chain = handle.hello().chain;
         match first {
             Some(first) if joined_as == Some(consensus.incarnation()) => {
@@ -25,8 +25,8 @@ impl HeldSite {
             None => {}
         }
         tokio::spawn(directory::follow(handle.clone(), consensus.clone()));
-        tokio::spawn(time::follow(handle, keeper, calls.clone()));
+        tokio::spawn(time::follow(handle, keeper.clone(), calls.clone()));
         let (consensus, mesh, calls) = (consensus.clone(), mesh.clone(), calls.clone());
-        tokio::spawn(Members { consensus, mesh, calls }.follow());
+        tokio::spawn(Members { consensus, mesh, calls, keeper, hints }.follow());
     }
 }

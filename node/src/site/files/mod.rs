@@ -97,7 +97,15 @@ impl SiteFiles {
         if let Some(first) = first {
             self.write(Sheet::First, &self.encoded(Sheet::First, first)?)?;
         }
-        self.write(Sheet::Hints, &self.encoded(Sheet::Hints, &Hints::of(&kept.hints))?)
+        self.write_hints(&kept.hints)
+    }
+
+    /// Writes down where members are said to be: the first of these, as many as are kept.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub(crate) fn write_hints(&self, members: &[MemberAddress]) -> Result<(), SiteFilesError> {
+        self.write(Sheet::Hints, &self.encoded(Sheet::Hints, &Hints::of(members))?)
     }
 
     /// Writes down what the node knows of root documents and revocations, and that site time is not earlier than this.
