@@ -59,9 +59,8 @@ impl Keeper {
         self.files().keep_time(time)
     }
 
-    /// Writes down what the node shows.
-    pub(super) fn keep_chain(&self, chain: &Chain) -> Result<(), SiteFilesError> {
-        self.files().write_chain(chain)
+    fn keep_chain(&self, chain: &Chain) -> Result<(), KeepError> {
+        self.files().write_chain(chain).map_err(|error| KeepError { why: error.to_string() })
     }
 
     /// Writes down where members are said to be.
@@ -120,6 +119,8 @@ impl HeldSite {
         let keeper = Keeper(Arc::new(Mutex::new(files)));
         let kept_by = keeper.clone();
         handle.keep_with(move |view| kept_by.keep(view));
+        let kept_by = keeper.clone();
+        handle.keep_own_with(move |chain| kept_by.keep_chain(chain));
         Ok(Some(Self { handle, keeper, first, hints }))
     }
 

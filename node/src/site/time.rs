@@ -7,7 +7,7 @@ use skep_api::Calls;
 use skep_protocol::ids::ShardId;
 use skep_protocol::query::{Answer, Query};
 use skep_protocol::site::{SiteAnswer, SiteQuery};
-use skep_trust::{Chain, SiteClock, SiteTime};
+use skep_trust::SiteTime;
 
 use super::held::Keeper;
 use crate::driver::now_ms;
@@ -23,16 +23,9 @@ const DOUBTED_AFTER_MS: u64 = 60_000;
 /// How often what was heard is written down, in milliseconds.
 const KEPT_EVERY_MS: u64 = 60_000;
 
-/// What is written down of the time, and of the node's chain.
-struct Written {
-    time_at_ms: Option<u64>,
-    chain: Chain,
-}
-
 /// Asks for the site's time for as long as the node runs.
 pub(super) async fn follow(site: SiteHandle, keeper: Keeper, calls: Calls) {
-    let mut heard_at_ms = None;
-    let mut written = Written { time_at_ms: None, chain: site.hello().chain };
+    let (mut heard_at_ms, mut kept_at_ms): (Option<u64>, Option<u64>) = (None, None);
     loop {
         // The answer took some time: what was true when the node asked is not later than what is true.
         let asked_at_ms = now_ms();
@@ -40,10 +33,13 @@ pub(super) async fn follow(site: SiteHandle, keeper: Keeper, calls: Calls) {
         if let Some(time) = told {
             site.heard_clock(time);
             heard_at_ms = Some(asked_at_ms);
+            let is_due = kept_at_ms.is_none_or(|at| asked_at_ms.saturating_sub(at) >= KEPT_EVERY_MS);
+            if is_due && keep(time, &keeper).await {
+                kept_at_ms = Some(asked_at_ms);
+            }
         } else if heard_at_ms.is_none_or(|at| now_ms().saturating_sub(at) >= DOUBTED_AFTER_MS) {
             site.doubt_clock();
         }
-        written = keep(&site, &keeper, written).await;
         tokio::time::sleep(if told.is_some() { ASK_EVERY } else { ASK_AGAIN }).await;
     }
 }
@@ -60,30 +56,13 @@ async fn ask(site: &SiteHandle, calls: &Calls) -> Option<SiteTime> {
     }
 }
 
-/// Writes down the time once in a while, and the node's chain when it is another one.
-async fn keep(site: &SiteHandle, keeper: &Keeper, mut written: Written) -> Written {
-    let now = now_ms();
-    let is_due = written.time_at_ms.is_none_or(|at| now.saturating_sub(at) >= KEPT_EVERY_MS);
-    let time = match site.clock() {
-        SiteClock::Known(time) if is_due => Some(time),
-        SiteClock::Known(_) | SiteClock::AtLeast(_) => None,
-    };
-    let chain = Some(site.hello().chain).filter(|chain| *chain != written.chain);
-    if time.is_none() && chain.is_none() {
-        return written;
-    }
-    let (keeper, shown) = (keeper.clone(), chain.clone());
-    let write = move || {
-        time.map_or(Ok(()), |time| keeper.keep_time(time))?;
-        shown.map_or(Ok(()), |chain| keeper.keep_chain(&chain))
-    };
-    match tokio::task::spawn_blocking(write).await {
-        Ok(Ok(())) => {
-            written.time_at_ms = if time.is_some() { Some(now) } else { written.time_at_ms };
-            written.chain = chain.unwrap_or(written.chain);
-        }
-        Ok(Err(error)) => tracing::warn!(%error, "what the node knows of its site could not be written down"),
+/// Writes down what is known of the time.
+async fn keep(time: SiteTime, keeper: &Keeper) -> bool {
+    let keeper = keeper.clone();
+    match tokio::task::spawn_blocking(move || keeper.keep_time(time)).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => tracing::warn!(%error, "the time of the site could not be written down"),
         Err(error) => tracing::debug!(%error, "the node stops"),
     }
-    written
+    false
 }
