@@ -9,7 +9,7 @@ use std::time::Duration;
 use skep_consensus::{ConsensusHandle, MembershipError};
 use skep_protocol::attempt::AttemptTarget;
 use skep_protocol::entry::{Op, Request};
-use skep_protocol::ids::{RequestId, ShardId};
+use skep_protocol::ids::{Genesis, RequestId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::{ProposeOutcome, Reply};
 use skep_protocol::site::{SiteAnswer, SiteKey, SiteOp, SiteQuery};
@@ -57,7 +57,7 @@ pub(super) async fn begin(first: FirstShards, chain: Chain, keeper: Keeper, cons
 }
 
 async fn make(first: &FirstShards, chain: &Chain, consensus: &ConsensusHandle) -> Result<(), BeginError> {
-    for (shard, genesis, operator) in first.all() {
+    for (shard, genesis, operator) in first.all(Genesis::from_bytes(rand::random())) {
         match consensus.init_shard(shard, vec![consensus.node()], genesis, operator).await {
             Ok(()) => tracing::info!(%shard, "the first node made a shard of the site"),
             // An earlier start made it.

@@ -11,10 +11,11 @@ use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::text::{OperatorName, SiteName};
 
 /// The shards with which a site begins. Nothing in it is secret.
+///
+/// The genesis of the directory is not in it: a node that is restored to before its first start makes a directory that
+/// no member takes for the site's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FirstShards {
-    /// The genesis of the directory.
-    directory: Genesis,
     /// The first operator of the work shard, which names that shard's genesis.
     operator: SignedFirst,
 }
@@ -26,24 +27,25 @@ impl Encoded for FirstShards {
 }
 
 impl FirstShards {
-    /// Those of a site with this first operator. `directory` and `work` are random.
+    /// Those of a site with this first operator. `work`, the genesis of the work shard, is random.
     ///
     /// # Errors
     /// [`CodecError`] if the statement of the operator is over its limit.
     pub(crate) fn of(
         site: SiteName,
-        (directory, work): (Genesis, Genesis),
+        work: Genesis,
         (operator, name): (&OperatorSecret, OperatorName),
     ) -> Result<Self, CodecError> {
         let place = Place { site, shard: ShardId::FIRST, genesis: work };
         let operator = FirstOperator { place, operator: operator.key(), name }.sign(operator)?;
-        Ok(Self { directory, operator })
+        Ok(Self { operator })
     }
 
     /// Each shard, with its genesis and its first operator. The directory has none: its root document names them.
-    pub(crate) fn all(&self) -> [(ShardId, Genesis, Option<SignedFirst>); 2] {
+    /// `directory`, its genesis, is random.
+    pub(crate) fn all(&self, directory: Genesis) -> [(ShardId, Genesis, Option<SignedFirst>); 2] {
         let work = (ShardId::FIRST, self.work(), Some(self.operator.clone()));
-        [(ShardId::DIRECTORY, self.directory, None), work]
+        [(ShardId::DIRECTORY, directory, None), work]
     }
 
     /// The genesis of the work shard.
@@ -61,8 +63,8 @@ mod tests {
         let secret = OperatorSecret::from_seed(&[7; 32]);
         let genesis = |byte| Genesis::from_bytes([byte; 16]);
         let name = OperatorName::new("first").unwrap();
-        let first = FirstShards::of("hall".parse().unwrap(), (genesis(1), genesis(2)), (&secret, name)).unwrap();
-        let [(directory, of_directory, none), (work, of_work, operator)] = first.all();
+        let first = FirstShards::of("hall".parse().unwrap(), genesis(2), (&secret, name)).unwrap();
+        let [(directory, of_directory, none), (work, of_work, operator)] = first.all(genesis(1));
         assert_eq!((directory, of_directory, none), (ShardId::DIRECTORY, genesis(1), None));
         let operator = operator.unwrap();
         assert!(operator.is_signed());

@@ -42,7 +42,7 @@ impl FirstNode {
         let dir = tempfile::tempdir().unwrap();
         let node_dir = NodeDir::of(dir.path());
         let founded = hall(2).unwrap();
-        let genesis = (Genesis::from_bytes([1; 16]), Genesis::from_bytes([2; 16]));
+        let genesis = Genesis::from_bytes([2; 16]);
         let operator = (&OperatorSecret::from_seed(&[OPERATOR; 32]), "first".parse().unwrap());
         let first = FirstShards::of("hall".parse().unwrap(), genesis, operator).unwrap();
         let kept = Kept { view: founded.view, chain: founded.chain, time: SiteTime(0), hints: Vec::new() };

@@ -77,7 +77,7 @@ impl Init {
         let operator = SecretKey::from_seed(&seed);
         if !goes_on {
             let kept = self.found((&site, &name), &node, &operator, &root_keys)?;
-            let genesis = (Genesis::from_bytes(rand::random()), Genesis::from_bytes(rand::random()));
+            let genesis = Genesis::from_bytes(rand::random());
             let first = (&OperatorSecret::from_seed(&seed), first_operator()?);
             let first = FirstShards::of(site.clone(), genesis, first).map_err(Failure::failed)?;
             files.create(&kept, Some(&first)).map_err(Failure::failed)?;

@@ -298,7 +298,7 @@ fn only_the_node_with_which_a_site_begins_has_shards_to_make_and_forgets_them_on
     let founded = hall(2).unwrap();
     let kept = Kept { view: founded.view, chain: founded.chain, time: SiteTime(0), hints: Vec::new() };
     let operator = (&OperatorSecret::from_seed(&[OPERATOR; 32]), "first".parse().unwrap());
-    let genesis = (Genesis::from_bytes([1; 16]), Genesis::from_bytes([2; 16]));
+    let genesis = Genesis::from_bytes([2; 16]);
     let first = FirstShards::of("hall".parse().unwrap(), genesis, operator).unwrap();
     files.create(&kept, Some(&first)).unwrap();
     assert_eq!(files.first().unwrap(), Some(first));
