@@ -107,10 +107,10 @@ impl HeldSite {
         let key = PublicKey::from(identity.node());
         match kept.own(key) {
             Ok(_) => {}
-            Err(why @ (Refusal::WrongKey { .. } | Refusal::Chain(_))) => {
+            Err(why @ Refusal::WrongKey { .. }) => {
                 return Err(HeldError::OtherNode { dir: node_dir.site().display().to_string(), why: Box::new(why) });
             }
-            // Its own agents go on, and it may be let in again.
+            // Also if a root document dropped its issuer: its own agents go on, and it may be let in again.
             Err(why) => tracing::error!(%why, "the members of the site refuse this node"),
         }
         let first = files.first()?;
