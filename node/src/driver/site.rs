@@ -32,3 +32,49 @@ pub(super) fn faults_of_site(site: &SiteHandle, up_ms: u64) -> Vec<FaultReport> 
     }
     reports
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::found::{FirstNode, Founding, found};
+    use skep_protocol::ids::Incarnation;
+    use skep_trust::{SecretKey, SiteTime};
+
+    const DAY_MS: u64 = 24 * 3_600_000;
+
+    /// The view of a site's first node, whose certificate holds for 90 days.
+    fn site(clock: SiteClock) -> SiteHandle {
+        let [root, operator, node] = [1, 2, 3].map(|n| SecretKey::from_seed(&[n; 32]));
+        let public = node.public();
+        let founded = found(&Founding {
+            site: "hall".parse().unwrap(),
+            nonce: [9; 16],
+            root_keys: &[root],
+            threshold: 1,
+            operator: (&operator, "first".parse().unwrap()),
+            node: FirstNode {
+                key: &node,
+                name: "edge-1".parse().unwrap(),
+                incarnation: Incarnation([4; 16]),
+                serial: [5; 16],
+                secret: [6; 16],
+            },
+        });
+        let founded = founded.unwrap();
+        SiteHandle::new(founded.view, founded.chain, public, clock)
+    }
+
+    #[test]
+    fn a_node_says_when_its_certificate_ends_or_has_ended_and_when_nobody_tells_it_the_time() {
+        let faults = |clock, up_ms| -> Vec<ShardFault> {
+            faults_of_site(&site(clock), up_ms).into_iter().map(|report| report.fault).collect()
+        };
+        let known = |days| SiteClock::Known(SiteTime(days * DAY_MS));
+        assert!(faults(known(60), 0).is_empty(), "it is to be renewed from here on");
+        assert_eq!(faults(known(80), 0), [ShardFault::CertificateEnds]);
+        assert_eq!(faults(known(91), 0), [ShardFault::CertificateRefused]);
+        let unknown = SiteClock::AtLeast(SiteTime(DAY_MS));
+        assert!(faults(unknown, 59_999).is_empty(), "it has just begun");
+        assert_eq!(faults(unknown, 60_000), [ShardFault::SiteClockUnknown]);
+    }
+}
