@@ -52,11 +52,17 @@ pub enum ShardFault {
     IdentityShared,
     /// A peer is of another shard that has the same number.
     AnotherShard,
+    /// The members of the site refuse this node.
+    CertificateRefused,
+    /// The certificate of this node ends soon, and was not renewed.
+    CertificateEnds,
+    /// No member tells this node the time of its site.
+    SiteClockUnknown,
 }
 
 impl ShardFault {
     /// All faults.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::WrongVersion,
@@ -79,6 +85,9 @@ impl ShardFault {
         Self::HistoryLost,
         Self::IdentityShared,
         Self::AnotherShard,
+        Self::CertificateRefused,
+        Self::CertificateEnds,
+        Self::SiteClockUnknown,
     ];
 
     /// Name for programs. It never changes.
@@ -106,6 +115,9 @@ impl ShardFault {
             Self::HistoryLost => "history-lost",
             Self::IdentityShared => "identity-shared",
             Self::AnotherShard => "another-shard",
+            Self::CertificateRefused => "certificate-refused",
+            Self::CertificateEnds => "certificate-ends",
+            Self::SiteClockUnknown => "site-clock-unknown",
         }
     }
 
@@ -158,7 +170,7 @@ impl ShardFault {
                  open files if it is reached"
             }
             Self::HistoryLost => {
-                "nobody has it any more; it is no fault of what the shard holds, and no node has to be mended"
+                "no node has it any more; what the shard holds is whole all the same, and no node needs a repair"
             }
             Self::IdentityShared => {
                 "stop one of the two, most likely a copy of the other's directory; a node of its own is made by 'skep init' in \
@@ -167,6 +179,17 @@ impl ShardFault {
             Self::AnotherShard => {
                 "take it off the [[peers]] of this node if it belongs elsewhere; otherwise stop that one of the two which is to \
                  join the other one's shard, move its data directory away, and start it"
+            }
+            Self::CertificateRefused => {
+                "its agents go on with what they hold, and no other member speaks to it; if the node is to belong to the site, \
+                 have an operator invite it anew, with a directory of its own"
+            }
+            Self::CertificateEnds => {
+                "see that an issuer of the site runs, and that this node reaches it: the node renews its certificate by itself"
+            }
+            Self::SiteClockUnknown => {
+                "start voters of shard 0, the directory of the site, until a majority runs, and see that this node reaches one; \
+                 until then it begins to serve no agent of another node, and work that is held goes on"
             }
         }
     }
@@ -192,7 +215,10 @@ impl ShardFault {
             | Self::HistoryBehind
             | Self::HistoryLost
             | Self::IdentityShared
-            | Self::AnotherShard => None,
+            | Self::AnotherShard
+            | Self::CertificateRefused
+            | Self::CertificateEnds
+            | Self::SiteClockUnknown => None,
         }
     }
 }

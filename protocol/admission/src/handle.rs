@@ -10,12 +10,13 @@ use skep_trust::{
 };
 use tokio::sync::watch;
 
-use crate::keeper::{Keep, KeepError};
+use crate::keeper::{Keep, KeepError, KeepOwn};
 use crate::known::{Known, LearnError, Learned, learn};
 
 /// How what a node knows is written down.
 struct Kept {
     keep: Option<Keep>,
+    keep_own: Option<KeepOwn>,
     /// Whether the node knows something that it could not write.
     is_behind: bool,
 }
@@ -39,7 +40,7 @@ impl SiteHandle {
     /// The handle of a node with this key, which knows this view of its site, and shows this chain.
     pub fn new(view: SiteView, own: Chain, key: PublicKey, clock: SiteClock) -> Self {
         let site = view.root().site();
-        let kept = Mutex::new(Kept { keep: None, is_behind: false });
+        let kept = Mutex::new(Kept { keep: None, keep_own: None, is_behind: false });
         let known = Mutex::new(Known::new(view, own, clock));
         Self { shared: Arc::new(Shared { site, key, known, kept, changed: watch::Sender::new(0) }) }
     }
@@ -48,6 +49,12 @@ impl SiteHandle {
     /// all of it, whole and durably, or leaves what was written before as it was.
     pub fn keep_with(&self, keep: impl Fn(&SiteView) -> Result<(), KeepError> + Send + Sync + 'static) {
         self.kept().keep = Some(Box::new(keep));
+    }
+
+    /// From here on this function writes down the chain that this node shows after it [renews](Self::renew) its own,
+    /// before the node shows it.
+    pub fn keep_own_with(&self, keep: impl Fn(&Chain) -> Result<(), KeepError> + Send + Sync + 'static) {
+        self.kept().keep_own = Some(Box::new(keep));
     }
 
     /// Id of the site.
@@ -142,9 +149,17 @@ impl SiteHandle {
         self.shared.changed.subscribe()
     }
 
-    /// Shows another chain from here on.
-    pub fn renew(&self, own: Chain) {
+    /// Shows another chain from here on. It writes first: call this where a thread may wait for the disk.
+    ///
+    /// # Errors
+    /// [`KeepError`] if it could not write the chain. This node shows it all the same, and the one before it after a
+    /// restart.
+    pub fn renew(&self, own: Chain) -> Result<(), KeepError> {
+        let kept = self.kept();
+        let written = kept.keep_own.as_ref().map_or(Ok(()), |keep| keep(&own));
         self.known().own = own;
+        drop(kept);
+        written
     }
 
     /// Takes the site's time, as its directory told it. A time that is earlier than the known one says nothing.

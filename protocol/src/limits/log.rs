@@ -1,7 +1,7 @@
 //! Bounds of a shard's log: requests, entries, proposals, the clock, terms and voters.
 
 /// Request ids that a shard remembers. The same on every replica, so it is no setting. When full, the floor rises and
-/// the shard refuses requests first sent below it as `RequestForgotten` (SKEP-0102).
+/// the shard refuses requests first sent below it as `RequestForgotten`.
 pub const DEDUP_IDS_MAX: usize = 1_000_000;
 /// Of all request ids that a shard remembers, one in this many may be of requests that were first sent ahead of the
 /// shard's clock. One more of these is refused as `SentAhead` until the clock has come so far: were the table full of

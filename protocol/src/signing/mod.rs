@@ -6,6 +6,7 @@
 //! This module knows keys, bytes and the place where a statement holds. Commands, operators and recoveries define what
 //! operators can state.
 
+pub mod ballot;
 mod key;
 mod verdicts;
 
