@@ -26,7 +26,7 @@ const OF_IPV6: u8 = 6;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
     /// The text is no such text at all.
-    #[error("this is no code of an invitation: {0}")]
+    #[error("this is not the code of an invitation: {0}")]
     Text(#[from] CodeTextError),
     /// The code is of another version.
     #[error("the code of the invitation is of version {found}; this Skep reads version {}", VERSION)]
