@@ -32,7 +32,8 @@ pub struct LeaderPulse {
     config: PulseConfig,
     /// When the frame was sent that a quorum acknowledged last, in milliseconds.
     acked_ms: Option<u64>,
-    /// How late acknowledgements are, in milliseconds: the latest of the last ones, which loses weight with time.
+    /// How late acknowledgements are, in milliseconds: the largest of the last delays; it falls slowly when they are
+    /// sooner.
     delay_ms: u64,
     next_beat_ms: u64,
     /// The leader is quiet, or tries, until then; none while there is a quorum.

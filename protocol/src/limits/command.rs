@@ -95,8 +95,8 @@ pub const JOURNAL_URGENT_BYTES_MAX: usize = JOURNAL_SEGMENT_BYTES as usize;
 pub const BEGUN_KEPT_MAX: usize = 4_096;
 /// Places for ids of urgent commands beside these.
 pub const BEGUN_URGENT_KEPT_MAX: usize = 256;
-/// For how long all voters must say no less of a shard's clock until a node takes for sure what it cannot explain, such
-/// as how long the node was away, in milliseconds. It takes one era at a time.
+/// How long no node may say less of a shard's clock until a node takes for sure what it cannot explain, such as how
+/// long it was away, in milliseconds. Of eras it takes one at a time.
 pub const FLOOR_SETTLES_MS: u64 = 60_000;
 /// How far the clock in a journal may lag the clock that is sure, in milliseconds: while the journal holds ids of
 /// commands that were begun, and while it holds none.

@@ -40,7 +40,7 @@ pub const HISTORY_QUEUED_BYTES_SOFT_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of changes that wait for the tables of the history. The node leaves more out of memory, which makes a gap: it
 /// works the gap out again from the log, which it keeps until then, or fetches it from another voter.
 pub const HISTORY_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How long applying waits, each time that the leader says to go on, for a history that the node writes more slowly
+/// How long applying waits, each time that entries are to be applied, for a history that the node writes more slowly
 /// than entries come, in milliseconds. Then it goes on all the same.
 pub const HISTORY_APPLY_WAIT_MS_MAX: u64 = 1_000;
 /// Bytes of changes that the history takes from its queue at a time. More follow.

@@ -1,8 +1,9 @@
 //! Bytes as text that people copy, and that fits into a QR code: a checksum finds what they mistype.
 //!
 //! The alphabet, the checksum and the form are those of bech32m
-//! (<https://github.com/bitcoin/bips/blob/master/bip-0350.mediawiki>), in longer texts than it allows: in those the
-//! checksum finds mistakes in up to three characters as a rule, and misses one of others in a thousand million.
+//! (<https://github.com/bitcoin/bips/blob/master/bip-0350.mediawiki>), in longer texts than it allows. In those the
+//! checksum finds each mistake in up to three characters as a rule, and all but one in a thousand million of the
+//! others.
 
 /// Why a text does not hold bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
