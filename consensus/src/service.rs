@@ -172,16 +172,7 @@ async fn start(
     threads: Threads,
     updates: mpsc::Sender<FromLeader>,
 ) -> Result<(Arc<Shards>, ControlPlane), StartError> {
-    let hello = Hello {
-        frame_version_min: FRAME_VERSION,
-        frame_version_max: FRAME_VERSION,
-        fleet: build.versions,
-        incarnation: store.incarnation(),
-        process: rand::random(),
-        name: config.node.name.clone(),
-        site: config.node.site.clone(),
-        shards: Vec::new(),
-    };
+    let hello = hello(&config, build, &store);
     let clocks = Clocks::default();
     let (node, key) = (identity.node(), Arc::new(BallotKey::from_seed(&identity.seed())));
     let seals = Arc::new(SecretKey::from_seed(&identity.seed()));
@@ -245,6 +236,20 @@ fn listen(setup: Setup, peers: Peers, shards: &Arc<Shards>) -> Result<ControlPla
         shards.parts.threads.work().spawn(directory.keep_renewed());
     }
     Ok(plane)
+}
+
+/// What this run of the process says of itself. Of which shards it has replicas is not known yet.
+fn hello(config: &ControlConfig, build: Build, store: &Store) -> Hello {
+    Hello {
+        frame_version_min: FRAME_VERSION,
+        frame_version_max: FRAME_VERSION,
+        fleet: build.versions,
+        incarnation: store.incarnation(),
+        process: rand::random(),
+        name: config.node.name.clone(),
+        site: config.node.site.clone(),
+        shards: Vec::new(),
+    }
 }
 
 fn warn_if_nobody_is_marked(shards: &Shards) {
@@ -319,6 +324,13 @@ impl ConsensusHandle {
     /// All peers as they are now.
     pub fn peers(&self) -> Vec<PeerView> {
         self.shards.parts.peers.views()
+    }
+
+    /// The members that may vote by their certificates, of those that this node has met; none where the configuration says
+    /// whom to believe.
+    pub fn members_that_vote(&self) -> Option<BTreeSet<NodeId>> {
+        let peers = &self.shards.parts.peers;
+        peers.is_of_site().then(|| peers.members_that_vote())
     }
 
     /// How many nodes were refused at a site since this one started, and links of members cut, by kind.
