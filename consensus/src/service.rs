@@ -24,11 +24,13 @@ use skep_protocol::signing::Place;
 use skep_protocol::time::LogInstant;
 use skep_store::disk::once_there_is_room;
 use skep_store::{Store, StoreError};
+use skep_trust::SecretKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clocks;
+use crate::directory::Directory;
 use crate::identity::Identity;
-use crate::net::{ControlPlane, PeerView, Setup};
+use crate::net::{ControlPlane, PeerView, Peers, Registrar, Setup};
 use crate::random::Chance;
 use crate::recover::clear_leftovers;
 use crate::settings::store_options;
@@ -173,6 +175,7 @@ async fn start(
     let hello = hello(&config, build, &store);
     let clocks = Clocks::default();
     let (node, key) = (identity.node(), Arc::new(BallotKey::from_seed(&identity.seed())));
+    let seals = Arc::new(SecretKey::from_seed(&identity.seed()));
     let setup = Setup {
         identity,
         hello,
@@ -189,6 +192,7 @@ async fn start(
         node,
         incarnation,
         key,
+        seals,
         build,
         config: Arc::new(config),
         store,
@@ -200,20 +204,38 @@ async fn start(
     };
     let shards = Shards::new(parts);
     warn_if_nobody_is_marked(&shards);
+    open_all(&shards).await?;
+    let kept = shards.parts.store.voter_list().load();
+    let mut memory = roles::Memory::of(&shards, &kept);
+    roles::look(&shards, &mut memory);
+    shards.parts.peers.have(shards.lineages());
+    let plane = listen(setup, peers, &shards)?;
+    threads.work().spawn(roles::follow(Arc::clone(&shards), memory));
+    threads.work().spawn(roles::remember(Arc::clone(&shards), kept));
+    Ok((shards, plane))
+}
+
+/// Opens the shards that are in the store.
+async fn open_all(shards: &Shards) -> Result<(), StartError> {
     for shard in shards.parts.store.shards() {
         // Nothing listens yet, and no other shard waits for it.
         let snapshots = shards.parts.store.snapshots();
         once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
         shards.open(shard).await.map_err(StartError::Shard)?;
     }
-    let kept = shards.parts.store.voter_list().load();
-    let mut memory = roles::Memory::of(&shards, &kept);
-    roles::look(&shards, &mut memory);
-    shards.parts.peers.have(shards.lineages());
-    let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&shards))).map_err(StartError::Listen)?;
-    threads.work().spawn(roles::follow(Arc::clone(&shards), memory));
-    threads.work().spawn(roles::remember(Arc::clone(&shards), kept));
-    Ok((shards, plane))
+    Ok(())
+}
+
+/// Listens, and at a site receives those who want to join and looks after the own certificate.
+fn listen(setup: Setup, peers: Peers, shards: &Arc<Shards>) -> Result<ControlPlane, StartError> {
+    let directory = peers.is_of_site().then(|| Directory::new(Arc::clone(shards)));
+    let registrar = directory.clone().map(|directory| Arc::new(directory) as Arc<dyn Registrar>);
+    let dispatch = Arc::new(Arc::clone(shards));
+    let plane = ControlPlane::start(setup, peers, dispatch, registrar).map_err(StartError::Listen)?;
+    if let Some(directory) = directory {
+        shards.parts.threads.work().spawn(directory.keep_renewed());
+    }
+    Ok(plane)
 }
 
 /// What this run of the process says of itself. Of which shards it has replicas is not known yet.
@@ -425,4 +447,12 @@ impl ConsensusHandle {
 
 fn stopped<T>() -> Result<T, MembershipError> {
     Err(MembershipError::Unknown("the node is stopping".to_owned()))
+}
+
+#[cfg(test)]
+impl ConsensusHandle {
+    /// The directory of the site, as this node asks it.
+    pub(crate) fn directory(&self) -> Directory {
+        Directory::new(Arc::clone(&self.shards))
+    }
 }

@@ -19,6 +19,8 @@ use crate::time::LogInstant;
 
 /// The application protocol of the control plane, for TLS ALPN.
 pub const ALPN: &[u8] = b"skep-control/1";
+/// The application protocol of a machine that wants to join a site, for TLS ALPN.
+pub const JOIN_ALPN: &[u8] = b"skep-join/1";
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 2] = *b"Sk";
 /// The frame format that this Skep speaks.
@@ -126,6 +128,12 @@ frame_kinds! {
     SiteNews = 33, of Nodes, at most limits::SITE_NEWS_BYTES_MAX;
     /// A question for the addresses of members that may vote. The answer is [`MemberAddresses`].
     Addresses = 34, of Nodes, at most limits::WORD_BYTES_MAX;
+    /// A member asks an issuer for a certificate after its own, which is two thirds over. The answer is its new chain.
+    Renew = 35, of Nodes, at most limits::WORD_BYTES_MAX;
+    /// The first frame of a machine that wants to join: it shows that it has the code of an invitation.
+    Knock = 36, of Nodes, at most limits::KNOCK_BYTES_MAX;
+    /// The request of a machine that wants to join, once it knows that it speaks with a member of the site.
+    Join = 37, of Nodes, at most limits::JOIN_REQUEST_BYTES_MAX;
     /// The answer to a call.
     Reply = 64, of Nodes, at most limits::FRAME_BYTES_MAX;
     /// The receiver did not do a call; the body is the reason as text.
