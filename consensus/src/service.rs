@@ -163,6 +163,7 @@ fn run(
     control.shutdown_timeout(SHUTDOWN_PATIENCE);
 }
 
+/// Opens the shards one after another: nothing listens yet, so that a shard that waits for room holds up no call.
 async fn start(
     identity: Identity,
     (config, build, site): (ControlConfig, Build, Option<SiteHandle>),
@@ -210,7 +211,6 @@ async fn start(
     let shards = Shards::new(parts);
     warn_if_nobody_is_marked(&shards);
     for shard in shards.parts.store.shards() {
-        // Nothing listens yet, and no other shard waits for this.
         let snapshots = shards.parts.store.snapshots();
         once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
         shards.open(shard).await.map_err(StartError::Shard)?;

@@ -1,7 +1,7 @@
 //! What the mesh keeps over restarts: how often this node was started, and how far each sender has come.
 //!
-//! A disk that is full or does not answer keeps nobody from talking: it is said, and tried again. What is lost by it is
-//! said by [`crate::floors`].
+//! A disk that is full or does not answer keeps no node from talking: this node logs the failure, and tries again.
+//! [`crate::floors`] says what is lost by it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -14,12 +14,14 @@ use std::time::Duration;
 use crate::floors::Floors;
 use crate::speakers::Speakers;
 
-/// How often it is written down how far senders have come, if anything is new.
+/// Interval between two writes of how far senders have come, if anything is new.
 const WRITTEN_EVERY: Duration = Duration::from_secs(60);
-/// Longest file that is read: that of twenty thousand senders. One that is cut off there counts as damaged.
+/// The most bytes that are read of a file: those of twenty thousand senders. A longer file is cut off there, and counts
+/// as damaged.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How far senders have come, for those who ask and the thread that writes it. Never locked while anything is waited for.
+/// How far senders have come, shared between the tasks that ask and the thread that writes. No task holds the lock
+/// while it waits for anything.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SharedFloors(Arc<Mutex<Floors>>);
 
@@ -78,7 +80,7 @@ impl Kept {
         start
     }
 
-    /// How far those whose envelopes may count had come when it was last written down.
+    /// How far the senders whose envelopes may count had come at the last write.
     pub(crate) fn read_floors(&self, speakers: &Speakers) -> Floors {
         let path = self.floors();
         match read(&path) {
@@ -95,7 +97,7 @@ impl Kept {
         }
     }
 
-    /// Writes down how far senders have come now and then, and when it is told to stop.
+    /// Writes down how far senders have come, at intervals and when it is told to stop.
     pub(crate) fn keep(&self, floors: &SharedFloors, stop: &Receiver<()>) {
         let mut goes_on = true;
         while goes_on {
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn a_disk_that_keeps_nothing_keeps_no_node_from_starting() {
         let dir = tempfile::tempdir().unwrap();
-        // A file where the directory should be.
+        // A file is where the directory should be.
         let kept = Kept::of(&dir.path().join("mesh"));
         std::fs::write(dir.path().join("mesh"), "").unwrap();
         assert_eq!(kept.start(), 1);
