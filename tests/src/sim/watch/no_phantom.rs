@@ -9,8 +9,8 @@ use skep_protocol::text::AgentId;
 
 use super::{Invariant, Seen};
 
-/// A robot acts only on what was released to it; what ended as not done was never begun, then or later; what ended as done
-/// was.
+/// A robot acts only on commands that were released to it. A command that ended as not done was never begun, then or
+/// later; a command that ended as done was begun.
 #[derive(Default)]
 pub(super) struct NoPhantom {
     next: u64,
