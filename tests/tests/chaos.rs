@@ -1,4 +1,4 @@
-//! A little of the chaos, on real processes: more of it with `skep testnet chaos` and `skep testnet power`.
+//! A little of the chaos, on real processes: `skep testnet chaos` and `skep testnet power` do more of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::process::Command;
@@ -9,8 +9,8 @@ use skep_tests::rogue::DEEDS;
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 const ROGUE: &str = env!("CARGO_BIN_EXE_rogue");
 
-/// What a run reports. It fails if anything was violated, but for L3: how soon replicas are equal is a time, and nobody
-/// knows how busy this machine is.
+/// Runs the program; returns its report. Fails if anything was violated, except for L3: that is about the time until
+/// replicas are equal, and it is unknown how busy this machine is.
 fn run(args: &[&str]) -> serde_json::Value {
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(NODE).args(args).args(["-o", "json", "--dir"]).arg(dir.path()).output().unwrap();
@@ -24,12 +24,12 @@ fn run(args: &[&str]) -> serde_json::Value {
     report.unwrap_or_else(|| panic!("no report: {story}"))
 }
 
-/// A site at work on such links, where such things go wrong; at least so many calls are done, and so many commands.
+/// A site at work on such links, where such things go wrong. At least `calls` calls and `commands` commands are done.
 fn survives(faults: &str, (links, lease): (&str, &str), calls: u64, commands: u64) {
     survives_with(&[], faults, (links, lease), calls, commands);
 }
 
-/// The same with more options. What is reported.
+/// The same with more options. Returns the report.
 fn survives_with(
     options: &[&str],
     faults: &str,
@@ -110,7 +110,7 @@ async fn a_node_of_a_testnet_speaks_with_nobody_it_is_told_not_to() {
     };
     std::fs::write(&cuts, others).unwrap();
     site.net.wait_for("silence", async || (up().await? == 0).then_some(())).await.unwrap();
-    // The others go on without it.
+    // The other nodes go on without it.
     let spec = skep_client::TaskSpec { title: "beyond the cut".into(), ..Default::default() };
     site.net.nodes[1].client().create_task(spec).await.unwrap();
     std::fs::write(&cuts, "").unwrap();
