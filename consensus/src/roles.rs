@@ -182,7 +182,7 @@ pub(crate) async fn remember(shards: Arc<Shards>, mut kept: KnownVoters) {
         match saved.flatten() {
             Ok(()) => (kept, told) = (next, false),
             Err(error) if !told => {
-                tracing::warn!(%error, "who votes could not be written down for the next start; it is tried again");
+                tracing::warn!(%error, "the voters could not be saved for the next start; this node tries again");
                 told = true;
             }
             Err(_) => {}

@@ -229,10 +229,10 @@ fn warn_if_nobody_is_marked(shards: &Shards) {
     let parts = &shards.parts;
     let lists_somebody = !parts.peers.is_of_site() && !parts.config.peers.is_empty();
     if lists_somebody && shards.belief.marked.is_empty() && parts.store.shards().is_empty() {
-        let advice = "set voter = true in the [[peers]] of those who vote, or are to";
+        let advice = "set voter = true in the [[peers]] of each node that votes or is to vote";
         tracing::warn!(
             advice,
-            "no peer is marked as a voter: this node believes nobody, and finds no leader but itself"
+            "no peer is marked as a voter: this node believes no other node, and finds no leader but itself"
         );
     }
 }

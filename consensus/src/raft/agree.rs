@@ -29,7 +29,7 @@ pub(crate) fn bring_to_agree(store: &Store, shard: ShardId) -> Result<(), StoreE
     };
     let (purged, _) = store.ends(shard);
     if let Some(purged) = purged.filter(|purged| Some(purged.index) > snapshot.map(|snapshot| snapshot.index)) {
-        let why = format!("entries up to {} were let go of, and no snapshot holds them", purged.index);
+        let why = format!("the log has purged entries up to {}, and no snapshot holds them", purged.index);
         return Err(StoreError::CorruptLog { shard, why });
     }
     match snapshot {
@@ -53,7 +53,7 @@ fn replace(store: &Store, shard: ShardId, snapshot: LogPoint) -> Result<(), Stor
     let held = store.point_at(shard, snapshot.index);
     tracing::warn!(
         %shard, snapshot = snapshot.index, ?held,
-        "the snapshot became durable before the log let go of what it replaces: that is done now"
+        "a crash came before the log dropped what the snapshot replaces: this node drops it"
     );
     if held.is_some() {
         store.truncate(shard, snapshot.index)?;

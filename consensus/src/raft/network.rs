@@ -388,7 +388,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let deadline = self.network.rpc_timeout.max(VOTE_PATIENCE);
         let elections = &self.network.elections;
         let Some(candidacy) = elections.stand(&rpc.vote).await else {
-            return Err(RPCError::Unreachable(Unreachable::from_string("this node stands for election no more")));
+            return Err(RPCError::Unreachable(Unreachable::from_string("this node has stopped standing for election")));
         };
         let request = (&rpc, candidacy);
         let call = self.call(Class::Urgent, FrameKind::Vote, RPCTypes::Vote, &request, deadline);

@@ -75,7 +75,7 @@ impl Arrived {
     async fn load(&self) -> Result<Bytes, LoadError> {
         let file = Arc::clone(&self.file);
         let data = self.threads.offload(Errand::Snapshots, move || file.load()).await??;
-        let changed = || io::Error::new(io::ErrorKind::InvalidData, "what came of a snapshot has changed on the disk");
+        let changed = || io::Error::new(io::ErrorKind::InvalidData, "the file of an arriving snapshot has changed");
         data.ok_or_else(|| changed().into())
     }
 }

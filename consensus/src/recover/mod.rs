@@ -64,7 +64,7 @@ pub enum RecoverError {
     },
     /// The shard has no operators: no signature is possible.
     #[error(
-        "the shard was made without an operator, so that nobody can sign that it goes on; make another one with \
+        "the shard was made without an operator, so that no operator can sign that it goes on; make another one with \
          'skep shard init', in directories that hold nothing of this one"
     )]
     NoOperator,
@@ -95,7 +95,7 @@ pub enum RecoverError {
     },
     /// Another shard has no voter but this node, under the incarnation that it has in this shard.
     #[error(
-        "shard {shard} has no voter but this node, which would be one no more: make another node a voter of it first, with \
+        "shard {shard} has no voter but this node, which would stop being one: make another node a voter of it first, with \
          'skep shard add-voter'"
     )]
     OnlyVoterOf {

@@ -221,7 +221,7 @@ impl Shard {
         let (store, shard) = (self.inner.parts.store.clone(), self.id());
         let drop_it = move || store.snapshots().drop_part(shard).map_err(io::Error::other);
         if let Err(error) = self.inner.parts.threads.offload(Errand::Files, drop_it).await.flatten() {
-            tracing::warn!(%shard, %error, "what came of a snapshot could not be removed");
+            tracing::warn!(%shard, %error, "the file of an arriving snapshot could not be removed");
         }
     }
 
@@ -232,7 +232,7 @@ impl Shard {
         let (Ok(_turn), Ok(_not_meanwhile)) = (arrival.turn.try_lock(), arrival.installs()) else { return };
         let applied = self.inner.state.read().applied().map(|applied| applied.index);
         if arrival.look(applied, self.inner.parts.store.is_low()) {
-            tracing::debug!(shard = %self.id(), "what came of a snapshot, if anything did, is let go of");
+            tracing::debug!(shard = %self.id(), "the file of an arriving snapshot is removed, if there is one");
             self.drop_part().await;
         }
     }

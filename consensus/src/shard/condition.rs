@@ -247,7 +247,7 @@ impl Shard {
         let mut faults = Vec::new();
         let leader = metrics.current_leader.and_then(|id| metrics.membership_config.membership().get_node(&id));
         match (leader, late(Some(self.silence_ms())), late(self.unready_ms())) {
-            (None, _, _) => faults.push(own(ShardFault::NoLeader, "nobody is known to lead".to_owned())),
+            (None, _, _) => faults.push(own(ShardFault::NoLeader, "this node knows no leader".to_owned())),
             (Some(leader), Some(ms), _) => {
                 let detail = format!("{} has not been heard for {}", name(leader), span(ms));
                 faults.push(own(ShardFault::NoLeader, detail));
@@ -280,7 +280,7 @@ impl Shard {
         let budget = self.inner.parts.config.silence_ms_min / 2;
         for peer in self.inner.parts.peers.views().into_iter().filter(|peer| voters.contains(&peer.node)) {
             if let Some(ms) = peer.rtt_ms.filter(|ms| peer.up && *ms > budget) {
-                let detail = format!("a round trip takes {ms} ms, and {budget} ms are reckoned with");
+                let detail = format!("a round trip takes {ms} ms, and the configuration allows for {budget} ms");
                 faults.push(FaultReport { fault: ShardFault::SlowLink, node: Some(peer.node), detail });
             }
         }
@@ -365,11 +365,11 @@ pub(super) async fn run(shard: Shard) {
         let faults: BTreeMap<_, _> = faults.collect();
         for ((fault, node), detail) in faults.iter().filter(|(key, _)| !known.contains_key(*key)) {
             let node = node.map(|node| node.to_string()).unwrap_or_default();
-            tracing::warn!(shard = %shard.id(), %fault, node, detail, advice = fault.advice(), "something is wrong");
+            tracing::warn!(shard = %shard.id(), %fault, node, detail, advice = fault.advice(), "a fault has begun");
         }
         for (fault, node) in known.keys().filter(|key| !faults.contains_key(*key)) {
             let node = node.map(|node| node.to_string()).unwrap_or_default();
-            tracing::info!(shard = %shard.id(), %fault, node, "it is well again");
+            tracing::info!(shard = %shard.id(), %fault, node, "a fault is over");
         }
         known = faults;
         if shard.metrics().running_state.is_err() {

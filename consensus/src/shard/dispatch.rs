@@ -130,7 +130,7 @@ impl Shard {
         let noted = self.inner.parts.threads.offload(Errand::Files, note).await;
         if let Err(error) = noted.flatten() {
             // After a restart a leader to which this node acknowledged the entry tells it again.
-            tracing::error!(%shard, %error, "that this node forgot something could not be written down");
+            tracing::error!(%shard, %error, "this node could not write down that it forgot entries");
         }
     }
 

@@ -77,7 +77,7 @@ impl Shard {
             return Err(MembershipError::Charter("it is of another site or shard".to_owned()));
         }
         if charter.first.is_some() && charter.shown().is_none() {
-            let why = "the first operator has not signed that it is that, for this site, shard and genesis";
+            let why = "the first operator has not signed that it is the first operator of this site, shard and genesis";
             return Err(MembershipError::Charter(why.to_owned()));
         }
         Ok(())

@@ -90,7 +90,7 @@ pub enum MembershipError {
         node: NodeId,
     },
     /// The leader does not know yet how much of the log a voter holds.
-    #[error("it is not known yet how much of the log {node} holds; ask again in a moment")]
+    #[error("the leader does not know yet how much of the log {node} holds; ask again in a moment")]
     LogNotKnown {
         /// The voter.
         node: NodeId,

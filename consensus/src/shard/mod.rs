@@ -370,7 +370,7 @@ impl Shard {
             match tokio::time::timeout(STOP_PATIENCE, members::transfer_leader(self, None)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(%shard, %error, "the lead could not be handed over"),
-                Err(_) => tracing::warn!(%shard, "nobody has taken the lead in time"),
+                Err(_) => tracing::warn!(%shard, "no other voter has taken the lead in time"),
             }
         }
         match tokio::time::timeout(STOP_PATIENCE, self.raft().shutdown()).await {

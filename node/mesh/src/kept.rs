@@ -62,7 +62,7 @@ impl Kept {
             Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<u32>().ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
             Err(error) => {
-                tracing::error!(%error, path = %self.starts().display(), "it cannot be read how often this node was started");
+                tracing::error!(%error, path = %self.starts().display(), "the number of starts cannot be read");
                 None
             }
         };
@@ -75,7 +75,7 @@ impl Kept {
         }
         let start = before.unwrap_or(0).saturating_add(1);
         if let Err(error) = self.write(&self.starts(), start.to_string().as_bytes()) {
-            tracing::error!(%error, path = %self.starts().display(), "it cannot be written down that this node was started");
+            tracing::error!(%error, path = %self.starts().display(), "this start cannot be written down");
         }
         start
     }
@@ -104,7 +104,7 @@ impl Kept {
             goes_on = stop.recv_timeout(WRITTEN_EVERY) == Err(RecvTimeoutError::Timeout);
             let Some(bytes) = floors.lock().take_news() else { continue };
             if let Err(error) = self.write(&self.floors(), &bytes) {
-                tracing::warn!(%error, path = %self.floors().display(), "it is not written down which telemetry is old");
+                tracing::warn!(%error, path = %self.floors().display(), "this node cannot save which telemetry is old");
                 floors.lock().not_written();
             }
         }

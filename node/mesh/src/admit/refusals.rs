@@ -16,19 +16,19 @@ pub(crate) enum NotAdmitted {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The peer does not follow the protocol.
-    #[error("it does not follow the protocol of admission: {0}")]
+    #[error("the peer does not follow the protocol of admission: {0}")]
     Malformed(&'static str),
     /// The peer does not speak the protocol of this site.
-    #[error("it does not belong to this site, or admits peers by a list")]
+    #[error("the peer does not belong to this site, or admits peers by a list")]
     OtherSite,
     /// The peer did not show itself in time.
-    #[error("it did not show in time that it belongs to the site")]
+    #[error("the peer did not show in time that it belongs to the site")]
     Silent,
     /// The peer closed the connection, or the connection broke. The reason as text.
     #[error("the connection ended before both ends were admitted; perhaps the peer refuses this node: {0}")]
     Ended(String),
     /// There was no place for the peer. The reason as text.
-    #[error("there is no place for its connection: {0}")]
+    #[error("there is no place for the peer's connection: {0}")]
     NoPlace(String),
 }
 

@@ -300,7 +300,7 @@ impl Service {
             dial.soon(now);
         }
         if let Some(times) = self.told.heard(*peer, now) {
-            tracing::info!(%peer, %address, times, "somebody says where this peer is");
+            tracing::info!(%peer, %address, times, "another node says where this peer is");
         }
     }
 
@@ -440,7 +440,7 @@ impl Service {
                 self.on_refused(&send_back_addr, &error);
             }
             SwarmEvent::ListenerClosed { reason: Err(error), .. } => {
-                tracing::error!(%error, "the mesh does not listen any more");
+                tracing::error!(%error, "the mesh has stopped listening");
             }
             _ => {}
         }

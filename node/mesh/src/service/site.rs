@@ -111,7 +111,7 @@ impl Service {
                         self.on_told(&peer, &address);
                     }
                 }
-                Some(Err(error)) => tracing::warn!(%peer, %error, "the address of a member is none"),
+                Some(Err(error)) => tracing::warn!(%peer, %error, "the address of a member is not a multiaddress"),
                 Some(Ok(_)) | None => {}
             }
         }
