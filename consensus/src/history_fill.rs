@@ -115,8 +115,8 @@ async fn fill_latest(shard: &Shard, gap: &Range<u64>, window: &mut u64) -> bool 
     true
 }
 
-/// The rest after an answer of this many bytes that took this long. Half of the link, and of the disks at both ends, is
-/// for other work, and the rest keeps below a rate in any case.
+/// The rest after an answer of this many bytes that took this long. Half of the link, and of the disks at both ends,
+/// stays free for other work, and the node never fetches faster than a fixed rate.
 fn rest(took: Duration, bytes: usize) -> Duration {
     let at_rate = Duration::from_secs_f64(bytes as f64 / limits::HISTORY_FILL_BYTES_PER_S as f64);
     took.max(at_rate.saturating_sub(took))

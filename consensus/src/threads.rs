@@ -95,8 +95,7 @@ const HELPERS: usize = limits::SIGNATURE_THREADS
     + limits::ENTRY_THREADS
     + limits::FILE_THREADS;
 
-/// The runtime of the control thread, which has no helpers: openraft would use them for errands that this does not
-/// count.
+/// The runtime of the control thread, which has no helpers: errands on them would not be counted.
 pub(crate) fn control_runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().max_blocking_threads(1).build()
 }

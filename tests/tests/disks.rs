@@ -159,7 +159,7 @@ fn with_descriptors(dir: &std::path::Path, limits: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// eclipse-mosquitto/mosquitto#948: a broker without descriptors spins, and says nothing to anybody.
+/// eclipse-mosquitto/mosquitto#948: a broker without descriptors spins, and says nothing to its clients.
 #[tokio::test]
 async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever_looks_after_it() {
     let dir = tempfile::tempdir().unwrap();

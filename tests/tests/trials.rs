@@ -104,7 +104,7 @@ async fn a_watch_survives_its_node_from_the_first_moment_on() {
     assert_eq!(nobody.code(), Some(2), "{}", nobody.error());
 }
 
-/// nats-io/nats.net.v1#804, with all that goes on: commands, topics, and whoever waits for an end.
+/// nats-io/nats.net.v1#804, with all that goes on: commands, topics, and clients that wait for an end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_goes_on_survives_its_node() {
     let mut hall = Hall::up(NODE, 3, 3).await;

@@ -18,9 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The longest wait for the history on a disk that is nearly full, and for a caller that cannot wait longer.
 const LAST_RESORT_AFTER: Duration = Duration::from_secs(10);
 
-/// Has the history written, and waits until the effects of all entries before an index are durable in it: the snapshot
-/// that follows lets go of those entries. The wait lasts as long as it takes, while the shard refuses new work. It is
-/// bounded when the disk is nearly full, since the log then has to go, and when the caller `must` go on.
+/// Has the history written, and waits until the effects of all entries before an index are durable in it: after the
+/// snapshot that follows, the log drops those entries. The wait lasts as long as it takes, while the shard refuses new
+/// work. It is bounded when the disk is nearly full, since the log then has to go, and when the caller `must` go on.
 pub(super) async fn until_kept(
     store: &Store,
     threads: &Threads,

@@ -23,8 +23,8 @@ use crate::threads::{Errand, Threads};
 /// of a call.
 const READ_BYTES_MAX: usize = 128 * 1024;
 
-/// How long a write takes until it is durable, in milliseconds: the longest of the last writes; old ones are forgotten
-/// by and by.
+/// How long a write takes until it is durable, in milliseconds: the longest of the last writes, where older ones count
+/// less and less.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FlushTime(Arc<AtomicU64>);
 

@@ -2,10 +2,10 @@
 //!
 //! # Room
 //!
-//! A snapshot that finds no room on the disk, or no descriptor, ends nothing. A snapshot that was to let go of a part
-//! of the log is given up: the log goes on, and the node makes another once it [may fit](SnapshotRoom). A snapshot of
-//! the leader waits for room, since openraft knows no other answer. That wait is on the shard's own task, and keeps no
-//! helper thread busy: the helpers are for all shards.
+//! A snapshot that finds no room on the disk, or no descriptor, ends nothing. The node gives up a snapshot that it made
+//! so that the log could drop entries: the log goes on, and the node makes another once it [may fit](SnapshotRoom). A
+//! snapshot of the leader waits for room, since openraft knows no other answer. That wait is on the shard's own task,
+//! and keeps no helper thread busy: the helpers are for all shards.
 
 use std::io;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl OwnSnapshot {
         if !is_low && store.history().is_held_back(self.shard) {
             return false;
         }
-        // A snapshot that fits lets go of the log that fills the disk.
+        // A snapshot that fits lets the log drop the entries that fill the disk.
         (!is_low || store.has_room_for(bytes)) && self.room.may_fit(bytes, store.free_bytes())
     }
 

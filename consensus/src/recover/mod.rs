@@ -95,8 +95,8 @@ pub enum RecoverError {
     },
     /// Another shard has no voter but this node, under the incarnation that it has in this shard.
     #[error(
-        "shard {shard} has no voter but this node, which would stop being one: make another node a voter of it first, with \
-         'skep shard add-voter'"
+        "shard {shard} has no voter but this node, which would stop being one: make another node a voter of it first, \
+         with 'skep shard add-voter'"
     )]
     OnlyVoterOf {
         /// The number of the other shard.

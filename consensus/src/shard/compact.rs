@@ -1,4 +1,4 @@
-//! Lets go of a log that takes too much of the disk, of snapshots that did not arrive whole, and of old history.
+//! Drops log entries when the log takes too much of the disk, snapshots that did not arrive whole, and old history.
 //!
 //! openraft makes a snapshot after a number of entries, and keeps some entries behind it. Entries differ in size by a
 //! factor of a thousand, so their number bounds nothing. The bounds here are the bytes of the log, the free space, and

@@ -67,7 +67,8 @@ impl Relief {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A voter whose disk is full, if so many disks are full that nothing can be committed.
+    /// The voter whose full disk the leader names when the disks of too many voters are full for anything to be
+    /// committed.
     pub(super) fn blocked_by(&self) -> Option<NodeId> {
         self.seen().blocked_by
     }

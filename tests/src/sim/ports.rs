@@ -140,7 +140,7 @@ impl Ports {
         Presence { fabric: self.fabric.version(), hosts }
     }
 
-    /// Whether nothing goes wrong any more.
+    /// Whether all faults are over.
     pub(super) fn is_calm(&self) -> bool {
         self.now >= self.plan.run_ms
     }

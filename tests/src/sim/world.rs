@@ -13,7 +13,7 @@ use super::ports::Ports;
 use super::robot::Robot;
 use super::watch::{Violation, Watch};
 
-/// How long everything may take to come to its end after nothing goes wrong any more, in milliseconds.
+/// How long everything may take to come to its end after the last fault is over, in milliseconds.
 const SETTLE_MS_MAX: u64 = 240_000;
 /// By how many ways between the farthest hosts that time is longer.
 const SETTLE_WAYS: u64 = 300;

@@ -411,7 +411,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         if let Some(unfit) = &self.unfit {
             return Err(io::Error::other(unfit.to_string()));
         }
-        // A start can apply again what the log still holds. What the snapshot lets go of must be in the history first.
+        // A start can apply again what the log still holds. Entries that the log drops after the snapshot must be in
+        // the history first.
         let next = self.meta.last_log_id.map_or(0, |id| id.index + 1);
         self.snapshot.until_kept(next, self.must).await?;
         let (shard, state, bytes) = (self.shard, self.state.clone(), self.state.bytes());
@@ -424,7 +425,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         if self.must {
             self.snapshot.save(&self.meta, bytes, &write).await?;
         } else if !self.snapshot.try_save(&self.meta, bytes, &write).await? {
-            // openraft takes a snapshot of no entry for none: it lets go of nothing for it, and can ask for another.
+            // openraft takes a snapshot of no entry for none: it drops no entries for it, and can ask for another.
             return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotData::Here(Bytes::new()) });
         }
         self.snapshot.replay.covered(self.behind, usize::try_from(bytes).unwrap_or(usize::MAX));

@@ -167,7 +167,7 @@ async fn a_snapshot_that_finds_no_room_is_given_up_and_another_is_made_once_it_m
     apply(&mut machine, 0..4).await;
     let mut builder = machine.try_create_snapshot_builder(false).await.unwrap();
     tightness.set(true);
-    // The build ends, so that openraft can ask for another, and lets go of nothing.
+    // The build ends, so that openraft can ask for another, and the log drops nothing.
     let made = builder.build_snapshot().await.unwrap();
     assert_eq!(made.meta.last_log_id, None);
     assert!(store.snapshots().load(SHARD).unwrap().is_none());

@@ -41,7 +41,7 @@ const AGAIN_MS: u64 = MINUTE_MS;
 /// Bytes of a payload, of arguments and of a result.
 const PAYLOAD_BYTES: usize = 64;
 
-/// The time between two events of which there are so many a day, in milliseconds.
+/// The time between two events of which there are `per_day` a day, in milliseconds.
 fn every_ms(per_day: u64) -> u64 {
     DAY_MS / per_day.max(1)
 }
