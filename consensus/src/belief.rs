@@ -142,8 +142,8 @@ mod tests {
             tokio::time::advance(ASK_AGAIN_AFTER).await;
             assert!(belief.is_old(node(7), shard) && !belief.is_old(node(8), shard));
             belief.asks(shard);
-            assert!(belief.is_named(node(7), shard), "nobody has answered");
-            assert!(!belief.is_old(node(7), shard), "nobody is asked again at each frame");
+            assert!(belief.is_named(node(7), shard), "no voter has answered");
+            assert!(!belief.is_old(node(7), shard), "no voter is asked again at each frame");
         }
         assert!(!belief.note(shard, node(7), says(9, &[])));
         assert!(!belief.note(shard, node(7), says(3, &[1, 2])));

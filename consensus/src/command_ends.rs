@@ -112,11 +112,11 @@ mod tests {
         let waiters = [1, 1, 2].map(|n| ends.wait_for(id(n)).unwrap());
         let next = waiters.each_ref().map(EndWaiter::next);
         let ended = ends.of(&[end(1), end(3)], &state);
-        assert_eq!(ended, [id(1)].into(), "nobody waits for the other");
+        assert_eq!(ended, [id(1)].into(), "no caller waits for the other");
         ends.tell(&ended);
         assert_eq!(next.map(|next| next.now_or_never().is_some()), [true, true, false]);
         drop(waiters);
-        assert!(ends.of(&[end(1)], &state).is_empty(), "nobody waits any more");
+        assert!(ends.of(&[end(1)], &state).is_empty(), "no caller waits");
     }
 
     #[test]

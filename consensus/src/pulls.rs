@@ -202,12 +202,12 @@ mod tests {
         let detached = woken(&mut shard, &waiters, |shard| {
             shard.commit(AgentOp::Detach { agent: agent("b"), attachment: attachments[1] });
         });
-        assert_eq!(detached, [false, true], "its commands come no more");
+        assert_eq!(detached, [false, true], "its commands have stopped coming");
         let elsewhere = woken(&mut shard, &waiters, |shard| {
             let attachment = shard.attach("d");
             shard.open("d", attachment);
         });
-        assert_eq!(elsewhere, [false, false], "nobody waits for its commands");
+        assert_eq!(elsewhere, [false, false], "no pull waits for its commands");
         let all = woken(&mut shard, &waiters, |shard| shard.pulls.tell_all());
         assert_eq!(all, [true, true], "the state is another");
     }

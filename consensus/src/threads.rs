@@ -241,7 +241,7 @@ mod tests {
             assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
             waiting.pop();
             let mut taken = Box::pin(threads.offload(Errand::Pages, || ()));
-            assert!(futures::poll!(&mut taken).is_pending(), "one that is waited for no more makes room");
+            assert!(futures::poll!(&mut taken).is_pending(), "an errand whose caller is gone makes room");
             drop((kept, waiting));
             taken.await.unwrap();
         });

@@ -31,7 +31,7 @@ async fn until_renewed(work: &Assignment) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), renewed).await.expect("whoever leads renews it");
+    tokio::time::timeout(Duration::from_secs(60), renewed).await.expect("the leader renews it");
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn an_agent_that_asks_is_given_work_and_finishes_it_wherever_it_is_attache
         work.progress(500, "half", Some(vec![1])).await.unwrap();
         work.complete(Vec::new()).await.unwrap();
         let why = tokio::time::timeout(Duration::from_secs(60), work.fenced()).await.unwrap();
-        assert_eq!(why, Fenced::ClaimLost, "what is finished is not held any more");
+        assert_eq!(why, Fenced::ClaimLost, "a finished task is not held");
         agent.detach().await;
     }
 }

@@ -63,7 +63,7 @@ fn a_site_whose_links_all_differ_survives_whatever_goes_wrong() {
 #[test]
 fn a_site_with_a_bad_robot_in_it_survives_whatever_goes_wrong() {
     let report = survives_with(&["--bad-robot", ROGUE], "all", ("lan", "3s"), 50, 5);
-    println!("the bad robot: {}; what reached nobody: {}", report["bad_robot"], report["not_shown"]);
+    println!("the bad robot: {}; what reached no node: {}", report["bad_robot"], report["not_shown"]);
     let deeds = report["bad_robot"].as_object().unwrap();
     assert_eq!(deeds.len(), DEEDS.len(), "each is counted, whether it was its turn or not");
     for (deed, count) in deeds {
@@ -76,7 +76,7 @@ fn a_site_with_a_bad_robot_in_it_survives_whatever_goes_wrong() {
     let reached_nobody = deeds.iter().filter(|(_, count)| count["done"] == 0).map(|(deed, _)| deed.as_str());
     let mut reached_nobody: Vec<&str> = reached_nobody.collect();
     reached_nobody.sort_unstable();
-    assert_eq!(never, reached_nobody, "of those that reached nobody the run shows nothing, and says so");
+    assert_eq!(never, reached_nobody, "of deeds that reached no node the run shows nothing, and says so");
 }
 
 #[test]

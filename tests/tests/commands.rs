@@ -166,7 +166,7 @@ async fn what_failed_for_good_is_a_dead_letter_until_it_is_redriven_or_discarded
     agent.detach().await;
     let goto = ["--to", "r1", "--verb", "goto", "--arg", "x=3", "--valid-for", "5s", "--wait"];
     let sent = hall.send(0, &goto);
-    assert!(sent.text().contains("expired"), "nobody is there: {} {}", sent.text(), sent.error());
+    assert!(sent.text().contains("expired"), "no robot is there: {} {}", sent.text(), sent.error());
     let made = hall.site.skep(0, &["task", "create", "fetch", "-o", "json"]).json();
     let task = made["task"].as_str().unwrap().to_owned();
     hall.site.skep(0, &["task", "claim", &task]);
@@ -369,7 +369,7 @@ async fn what_was_under_way_when_a_robots_node_died_and_its_software_forgot_it_e
     let (_agent, offers) = attach(&client, "r1", &[]).await;
     let starts = Starts::default();
     let robot = tokio::spawn(obey(offers, Arc::clone(&starts), |args| args));
-    assert_eq!(outcomes(&client, &[begun]).await, ["indeterminate"], "nobody had to say so");
+    assert_eq!(outcomes(&client, &[begun]).await, ["indeterminate"], "no operator had to say so");
     let stop = hall.send(1, &["--to", "r1", "--verb", "stop", "--valid-for", "2min", "--urgent"]).json();
     let stop: CommandId = stop["command"].as_str().unwrap().parse().unwrap();
     assert_eq!(outcomes(&client, &[stop]).await, ["succeeded"]);

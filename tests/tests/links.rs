@@ -53,7 +53,7 @@ async fn slow_and_works(one_way_ms: u64, writes: usize) {
     let site = Site::up_behind_relay(NODE, 3, "lan", links(Law::delay(one_way_ms))).await;
     let before = leadership(&site).await;
     write_with_pauses(&site, writes).await;
-    assert_eq!(leadership(&site).await, before, "{one_way_ms} ms one way: nobody stood for election");
+    assert_eq!(leadership(&site).await, before, "{one_way_ms} ms one way: no voter stood for election");
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_site_whose_round_trip_takes_longer_than_a_second_works_and_replaces_a
     write_with_pauses(&site, 1).await;
     let (leader, term) = leadership(&site).await;
     write_with_pauses(&site, 2).await;
-    assert_eq!(leadership(&site).await, (leader, term), "nobody stood for election");
+    assert_eq!(leadership(&site).await, (leader, term), "no voter stood for election");
     site.net.kill(leader);
     for at in (0..3).filter(|at| *at != leader) {
         let spec = TaskSpec { title: format!("through {at}, after the leader"), ..TaskSpec::default() };
@@ -136,7 +136,7 @@ async fn a_follower_far_behind_on_a_thin_link_catches_up_while_writes_go_on() {
     let counts = [site.relay().counts(leader, behind), site.relay().counts(behind, leader)];
     println!("{meanwhile} writes meanwhile; the thin link, there and back: {counts:?}");
     assert!(meanwhile > 0);
-    assert_eq!(leadership(&site).await, (leader, term), "it asked nobody for a vote, and nobody gave it one");
+    assert_eq!(leadership(&site).await, (leader, term), "it asked no voter for a vote, and no voter gave it one");
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ async fn leadership(site: &Site) -> (usize, u64) {
 /// Waits until a node keeps control connections to exactly these nodes.
 async fn until_connected_to(site: &Site, at: usize, those: &BTreeSet<String>) {
     let client = site.net.nodes[at].client();
-    let kept = site.net.wait_for("control connections to those who are needed and to nobody else", async || {
+    let kept = site.net.wait_for("control connections to the needed nodes and to no others", async || {
         let peers = client.node_status().await.ok()?.peers;
         let up: BTreeSet<String> = peers.into_iter().filter(|peer| peer.control_up).map(|peer| peer.node).collect();
         (up == *those).then_some(())
@@ -83,7 +83,7 @@ async fn every_node_that_does_not_vote_finds_a_new_leader_and_keeps_connections_
     assert!((1..=3).contains(&(raised - term)), "the term went from {term} to {raised}");
     for (_agent, work) in &robots {
         let receipt = work.complete(Vec::new()).await.unwrap();
-        assert_eq!(receipt.attempts, 1, "nobody took it from its holder");
+        assert_eq!(receipt.attempts, 1, "no other agent took it from its holder");
     }
     site.net.start(leader).unwrap();
     let all: BTreeSet<String> = site.net.nodes.iter().map(|node| node.id.clone()).collect();

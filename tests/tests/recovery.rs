@@ -80,7 +80,7 @@ async fn what_the_last_voter_holds_goes_on_and_one_that_comes_back_after_all_cha
         let status = site.net.nodes[2].impatient_client().shard_status().await.ok()?;
         status.faults.iter().any(|fault| fault.name == "no-leader").then_some(())
     };
-    site.net.wait_for("the one that comes back finds nobody who follows it", lonely).await.unwrap();
+    site.net.wait_for("the voter that comes back finds no follower", lonely).await.unwrap();
     let alone = status(&site, 2);
     assert_eq!((&alone["genesis"], alone["voters"].as_array().map(Vec::len)), (&before["genesis"], Some(3)));
     create(&site, 0, "beside it");

@@ -112,7 +112,7 @@ async fn a_node_serves_no_port_unless_it_is_told_to() {
     let site = Site::up(NODE, 1, 1, &[]).await;
     let node = &site.net.nodes[0];
     assert!(node.tcp_endpoint().is_err());
-    assert!(!node.dir.join("token").exists(), "nobody needs one");
+    assert!(!node.dir.join("token").exists(), "no client needs one");
     assert!(std::fs::read_to_string(node.dir.join("log")).unwrap().contains("tcp=off"));
 }
 

@@ -288,7 +288,7 @@ mod tests {
         stands(&candidate, 7, &[&voter]);
         let (led, member) = (vote(7, &candidate), voter.0.local);
         assert!(candidate.to_show(&Vote { committed: false, ..led }, member, 1).is_none(), "it is not elected");
-        assert!(candidate.to_show(&vote(7, &voter), member, 1).is_none(), "nobody shows another one's");
+        assert!(candidate.to_show(&vote(7, &voter), member, 1).is_none(), "a node shows no other node's proof");
         assert!(candidate.to_show(&led, member, 1).is_some());
         assert!(candidate.to_show(&led, member, 1).is_none());
         assert!(candidate.to_show(&led, member, 2).is_some(), "it started again");

@@ -516,7 +516,7 @@ mod tests {
         assert_eq!(as_said(&own, own), own);
         assert_eq!(as_said(&own, vote(8, 2, true)), vote(8, 2, false), "it shows that itself");
         assert_eq!(as_said(&own, vote(8, 1, true)), vote(8, 1, false), "least of all this node");
-        assert!(as_said(&own, vote(8, 2, true)) > own, "who leads no more hears of it all the same");
+        assert!(as_said(&own, vote(8, 2, true)) > own, "a deposed leader hears of it all the same");
     }
 
     #[tokio::test(start_paused = true)]

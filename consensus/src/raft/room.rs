@@ -80,7 +80,7 @@ mod tests {
         assert!(room.may_fit(BYTES, FREE + 11), "the room has grown");
         assert!(room.may_fit(BYTES - 10, FREE), "the snapshot has shrunk");
         tokio::time::advance(PAUSE_MIN).await;
-        assert!(room.may_fit(BYTES, FREE), "nobody knows what was missing");
+        assert!(room.may_fit(BYTES, FREE), "it is unknown what was missing");
     }
 
     #[tokio::test(start_paused = true)]
@@ -88,7 +88,7 @@ mod tests {
         let room = SnapshotRoom::default();
         for n in 0..20 {
             assert_eq!(room.was_lacking(BYTES, u64::MAX), n == 0, "it is said once");
-            assert!(!room.may_fit(BYTES, u64::MAX), "what nobody knows has not grown");
+            assert!(!room.may_fit(BYTES, u64::MAX), "room of unknown size has not grown");
         }
         tokio::time::advance(PAUSE_MAX - Duration::from_millis(1)).await;
         assert!(!room.may_fit(BYTES, u64::MAX));

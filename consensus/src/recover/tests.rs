@@ -213,7 +213,7 @@ fn what_a_recovery_that_was_cut_off_had_half_made_is_removed_by_the_next_one_and
     beside::begin(&half).unwrap();
     drop(Store::make_alone(&half, [2; 16], store_options(&CONFIG)).unwrap());
     let refused = remains(&half, None).err();
-    assert!(matches!(refused, Some(RecoverError::Store(StoreError::HalfMade { .. }))), "it is nobody's");
+    assert!(matches!(refused, Some(RecoverError::Store(StoreError::HalfMade { .. }))), "it is no node's directory");
     for kept in [&whole, &before] {
         std::fs::create_dir(kept).unwrap();
         std::fs::write(kept.join("FORMAT"), "skep 2").unwrap();

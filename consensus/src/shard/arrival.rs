@@ -365,7 +365,7 @@ mod tests {
         assert!(!arrival.look(Some(4), false) && arrival.look(Some(5), false), "all of it is applied");
         begin(&store, &arrival);
         pass_ms(limits::SNAPSHOT_CHUNK_WAIT_MS).await;
-        assert!(arrival.look(None, true), "nobody sends it, and there is no room");
+        assert!(arrival.look(None, true), "no leader sends it, and there is no room");
         // An earlier process may have left a file.
         let arrival = Arrival::default();
         assert!(!arrival.look(Some(5), false));

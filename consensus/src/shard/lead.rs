@@ -35,7 +35,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
             begin(&shard, term);
         }
         if !leads && led_term.take().is_some() {
-            tracing::info!(shard = %shard.id(), term = now.current_term, "this node does not lead the shard any more");
+            tracing::info!(shard = %shard.id(), term = now.current_term, "this node has stopped leading the shard");
             shard.inner.clock.set_leads(false);
             shard.inner.condition.follows(shard.inner.clock.boot_ms());
         }

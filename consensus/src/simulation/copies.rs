@@ -72,7 +72,7 @@ async fn restore_a_voter(seed: u64, watch: Watch) {
         told.set(told.get() || has_fault(nodes, at, ShardFault::VoterRestoredFromCopy));
         told.get() && has_fault(nodes, forgets, ShardFault::RestoredFromCopy)
     });
-    assert!(found.await, "nobody says that a voter forgot what it had acknowledged");
+    assert!(found.await, "no node says that a voter forgot what it had acknowledged");
     assert_eq!(create_one(&leading, &mut rng, &watch).await, None, "it is counted on all the same");
     // The leader is down, and the last sound voter has one vote.
     nodes.kill(at);

@@ -97,7 +97,7 @@ async fn fill_the_followers(watch: Watch) {
     tokio::time::sleep(Duration::from_secs(3)).await;
     match propose(&leading, &mut rng).await {
         ProposeOutcome::VotersFull { node } => assert!(full.iter().any(|at| ids[*at] == node)),
-        other => panic!("nobody would commit it: {other:?}"),
+        other => panic!("no quorum would commit it: {other:?}"),
     }
     press(&nodes, full[0], DiskPressure::None);
     let mut taken = None;
@@ -130,7 +130,7 @@ async fn start_on_full_disks(watch: Watch) {
     // By then the stores have looked at their disks, and no voter stands yet.
     super::step(&mut nodes).await;
     (0..3).for_each(|at| press(&nodes, at, DiskPressure::Exhausted));
-    assert!(within(&mut nodes, PATIENCE, |nodes| !nodes.ready().is_empty()).await, "nobody can say what is wrong");
+    assert!(within(&mut nodes, PATIENCE, |nodes| !nodes.ready().is_empty()).await, "no leader can say what is wrong");
     let (_, leading) = led_by(&mut nodes).await;
     assert_eq!(propose(&leading, &mut rng).await, ProposeOutcome::DiskFull);
     (0..3).for_each(|at| press(&nodes, at, DiskPressure::None));

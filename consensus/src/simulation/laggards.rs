@@ -77,7 +77,7 @@ async fn lose_the_leader(seed: u64, watch: Watch) {
     nodes.kill(at);
     nodes.fabric.heal();
     let before = votes_asked(&nodes);
-    assert!(answers(&mut nodes, PATIENCE).await, "nobody leads");
+    assert!(answers(&mut nodes, PATIENCE).await, "no voter leads");
     let left: Vec<NodeId> = ids.iter().copied().filter(|other| *other != id).collect();
     assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &left)).await, "laggards do not catch up");
     let asked = votes_asked(&nodes) - before;

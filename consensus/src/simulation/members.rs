@@ -86,7 +86,7 @@ async fn leave_one(watch: Watch) {
     let _ = shard.vote_by(&[stays]).await;
     let stands = |nodes: &Nodes| nodes.ready().iter().any(|(at, _)| nodes.all[*at].id == stays);
     let soon = within(&mut nodes, Duration::from_secs(20), stands).await;
-    assert!(soon, "it believes in the lease of one that votes no more");
+    assert!(soon, "it believes in the lease of a node that has stopped voting");
 }
 
 #[test]
@@ -133,11 +133,11 @@ async fn leave_halfway(seed: u64, watch: Watch) {
         Err(MembershipError::NotLeader { .. }) => {}
         other => panic!("a leader that is to leave goes on: {other:?}"),
     }
-    assert!(begun.elapsed() < HANDED_OVER_WITHIN, "it took {:?} to find somebody that leads", begun.elapsed());
+    assert!(begun.elapsed() < HANDED_OVER_WITHIN, "it took {:?} to find a leader", begun.elapsed());
     let finished = within(&mut nodes, PATIENCE, |nodes| stay.iter().all(|at| votes_only(nodes, *at, &wanted))).await;
     assert!(finished, "the old voters and the new ones must still agree");
     assert!(watch.outcome().coverage.leaders > led, "the leader took itself out");
-    assert!(answers(&mut nodes, PATIENCE).await, "nobody leads");
+    assert!(answers(&mut nodes, PATIENCE).await, "no voter leads");
 }
 
 #[test]

@@ -98,9 +98,9 @@ async fn cut_off_with_its_robots(watch: Watch, is_ahead: bool) {
     // way.
     assert!(deposed.view().borrow().ready, "it must believe that it leads");
     let pulled = deposed.pull(node, &pull, &AnswerRoom::default()).await;
-    assert!(matches!(pulled, Err(PullFailure::NotLeader(_))), "nobody else was asked: {pulled:?}");
+    assert!(matches!(pulled, Err(PullFailure::NotLeader(_))), "no other voter was asked: {pulled:?}");
     let leads = |nodes: &Nodes| nodes.ready().iter().any(|(at, _)| nodes.all[*at].id != id);
-    assert!(within(&mut nodes, PATIENCE, leads).await, "two of three elect nobody");
+    assert!(within(&mut nodes, PATIENCE, leads).await, "two of three elect no leader");
     let ready = nodes.ready();
     let (_, next) = ready.iter().find(|(at, _)| nodes.all[*at].id != id).unwrap();
     assert_eq!(commands(&next.pull(node, &pull, &AnswerRoom::default()).await), [command]);

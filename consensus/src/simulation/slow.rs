@@ -73,7 +73,7 @@ async fn read_while_writing(slow_ms: u64, watch: Watch) {
         let read = leading.query_linearizable(Query::Counts).await;
         assert!(read.is_ok() && begun.elapsed() < READ_MAX, "{read:?} after {:?}", begun.elapsed());
     }
-    assert!(!written.is_finished(), "nothing was on its way any more");
+    assert!(!written.is_finished(), "nothing was on its way");
     // For an agent without a node a quorum answers that, once everything that was written before is applied.
     let (agent, attachment) = ("nobody".parse().expect("a name"), AttachmentId(1));
     let said = AgentHeartbeat { agent, attachment, credit_limit: 0, place: None, renew: true };
@@ -207,7 +207,7 @@ async fn begin_to_lead(slow_ms: u64, watch: Watch) {
     nodes.fabric.set_quality(0, (ASKED_MS, ASKED_MS));
     let before = nodes.fabric.sent(FrameKind::Clock);
     let asks = |nodes: &Nodes| nodes.fabric.sent(FrameKind::Clock) > before;
-    assert!(within(&mut nodes, PATIENCE, asks).await, "nobody is elected");
+    assert!(within(&mut nodes, PATIENCE, asks).await, "no voter is elected");
     slow_down(&nodes, slow_ms);
     nodes.fabric.set_quality(0, (0, 2));
     let elected = |at: &usize| shard(&nodes, *at).is_some_and(|shard| shard.leads_term().is_some());
@@ -215,7 +215,7 @@ async fn begin_to_lead(slow_ms: u64, watch: Watch) {
     let leading = shard(&nodes, at).expect("it leads");
     let first = last_log(&leading);
     let is_ready = |nodes: &Nodes| nodes.ready().iter().any(|(other, _)| *other == at);
-    assert!(within(&mut nodes, PATIENCE, is_ready).await, "nobody is ever ready to lead");
+    assert!(within(&mut nodes, PATIENCE, is_ready).await, "no voter is ever ready to lead");
     assert_eq!(last_log(&leading) - first, 1, "it says once that the clock is lost");
     assert!(answers(&mut nodes, PATIENCE).await, "no read is answered");
     create(&mut nodes, &watch, 64).await;

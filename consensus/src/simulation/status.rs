@@ -64,7 +64,7 @@ async fn hear_a_leader_without_a_quorum(watch: Watch) {
         let goes_on = nodes.ready().iter().any(|(at, _)| nodes.all[*at].id != id);
         goes_on || (0..3).all(told)
     };
-    assert!(within(&mut nodes, PATIENCE, known).await, "somebody calls it well");
+    assert!(within(&mut nodes, PATIENCE, known).await, "a node reports no fault");
     // A stale answer of the node that was cut off says how old it is.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let age = shard.query_stale(Query::Counts).await.unwrap().as_of.age_ms;
@@ -95,7 +95,7 @@ async fn lengthen_the_links(watch: Watch) {
         };
         nodes.ready().iter().any(of)
     };
-    assert!(within(&mut nodes, PATIENCE, told).await, "whoever leads calls its links quick");
+    assert!(within(&mut nodes, PATIENCE, told).await, "the leader calls its links quick");
     nodes.fabric.set_quality(0, (0, 2));
     assert!(within(&mut nodes, PATIENCE, is_well).await, "the links are quick again");
 }
@@ -122,11 +122,11 @@ async fn lose_the_leader(watch: Watch) {
             let is_blamed = |report: &FaultReport| {
                 report.fault == ShardFault::LeaderWithoutQuorum || report.node == Some(ids[other])
             };
-            assert!(!reports.iter().any(is_blamed), "whoever was about to answer is blamed: {reports:#?}");
+            assert!(!reports.iter().any(is_blamed), "a voter that was about to answer is blamed: {reports:#?}");
         }
         others.iter().any(|at| names(nodes, *at, ShardFault::VoterSilent, id))
     };
-    assert!(within(&mut nodes, PATIENCE, told).await, "nobody names the voter that never answers");
+    assert!(within(&mut nodes, PATIENCE, told).await, "no node names the voter that never answers");
 }
 
 #[test]
@@ -200,7 +200,7 @@ async fn leave_a_change_halfway(watch: Watch) {
         let change = reports(nodes, at).into_iter().find(|report| report.fault == ShardFault::VotersChanging);
         change.is_some_and(|report| report.detail.starts_with("from ") && report.detail.contains(" to "))
     };
-    assert!(within(&mut nodes, PATIENCE, told).await, "two sets of voters must agree, and nobody says so");
+    assert!(within(&mut nodes, PATIENCE, told).await, "two sets of voters must agree, and no node says so");
     nodes.fabric.heal();
     let is_over = |nodes: &Nodes| wanted.iter().all(|at| faults(nodes, *at).is_empty()) && !nodes.ready().is_empty();
     assert!(within(&mut nodes, CATCHES_UP_WITHIN, is_over).await, "the change is finished, and called unfinished");

@@ -130,12 +130,12 @@ async fn speak_as_a_stranger(watch: Watch) {
                     assert!(said.as_ref().is_err_and(|why| why.contains("is no voter")), "{n}: {said:?}");
                 }
             }
-            assert_eq!(voter.shards.all().len(), opened, "a group was opened for somebody who has no part in it");
+            assert_eq!(voter.shards.all().len(), opened, "a group was opened for a peer that has no part in it");
         }
     }
     assert_eq!(terms(&nodes), before);
     assert!(answers(&mut nodes, PATIENCE).await);
-    assert_eq!(terms(&nodes), before, "nobody had to be elected anew");
+    assert_eq!(terms(&nodes), before, "no election was needed");
     check_acknowledged(&nodes, &ids);
 }
 
@@ -283,7 +283,7 @@ async fn lead_without_an_election(watch: Watch) {
         is_refused(&show(&thief, &victim, &shown).await, why);
     }
     say_as_a_leader(&thief, &victim, term).await;
-    assert_eq!(terms(&nodes), before, "somebody follows it");
+    assert_eq!(terms(&nodes), before, "a voter follows it");
     create_one(&leading, &mut rng, &watch).await;
     assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
     check_acknowledged(&nodes, &ids);
@@ -428,7 +428,7 @@ async fn speak_without_a_certificate_for_it(watch: Watch) {
         step(&mut nodes).await;
     }
     assert!(is_alone(&nodes) && are_equal(&nodes, &others));
-    assert_eq!(leading.status().term, before[0], "nobody was elected anew for it");
+    assert_eq!(leading.status().term, before[0], "no election was held for it");
     check_acknowledged(&nodes, &others);
 }
 
@@ -467,7 +467,7 @@ async fn stand_still(watch: Watch) {
     victim.clock().begin(LogInstant::from_raw(1));
     assert!(!agrees(&victim, &leading), "it is at the last stamp");
     let learned = within(&mut nodes, PATIENCE, |_| agrees(&victim, &leading));
-    assert!(learned.await, "nobody bears the leader out");
+    assert!(learned.await, "no voter supports the leader");
     create_one(&leading, &mut rng, &watch).await;
     assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
     check_acknowledged(&nodes, &ids);
@@ -496,7 +496,7 @@ async fn stand_still_together(watch: Watch) {
         let leading = nodes.ready().pop().map(|(_, shard)| shard);
         leading.is_some_and(|leading| (0..3).filter_map(|at| shard(nodes, at)).all(|shard| agrees(&shard, &leading)))
     });
-    assert!(agree.await, "nobody takes entries any more");
+    assert!(agree.await, "no voter takes entries");
     let (_, leading) = leader(&mut nodes).await;
     assert!(create_one(&leading, &mut rng, &watch).await.is_some());
     assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
@@ -519,7 +519,7 @@ async fn be_ahead(watch: Watch) {
     let know = within(&mut nodes, PATIENCE, |nodes| {
         (0..3).filter_map(|at| shard(nodes, at)).all(|shard| agrees(&shard, &leading))
     });
-    assert!(know.await, "whoever knows no clock contradicts nobody");
+    assert!(know.await, "a voter without a clock contradicts no other");
     let others = [(leads + 1) % 3, (leads + 2) % 3];
     let before = leading.clock().now().unwrap();
     leading.clock().begin(before.plus_ms(3_600_000));

@@ -62,7 +62,7 @@ fn has_fault(nodes: &Nodes, at: usize, fault: ShardFault) -> bool {
 
 /// The node that leads, within a time limit.
 async fn led(nodes: &mut Nodes) -> (usize, Shard) {
-    assert!(within(nodes, PATIENCE, |nodes| !nodes.ready().is_empty()).await, "nobody leads");
+    assert!(within(nodes, PATIENCE, |nodes| !nodes.ready().is_empty()).await, "no voter leads");
     nodes.ready().pop().unwrap()
 }
 
@@ -89,7 +89,7 @@ async fn lead_in_turn(nodes: &mut Nodes, rng: &mut SmallRng, ids: &[NodeId]) {
         let (at, _) = led(nodes).await;
         nodes.kill(at);
         let others = |nodes: &Nodes| nodes.ready().iter().any(|(other, _)| *other != at);
-        assert!(within(nodes, PATIENCE, others).await, "nobody else leads");
+        assert!(within(nodes, PATIENCE, others).await, "no other voter leads");
         nodes.start(at).await;
     }
     assert!(within(nodes, PATIENCE, |nodes| are_equal(nodes, ids)).await, "they differ");
@@ -225,7 +225,7 @@ async fn write_what_nobody_reads(watch: Watch) {
     let (digest, last) = (leading.status().digest, leading.status().last_log);
     leading.write_bytes(vec![99, 1, 2, 3]).await;
     let taken = |nodes: &Nodes| (0..3).any(|at| at != leads && shard(nodes, at).unwrap().status().last_log > last);
-    assert!(!within(&mut nodes, QUIET, taken).await, "somebody wrote down what nobody can apply");
+    assert!(!within(&mut nodes, QUIET, taken).await, "a node wrote down what no node can apply");
     assert!((0..3).all(|at| shard(&nodes, at).unwrap().status().digest == digest));
     // Only the node that made the entry has it: the others go on without it.
     nodes.kill(leads);

@@ -131,7 +131,7 @@ mod tests {
             now = now.max(at);
             dial.begin(now, 1.0);
             dial.up(now);
-            assert_eq!(dial.due(), None, "nobody dials whoever is up");
+            assert_eq!(dial.due(), None, "a connected peer is not dialled");
             count += 1;
             now += lasts;
             dial.down(now, 1.0);

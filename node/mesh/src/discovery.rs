@@ -176,7 +176,7 @@ impl Discovery {
     }
 
     /// Makes multicast forget what it found: its own table has no limit, and it reports again what it hears again.
-    #[allow(deprecated, reason = "there is no other way to have it forget before the time that whoever sent it chose")]
+    #[allow(deprecated, reason = "there is no other way to make it forget before the time that the sender chose")]
     fn let_go(&mut self, found: &[(PeerId, Multiaddr)]) {
         let Some(lan) = &mut self.lan else { return };
         let mut peers: Vec<PeerId> = found.iter().map(|(peer, _)| *peer).collect();

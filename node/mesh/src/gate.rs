@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(let_in(&gate, "s/robots/pose", 3, now), 3);
         assert_eq!(hand_over(&gate, from, 1), 1);
         gate.all_handed_over();
-        assert_eq!(hand_over(&gate, from, 1), 0, "it has no place any more");
+        assert_eq!(hand_over(&gate, from, 1), 0, "it has no place");
         assert_eq!(let_in(&gate, "s/robots/pose", 3, now), 2);
     }
 
@@ -274,7 +274,7 @@ mod tests {
             key: None,
             validated: false,
         };
-        assert!(gated.inbound_transform(raw()).is_err(), "it is of nobody");
+        assert!(gated.inbound_transform(raw()).is_err(), "it is from no neighbour");
         gate.comes_from(Some(PeerId::random()));
         let message = gated.inbound_transform(raw()).unwrap();
         assert_eq!((message.data, message.topic), (vec![1, 2, 3], TopicHash::from_raw("s/robots/pose")));

@@ -77,6 +77,6 @@ impl Beside {
         self.works(site, what).await;
         let leader = site.net.leader().await.unwrap();
         let term = site.net.nodes[leader].client().shard_status().await.unwrap().term;
-        assert_eq!((leader, term), (self.leader, self.term), "{what}: somebody was elected anew");
+        assert_eq!((leader, term), (self.leader, self.term), "{what}: an election was held");
     }
 }

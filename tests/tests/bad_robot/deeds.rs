@@ -42,7 +42,7 @@ async fn each_of_its_deeds_reaches_somebody_where_nothing_else_goes_wrong() {
     };
     let all = tokio::time::timeout(PATIENCE, all).await;
     hears.abort();
-    assert!(all.is_ok(), "these reached nobody: {left:?}");
+    assert!(all.is_ok(), "these reached no node: {left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,7 +66,7 @@ async fn whoever_shows_a_listed_key_and_says_nothing_keeps_nobody_out() {
         open.extend(rogue.dial(node, address).await);
     }
     open.retain(|connection| connection.close_reason().is_none());
-    assert!(!open.is_empty(), "it reached nobody");
+    assert!(!open.is_empty(), "it reached no node");
     beside.is_bounded(&site, &format!("{} connections without hello", open.len()));
     assert!(open.len() <= limits::HANDSHAKES_PER_KNOWN_SOURCE_MAX, "{} places", open.len());
     comes_back(&mut site, "connections without hello").await;
@@ -79,7 +79,7 @@ async fn connections_on_which_nothing_comes_keep_nobody_out_of_the_mesh() {
     let mut site = site_with(&rogue, 3).await;
     let beside = Beside::of(&site).await;
     let open = silent_connections(mesh_of(&site, 0), CONNECTIONS).await;
-    assert!(!open.is_empty(), "it reached nobody");
+    assert!(!open.is_empty(), "it reached no node");
     // This is a connection on which the robot said hello, and nothing after it.
     let idle = connect(&rogue, &site, 0).await;
     beside.is_bounded(&site, &format!("{} silent connections to the mesh", open.len()));

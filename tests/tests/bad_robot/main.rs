@@ -76,7 +76,7 @@ async fn it_says_to_every_voter_that_it_leads_and_the_shard_goes_on_as_it_was() 
     }
     create(&site, 1, "meanwhile").await;
     let status = site.net.nodes[leader].client().shard_status().await.unwrap();
-    assert_eq!((site.net.leader().await.unwrap(), status.term), (leader, term), "nobody was elected anew");
+    assert_eq!((site.net.leader().await.unwrap(), status.term), (leader, term), "no election was held");
     // The nodes did not write anything of it down, either.
     (0..3).for_each(|at| site.net.kill(at));
     (0..3).for_each(|at| site.net.start(at).unwrap());
@@ -113,7 +113,7 @@ async fn a_stolen_voter_that_won_no_election_appends_in_its_own_term_and_nobody_
     }
     create(&site, 1, "meanwhile").await;
     let status = site.net.nodes[leader].client().shard_status().await.unwrap();
-    assert_eq!((site.net.leader().await.unwrap(), status.term), (leader, term), "somebody followed it");
+    assert_eq!((site.net.leader().await.unwrap(), status.term), (leader, term), "a voter followed it");
     // The voters that restart elect one of them, which shows its proof.
     (0..3).for_each(|at| site.net.kill(at));
     (0..3).for_each(|at| site.net.start(at).unwrap());
@@ -187,8 +187,8 @@ async fn it_sends_more_than_anybody_needs_and_reads_nothing_and_the_memory_of_it
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), asked).await;
         streams.push((send, receive));
     }
-    let held = beside.more(&site, victim, &format!("{} streams whose answers nobody reads", streams.len()));
+    let held = beside.more(&site, victim, &format!("{} streams whose answers are never read", streams.len()));
     assert!(held < limits::LARGE_ANSWER_BYTES_PER_PEER_MAX as u64 + 2 * SLACK, "{held} bytes");
     create(&site, (victim + 1) % 3, "beside it").await;
-    assert_eq!(site.net.leader().await.unwrap(), victim, "nobody had to be elected");
+    assert_eq!(site.net.leader().await.unwrap(), victim, "no election was needed");
 }

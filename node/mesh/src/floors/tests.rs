@@ -83,7 +83,7 @@ fn a_sender_that_is_connected_ends_its_earlier_processes_and_begins_its_own_what
         for process in [3, 7, 9] {
             assert!(new_of(floors, process, [1, 50]).is_empty(), "{process} was before it");
         }
-        assert_eq!(new_of(floors, 4, [7]), [7], "whoever sends those again keeps it from nobody");
+        assert_eq!(new_of(floors, 4, [7]), [7], "sending those again keeps no node from hearing it");
         assert_eq!(new_of(floors, 10, [1]), [1]);
     }
 }

@@ -85,7 +85,7 @@ fn of_two_processes_that_come_again_and_again_the_one_that_was_met_first_stays()
     links.closed(peer, id(40));
     let at = now + Duration::from_secs(50);
     links.opened(peer, id(50), There, at);
-    assert!(links.heard(peer, id(50), Some("copy".to_owned()), at).is_empty(), "nobody else is there");
+    assert!(links.heard(peer, id(50), Some("copy".to_owned()), at).is_empty(), "no other process is there");
 }
 
 #[test]

@@ -81,7 +81,7 @@ impl Invariant for Signed {
             }
             Seen::Began { host, agent, command, deadline, .. } => {
                 let Some(signed) = self.signed.get(&(*command, *deadline)) else {
-                    return Err(format!("{agent} begins {command} until {deadline}, which nobody signed"));
+                    return Err(format!("{agent} begins {command} until {deadline}, which no operator signed"));
                 };
                 if !is_for(&signed.target, agent) {
                     return Err(format!("{agent} begins {command}, which is for {}", signed.target));
@@ -173,7 +173,7 @@ mod tests {
         let one = Target::Agent(AgentId::new("robot-2").unwrap());
         let mut signed = sent(&operator(), one.clone());
         assert!(begins(&mut signed, "robot-2", 1_500));
-        assert!(!begins(&mut signed, "robot-2", 1_501), "with a deadline that nobody signed");
+        assert!(!begins(&mut signed, "robot-2", 1_501), "with a deadline that no operator signed");
         assert!(!begins(&mut signed, "robot-4", 1_500));
         signed.1 = CommandId::from_bytes([9; 16]);
         assert!(!begins(&mut signed, "robot-2", 1_500));
@@ -208,7 +208,7 @@ mod tests {
             takes(&mut sent, JournalPhase::Received);
             assert_eq!(begins(&mut sent, "robot-2", 1_500), begun, "{host}");
             sent.0.see(&Seen::JournalsLost { host: 1 }, 0).unwrap();
-            assert!(begins(&mut sent, "robot-2", 1_500), "nobody knows it any more");
+            assert!(begins(&mut sent, "robot-2", 1_500), "no journal knows it");
         }
     }
 }

@@ -77,7 +77,7 @@ impl Followed {
         if gap_ms > bridged_ms {
             return Ok(());
         }
-        Err(format!("robot-{robot} on host {host} is without a lease, and nobody led for {gap_ms} ms only"))
+        Err(format!("robot-{robot} on host {host} is without a lease, though no host led for only {gap_ms} ms"))
     }
 }
 

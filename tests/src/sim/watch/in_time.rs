@@ -66,7 +66,7 @@ impl Invariant for InTime {
             Seen::Acted { agent, command, .. } => {
                 let deadline = self.accepted.get(command).copied().unwrap_or_default();
                 let Some((made, valid_ms)) = self.commands.get(&(*command, deadline)) else {
-                    return Err(format!("{agent} begins {command}, which nobody made"));
+                    return Err(format!("{agent} begins {command}, which no operator made"));
                 };
                 // Two clocks may run slow one after the other: the shard's, and the node's since it asked for the
                 // shard's.

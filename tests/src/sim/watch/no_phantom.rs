@@ -59,7 +59,7 @@ impl Invariant for NoPhantom {
             Seen::Acted { agent, command, .. } => {
                 let key = (*command, (*agent).clone());
                 if !self.released.contains(&key) {
-                    return Err(format!("{agent} acts on {command}, which nobody released to it"));
+                    return Err(format!("{agent} acts on {command}, which was not released to it"));
                 }
                 self.acted.insert(key.clone());
                 return self.check(&key);

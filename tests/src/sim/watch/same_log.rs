@@ -33,7 +33,7 @@ impl Invariant for SameLog {
                         self.digests.push((position.term, *digest));
                         Ok(())
                     }
-                    None => Err(format!("host {host} applied entry {at}, and nobody the one before it")),
+                    None => Err(format!("host {host} applied entry {at}, and no host the one before it")),
                 }
             }
             Seen::Elected { host, term } => match self.leaders.insert(*term, *host) {
