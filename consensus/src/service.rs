@@ -10,7 +10,7 @@ use skep_admission::SiteHandle;
 use skep_config::ControlConfig;
 use skep_protocol::attempt::{AttemptTarget, Outcome, Work};
 use skep_protocol::ballot::BallotKey;
-use skep_protocol::entry::{Charter, Request};
+use skep_protocol::entry::Request;
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::Build;
 use skep_protocol::frame::{FRAME_VERSION, Hello};
@@ -24,11 +24,13 @@ use skep_protocol::signing::Place;
 use skep_protocol::time::LogInstant;
 use skep_store::disk::once_there_is_room;
 use skep_store::{Store, StoreError};
+use skep_trust::SecretKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clocks;
+use crate::directory::Directory;
 use crate::identity::Identity;
-use crate::net::{ControlPlane, PeerView, Setup};
+use crate::net::{ControlPlane, PeerView, Peers, Registrar, Setup};
 use crate::random::Chance;
 use crate::recover::clear_leftovers;
 use crate::settings::store_options;
@@ -163,7 +165,6 @@ fn run(
     control.shutdown_timeout(SHUTDOWN_PATIENCE);
 }
 
-/// Opens the shards one after another: nothing listens yet, so that a shard that waits for room holds up no call.
 async fn start(
     identity: Identity,
     (config, build, site): (ControlConfig, Build, Option<SiteHandle>),
@@ -171,18 +172,10 @@ async fn start(
     threads: Threads,
     updates: mpsc::Sender<FromLeader>,
 ) -> Result<(Arc<Shards>, ControlPlane), StartError> {
-    let hello = Hello {
-        frame_version_min: FRAME_VERSION,
-        frame_version_max: FRAME_VERSION,
-        fleet: build.versions,
-        incarnation: store.incarnation(),
-        process: rand::random(),
-        name: config.node.name.clone(),
-        site: config.node.site.clone(),
-        shards: Vec::new(),
-    };
+    let hello = hello(&config, build, &store);
     let clocks = Clocks::default();
     let (node, key) = (identity.node(), Arc::new(BallotKey::from_seed(&identity.seed())));
+    let seals = Arc::new(SecretKey::from_seed(&identity.seed()));
     let setup = Setup {
         identity,
         hello,
@@ -199,6 +192,7 @@ async fn start(
         node,
         incarnation,
         key,
+        seals,
         build,
         config: Arc::new(config),
         store,
@@ -210,19 +204,52 @@ async fn start(
     };
     let shards = Shards::new(parts);
     warn_if_nobody_is_marked(&shards);
+    open_all(&shards).await?;
+    let kept = shards.parts.store.voter_list().load();
+    let mut memory = roles::Memory::of(&shards, &kept);
+    roles::look(&shards, &mut memory);
+    shards.parts.peers.have(shards.lineages());
+    let plane = listen(setup, peers, &shards)?;
+    threads.work().spawn(roles::follow(Arc::clone(&shards), memory));
+    threads.work().spawn(roles::remember(Arc::clone(&shards), kept));
+    Ok((shards, plane))
+}
+
+/// Opens the shards in the store, one after another: nothing listens yet, so that a shard that waits for room holds up
+/// no call.
+async fn open_all(shards: &Shards) -> Result<(), StartError> {
     for shard in shards.parts.store.shards() {
         let snapshots = shards.parts.store.snapshots();
         once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
         shards.open(shard).await.map_err(StartError::Shard)?;
     }
-    let kept = shards.parts.store.voter_list().load();
-    let mut memory = roles::Memory::of(&shards, &kept);
-    roles::look(&shards, &mut memory);
-    shards.parts.peers.have(shards.lineages());
-    let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&shards))).map_err(StartError::Listen)?;
-    threads.work().spawn(roles::follow(Arc::clone(&shards), memory));
-    threads.work().spawn(roles::remember(Arc::clone(&shards), kept));
-    Ok((shards, plane))
+    Ok(())
+}
+
+/// Listens. At a site the node also receives machines that want to join, and renews its own certificate.
+fn listen(setup: Setup, peers: Peers, shards: &Arc<Shards>) -> Result<ControlPlane, StartError> {
+    let directory = peers.is_of_site().then(|| Directory::new(Arc::clone(shards)));
+    let registrar = directory.clone().map(|directory| Arc::new(directory) as Arc<dyn Registrar>);
+    let dispatch = Arc::new(Arc::clone(shards));
+    let plane = ControlPlane::start(setup, peers, dispatch, registrar).map_err(StartError::Listen)?;
+    if let Some(directory) = directory {
+        shards.parts.threads.work().spawn(directory.keep_renewed());
+    }
+    Ok(plane)
+}
+
+/// What this run of the process says of itself. The node does not know yet of which shards it has replicas.
+fn hello(config: &ControlConfig, build: Build, store: &Store) -> Hello {
+    Hello {
+        frame_version_min: FRAME_VERSION,
+        frame_version_max: FRAME_VERSION,
+        fleet: build.versions,
+        incarnation: store.incarnation(),
+        process: rand::random(),
+        name: config.node.name.clone(),
+        site: config.node.site.clone(),
+        shards: Vec::new(),
+    }
 }
 
 fn warn_if_nobody_is_marked(shards: &Shards) {
@@ -300,6 +327,13 @@ impl ConsensusHandle {
         self.shards.parts.peers.views()
     }
 
+    /// The members that this node has met and whose certificates let them vote; none where the configuration says which
+    /// nodes to believe.
+    pub fn members_that_vote(&self) -> Option<BTreeSet<NodeId>> {
+        let peers = &self.shards.parts.peers;
+        peers.is_of_site().then(|| peers.members_that_vote())
+    }
+
     /// How many nodes this node refused at a site since it started, and how many links of members it cut, by kind.
     pub fn refused(&self) -> BTreeMap<&'static str, u64> {
         self.shards.parts.peers.refused()
@@ -354,6 +388,7 @@ impl ConsensusHandle {
 
     /// Creates a shard with these voters; this node must be one of them. `genesis` is random; `first` shows that the
     /// first operator has its key.
+    /// [`ShardId::DIRECTORY`] begins with the first root document of this node's site.
     ///
     /// # Errors
     /// [`MembershipError`] says what to do.
@@ -366,8 +401,8 @@ impl ConsensusHandle {
     ) -> Result<(), MembershipError> {
         let shards = Arc::clone(&self.shards);
         let place = Place { site: shards.parts.config.node.site.clone(), shard, genesis };
-        let charter = Charter { place, first, root: None };
         let init = async move {
+            let charter = shards.charter(place, first)?;
             shards.check_unheard(shard)?;
             shards.parts.peers.reach(&voters).await;
             let shard = shards.open(shard).await.map_err(MembershipError::Raft)?;
@@ -414,4 +449,12 @@ impl ConsensusHandle {
 
 fn stopped<T>() -> Result<T, MembershipError> {
     Err(MembershipError::Unknown("the node is stopping".to_owned()))
+}
+
+#[cfg(test)]
+impl ConsensusHandle {
+    /// The directory of the site, as this node asks it.
+    pub(crate) fn directory(&self) -> Directory {
+        Directory::new(Arc::clone(&self.shards))
+    }
 }

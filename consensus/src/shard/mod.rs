@@ -42,6 +42,7 @@ use skep_protocol::recovery::Lineage;
 use skep_protocol::signing::Verdicts;
 use skep_protocol::text::AgentId;
 use skep_store::Store;
+use skep_trust::SecretKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::{Clocks, ShardClock};
@@ -76,6 +77,8 @@ pub(crate) struct NodeParts {
     pub(crate) incarnation: Incarnation,
     /// The node's key, which signs its votes.
     pub(crate) key: Arc<BallotKey>,
+    /// The same key, which seals statements in the node's site.
+    pub(crate) seals: Arc<SecretKey>,
     /// What this build can apply.
     pub(crate) build: Build,
     pub(crate) config: Arc<ControlConfig>,

@@ -190,10 +190,15 @@ impl Book {
         self.journals.keys().cloned().collect()
     }
 
+    /// What the journals of a shard know of the statements of operators.
+    pub(super) fn serials(&self, shard: ShardId) -> Serials {
+        self.serials.get(&shard).cloned().unwrap_or_default()
+    }
+
     pub(super) fn state(&self, whose: &Whose) -> Option<JournalState> {
         let journal = self.journals.get(whose)?;
         let (head, entries) = (journal.head, journal.entries.values().cloned().collect());
-        let stated = self.serials.get(&whose.0).cloned().unwrap_or_default();
+        let stated = self.serials(whose.0);
         let (clock_floor, begun) = (journal.clock_floor, journal.begun.clone());
         Some(JournalState { head, stated, entries, clock_floor, begun })
     }

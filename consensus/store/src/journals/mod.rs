@@ -240,7 +240,8 @@ impl Keeper {
                     Some(journal) => (journal, Vec::new()),
                     None => {
                         let head = JournalHead::new(JournalId::from_bytes(rand::random()));
-                        (JournalState::new(head, Vec::new()), vec![JournalWrite::Head(head)])
+                        let stated = self.book.serials(shard);
+                        (JournalState { stated, ..JournalState::new(head, Vec::new()) }, vec![JournalWrite::Head(head)])
                     }
                 };
                 let (shard, agent) = whose.clone();
