@@ -1,12 +1,12 @@
-//! Whom a node believes: who votes.
+//! Which nodes this node believes to be voters.
 //!
-//! Everybody who is listed is admitted, robots too. Raft is taken from voters alone, and so is what somebody says of a shard: who
-//! leads it, what agents hold, what its clock shows. A voter is whom the configuration marks as one, whom this node's replica has
-//! as one, and whom somebody names who is believed already. That is no weaker than the marks: a voter that leads can make
-//! another one a voter.
+//! Every listed peer is admitted, robots too. A node takes Raft frames from voters only, and so it does what another
+//! node says of a shard: who leads it, what agents hold, what its clock shows. A node counts as a voter in three cases:
+//! the configuration marks it, this node's replica has it as a voter, or a node names it that is believed already. The
+//! third is no weaker than the marks: a voter that leads can make another node a voter.
 //!
-//! Whoever was named is believed until another one who is believed says otherwise, or this node's replica has it: a leader that nobody
-//! else can speak for any more has all the time that a long snapshot takes.
+//! A named node is believed until another believed node says otherwise, or until this node's replica knows who votes.
+//! So a leader for which no other node can vouch has all the time that a long snapshot takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,36 +19,37 @@ use tokio::time::Instant;
 
 use crate::net::Noise;
 
-/// How often voters are asked whether somebody votes of whom this node does not know it: for each of its replicas, and once for
-/// all shards of which it has none.
+/// Interval at which this node asks voters whether an unknown node votes: for each of its replicas, and once for all
+/// shards of which it has none.
 const ASK_EVERY: Duration = Duration::from_secs(2);
-/// How long nobody is asked again about somebody whom a voter named. It is believed meanwhile, and until there is an answer.
+/// How long this node does not ask again about a node that a voter named. It believes the node meanwhile, and until
+/// there is an answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// Whom a node believes beside those whom its replicas name.
+/// The nodes that a node believes beside those that its replicas name.
 #[derive(Debug, Default)]
 pub(crate) struct Belief {
-    /// Those whom the configuration marks.
+    /// The nodes that the configuration marks as voters.
     pub(crate) marked: BTreeSet<NodeId>,
     state: Mutex<State>,
     pub(crate) refused: Noise,
 }
 
-/// Who votes, as a voter said.
+/// The voters that a voter named.
 #[derive(Debug)]
 struct Named {
     voters: Voters,
-    /// The term as of which it said so.
+    /// The term of which the voter spoke.
     term: u64,
-    /// When it said so, or somebody was asked again.
+    /// When the voter said so, or when this node asked again.
     asked: Instant,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What voters said when they were asked.
+    /// For each shard, what voters answered.
     named: BTreeMap<ShardId, Named>,
-    /// When voters were asked last.
+    /// When this node last asked voters, for each of its replicas, and for all other shards together.
     asked: BTreeMap<Option<ShardId>, Instant>,
 }
 
@@ -61,7 +62,7 @@ impl Belief {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether voters may be asked again.
+    /// Whether this node may ask voters again.
     pub(crate) fn may_ask(&self, replica: Option<ShardId>) -> bool {
         let mut state = self.state();
         let waits = state.asked.get(&replica).is_some_and(|asked| asked.elapsed() < ASK_EVERY);
@@ -75,27 +76,27 @@ impl Belief {
         self.state().named.get(&shard).is_some_and(|named| named.voters.contains(&node))
     }
 
-    /// Whether it is long ago that a voter was asked about somebody who was named.
+    /// Whether this node asked long ago about a node that a voter named.
     pub(crate) fn is_old(&self, node: NodeId, shard: ShardId) -> bool {
         let is_old = |named: &Named| named.voters.contains(&node) && named.asked.elapsed() >= ASK_AGAIN_AFTER;
         self.state().named.get(&shard).is_some_and(is_old)
     }
 
-    /// Voters are asked about a shard now.
+    /// Notes that this node asks voters about a shard.
     pub(crate) fn asks(&self, shard: ShardId) {
         if let Some(named) = self.state().named.get_mut(&shard) {
             named.asked = Instant::now();
         }
     }
 
-    /// Takes note of what a voter says of who votes, when it was asked about a node; whether it names that one. Of shards beyond what
-    /// a node may take part in nothing is kept.
+    /// Notes which voters a voter names, when this node asked it about a node; returns whether it names that node.
+    /// Beyond the number of shards that a node may take part in, this keeps nothing.
     pub(crate) fn note(&self, shard: ShardId, doubted: NodeId, said: LeaderHint) -> bool {
         let LeaderHint { term, voters, .. } = said;
         let mut state = self.state();
         let names_it = voters.contains(&doubted);
         if !names_it {
-            // One that does not know who votes, or has not heard of that term, says nothing against it.
+            // A voter that does not know who votes, or has not heard of that term, does not contradict it.
             let is_news = state.named.get(&shard).is_some_and(|named| named.term <= term);
             drop(state);
             if is_news && !voters.is_empty() {
@@ -107,7 +108,7 @@ impl Belief {
         names_it
     }
 
-    /// What was said of a node counts no more.
+    /// Forgets what voters said of a node.
     pub(crate) fn forget(&self, shard: ShardId, node: NodeId) {
         let mut state = self.state();
         let Some(named) = state.named.get_mut(&shard) else { return };
@@ -126,7 +127,7 @@ mod tests {
         NodeId::from_public_key([n; 32])
     }
 
-    /// What a node says that does not lead.
+    /// The hint of a node that does not lead.
     fn says(term: u64, voters: &[u8]) -> LeaderHint {
         LeaderHint { leader: None, term, voters: Voters::of(voters.iter().copied().map(node)) }
     }
@@ -136,13 +137,13 @@ mod tests {
         let (belief, shard) = (Belief::default(), ShardId::FIRST);
         assert!(belief.note(shard, node(7), says(4, &[1, 6, 7])));
         assert!(belief.is_named(node(7), shard) && !belief.is_old(node(7), shard));
-        // As long as a snapshot takes.
+        // This takes as long as a snapshot.
         for _ in 0..10 {
             tokio::time::advance(ASK_AGAIN_AFTER).await;
             assert!(belief.is_old(node(7), shard) && !belief.is_old(node(8), shard));
             belief.asks(shard);
-            assert!(belief.is_named(node(7), shard), "nobody has answered");
-            assert!(!belief.is_old(node(7), shard), "nobody is asked again at each frame");
+            assert!(belief.is_named(node(7), shard), "no voter has answered");
+            assert!(!belief.is_old(node(7), shard), "no voter is asked again at each frame");
         }
         assert!(!belief.note(shard, node(7), says(9, &[])));
         assert!(!belief.note(shard, node(7), says(3, &[1, 2])));
@@ -160,7 +161,7 @@ mod tests {
         assert!(belief.may_ask(Some(ShardId::FIRST)));
         let mut asked = 0;
         for _ in 0..100 {
-            // None of them has a replica here.
+            // This node has no replica of these shards.
             asked += usize::from(belief.may_ask(None));
             assert!(!belief.may_ask(Some(ShardId::FIRST)));
         }

@@ -1,4 +1,4 @@
-//! The log clocks of a node's shards, shared between those that hear, stamp and read them.
+//! The log clocks of a node's shards, shared between the tasks that hear, stamp and read them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,14 +9,14 @@ use skep_protocol::time::LogInstant;
 use skep_store::ClockMark;
 use xxhash_rust::xxh3::Xxh3;
 
-/// The clock that leases and the log clock are counted on.
+/// The clock by which leases and the log clock count.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum BootClock {
-    /// CLOCK_BOOTTIME: goes on while the machine sleeps.
+    /// CLOCK_BOOTTIME: it goes on while the machine sleeps.
     #[default]
     System,
-    /// That of a machine in a simulation: since when it runs, how much faster than true time, in millionths, and which of
-    /// all boots that is.
+    /// The clock of a simulated machine: since when it runs, how much faster than true time it is in millionths, and
+    /// the number of the boot.
     #[cfg(test)]
     Simulated { since: tokio::time::Instant, ppm: i64, boot: u64 },
 }
@@ -43,8 +43,8 @@ impl BootClock {
         }
     }
 
-    /// Names what it is counted on: what one process reads of it and what another reads can be compared if both names are
-    /// equal. None if the system does not say.
+    /// A name of the boot. Two processes can compare their readings if both names are equal. None if the system does
+    /// not say.
     fn boot(&self) -> Option<u128> {
         match self {
             Self::System => system_boot(),
@@ -54,14 +54,14 @@ impl BootClock {
     }
 }
 
-/// The boot of the kernel, which a container has from its host, and the time namespace, which may move its clock.
+/// Names the boot of the kernel, which a container has from its host, and the time namespace, which may move its clock.
 fn system_boot() -> Option<u128> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let boot = boot.trim();
     if boot.is_empty() {
         return None;
     }
-    // Neither is there on a kernel without time namespaces, where no clock is moved.
+    // A kernel without time namespaces has neither file, and moves no clock.
     let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
     let offsets = std::fs::read("/proc/self/timens_offsets").unwrap_or_default();
     let mut hash = Xxh3::new();
@@ -87,46 +87,49 @@ fn read_ms(clock: rustix::time::ClockId) -> u64 {
 struct Inner {
     clock: LogClock,
     leads: bool,
-    /// Whether it leads nobody: no majority answers.
+    /// Whether this node, which leads, has no quorum: no majority answers.
     without_quorum: bool,
     heard_leader_at: Option<u64>,
-    /// Whether the leader is being asked for its clock.
+    /// Whether this node is asking the leader for its clock.
     asking: bool,
-    /// Whether something was learned of the clock since it was kept last.
+    /// Whether this node learned something of the clock since it last saved it.
     news: bool,
     sleep: SleepWatch,
 }
 
-/// Notices that the machine slept: the clock of its boot went on then, and the one that only counts while it is awake did
-/// not. Raft counts on the second one, by which a leader that slept believes that it was heard a moment ago.
+/// Notices that the machine slept: then the clock of the boot went on, and the clock that counts only while the machine
+/// is awake did not. Raft counts by the second one, by which a leader that slept believes that its quorum answered a
+/// moment ago.
 #[derive(Clone, Copy, Debug, Default)]
 struct SleepWatch {
     /// How far the first clock was ahead of the second at the last look, in milliseconds.
     ahead_ms: Option<i64>,
-    /// When it was noticed last that the machine had slept, on the second clock.
+    /// When the last sleep was noticed, by the second clock in milliseconds.
     noticed_at: Option<u64>,
 }
 
-/// Sleep that is too short to matter, or two clocks that were not read at one instant, in milliseconds.
+/// The shortest sleep that counts, in milliseconds: a shorter difference does not matter, or comes from reading two
+/// clocks at two instants.
 const SLEEP_MS_MIN: i64 = 20;
 
 impl SleepWatch {
-    /// How long the machine is known to have been awake, in milliseconds: what is older than that is older than it looks.
+    /// How long the machine is known to have been awake, in milliseconds: anything older than that is older than it
+    /// looks.
     fn look(&mut self, boot_ms: u64, awake_ms: u64) -> u64 {
-        // A time namespace may have moved either.
+        // A time namespace may have moved either clock.
         let ahead_ms = boot_ms.cast_signed().saturating_sub(awake_ms.cast_signed());
         let slept = self.ahead_ms.is_some_and(|before| ahead_ms > before.saturating_add(SLEEP_MS_MIN));
-        // Each reading may be late by a little: what is compared is the least that the first clock was ever ahead since.
+        // Each reading may be late by a little: so this compares with the least lead that the first clock had since.
         self.ahead_ms = Some(self.ahead_ms.filter(|_| !slept).map_or(ahead_ms, |before| before.min(ahead_ms)));
         if slept {
             self.noticed_at = Some(awake_ms);
         }
-        // Milliseconds are cut off in both readings.
+        // Both readings cut off fractions of milliseconds.
         self.noticed_at.map_or(u64::MAX, |at| awake_ms.saturating_sub(at).saturating_sub(2))
     }
 }
 
-/// The clock of one shard.
+/// The log clock of one shard.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShardClock {
     boot: BootClock,
@@ -138,24 +141,24 @@ impl ShardClock {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The clock that it is counted on.
+    /// The clock of the boot, in milliseconds.
     pub(crate) fn boot_ms(&self) -> u64 {
         self.boot.ms()
     }
 
-    /// Names what that clock is counted on; none if the system does not say.
+    /// A name of the boot; none if the system does not say.
     pub(crate) fn boot(&self) -> Option<u128> {
         self.boot.boot()
     }
 
-    /// How long the machine has been awake at least since it slept last, in milliseconds: what was heard before that may be
-    /// older than the monotonic clock says.
+    /// The least time that the machine has been awake since it last slept, in milliseconds: what this node heard before
+    /// may be older than the monotonic clock says.
     pub(crate) fn awake_ms(&self) -> u64 {
         let mut inner = self.inner();
         inner.sleep.look(self.boot_ms(), self.boot.awake_ms())
     }
 
-    /// The clock of the leader arrived in a frame. False if there is no estimate that it could move.
+    /// Takes the clock of the leader from a frame. False if there is no estimate that it could move.
     pub(crate) fn hear(&self, clock: LogInstant) -> bool {
         let mut inner = self.inner();
         inner.news = true;
@@ -167,18 +170,19 @@ impl ShardClock {
         self.inner().clock.is_possible(clock, self.boot_ms())
     }
 
-    /// The estimate is not good: there is none until one is learned.
+    /// Drops an estimate that is wrong: there is none until this node learns one.
     pub(crate) fn forget(&self) {
         self.inner().clock.forget();
     }
 
-    /// Begins to ask for the clock: since when, or none if it is being asked for already.
+    /// Begins to ask for the clock. Returns the instant of the boot clock in milliseconds, or none if a question is
+    /// under way already.
     pub(crate) fn ask(&self) -> Option<u64> {
         let already = std::mem::replace(&mut self.inner().asking, true);
         (!already).then(|| self.boot_ms())
     }
 
-    /// The leader answered, or did not.
+    /// Notes the end of a question to the leader, with its answer if there was one.
     pub(crate) fn answered(&self, answer: Option<LogInstant>, asked_boot_ms: u64) {
         self.inner().asking = false;
         if let Some(clock) = answer {
@@ -186,20 +190,20 @@ impl ShardClock {
         }
     }
 
-    /// Somebody that has an estimate answered. Whether there is one here now.
+    /// Takes the answer of a node that has an estimate. Returns whether this node has an estimate after it.
     pub(crate) fn learn(&self, clock: LogInstant, asked_boot_ms: u64) -> bool {
         let mut inner = self.inner();
         inner.news = true;
         inner.clock.learn(clock, asked_boot_ms, self.boot_ms())
     }
 
-    /// Goes on from what an earlier process left. Whether it could.
+    /// Goes on from what an earlier process saved; returns whether that was possible.
     pub(crate) fn resume(&self, mark: &ClockMark) -> bool {
         let ClockMark { at_boot_ms, clock, lag_ms, .. } = *mark;
         self.inner().clock.resume(ClockEstimate { clock, lag_ms }, at_boot_ms, self.boot_ms())
     }
 
-    /// What to leave for the next process; none if nothing was learned since it was asked for last.
+    /// What to save for the next process; none if this node learned nothing since the last call.
     pub(crate) fn to_keep(&self, boot: u128) -> Option<ClockMark> {
         let mut inner = self.inner();
         let news = std::mem::take(&mut inner.news) || inner.leads;
@@ -208,23 +212,24 @@ impl ShardClock {
         Some(ClockMark { boot, at_boot_ms, clock, lag_ms })
     }
 
-    /// This node begins to lead: the clock goes on from the latest that it can be. False if it has no estimate.
+    /// Notes that this node begins to lead: its clock goes on from the latest that it can be. False if it has no
+    /// estimate.
     pub(crate) fn lead(&self) -> bool {
         let mut inner = self.inner();
         inner.clock.lead(self.boot_ms()).is_some()
     }
 
-    /// The clock is this from now on: for a leader that gave the shard a new one.
+    /// Sets the clock, for a leader that gave the shard a new one.
     pub(crate) fn begin(&self, clock: LogInstant) {
         self.inner().clock.begin(clock, self.boot_ms());
     }
 
-    /// An entry with this stamp was applied.
+    /// Notes that an entry with this stamp was applied.
     pub(crate) fn observe_stamp(&self, stamp: LogInstant) {
         self.inner().clock.observe_stamp(stamp, self.boot_ms());
     }
 
-    /// The estimate for a voter that has to lead without one: the latest that the clock can be.
+    /// The estimate for a voter that has to lead without a clock: the latest that the clock can be.
     pub(crate) fn latest(&self) -> Option<LogInstant> {
         self.inner().clock.estimate(self.boot_ms()).map(ClockEstimate::latest)
     }
@@ -234,33 +239,33 @@ impl ShardClock {
         self.inner().clock.now(self.boot_ms())
     }
 
-    /// The clock for the header of a frame. A leader without a quorum gives none, by which its followers know.
+    /// The clock for the header of a frame. A leader without a quorum gives none, and so its followers know that.
     pub(crate) fn for_frames(&self) -> Option<LogInstant> {
         if self.inner().without_quorum { None } else { self.to_send() }
     }
 
-    /// Whether this node leads, and no majority answers it.
+    /// Sets whether this node leads and no majority answers it.
     pub(crate) fn set_without_quorum(&self, without: bool) {
         self.inner().without_quorum = without;
     }
 
-    /// The clock that this node leads by, if it does.
+    /// The clock by which this node leads, if it does.
     pub(crate) fn to_send(&self) -> Option<LogInstant> {
         let inner = self.inner();
         inner.leads.then(|| inner.clock.now(self.boot_ms())).flatten()
     }
 
-    /// Whether this node leads the shard and has a clock to lead it by.
+    /// Sets whether this node leads the shard and has a clock for that.
     pub(crate) fn set_leads(&self, leads: bool) {
         self.inner().leads = leads;
     }
 
-    /// A frame of the leader was accepted.
+    /// Notes an accepted frame of the leader.
     pub(crate) fn heard_leader(&self) {
         self.inner().heard_leader_at = Some(self.boot_ms());
     }
 
-    /// How long ago another node was heard that leads.
+    /// How long ago this node heard another node that leads, in milliseconds.
     pub(crate) fn leader_age_ms(&self) -> Option<u64> {
         self.inner().heard_leader_at.map(|at| self.boot_ms().saturating_sub(at))
     }
@@ -274,7 +279,7 @@ pub(crate) struct Clocks {
 }
 
 impl Clocks {
-    /// Clocks that are counted on another one than the system's.
+    /// Clocks that count by another clock than the system's.
     #[cfg(test)]
     pub(crate) fn on(boot: BootClock) -> Self {
         Self { boot, shards: Arc::default() }
@@ -286,7 +291,7 @@ impl Clocks {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner).entry(shard).or_insert_with(fresh).clone()
     }
 
-    /// The clock of a shard, if the shard is known.
+    /// The clock of a shard, if this node knows the shard.
     pub(crate) fn known(&self, shard: ShardId) -> Option<ShardClock> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
     }
@@ -302,7 +307,7 @@ mod tests {
         assert_eq!(sleep.look(10_000, 4_000), u64::MAX);
         assert_eq!(sleep.look(10_500, 4_499), u64::MAX, "two clocks are not read at one instant");
         assert_eq!(sleep.look(10_900, 4_900), u64::MAX);
-        // A minute of sleep, in which 100 ms passed on the other clock.
+        // The machine sleeps for a minute, in which the other clock counts 100 ms.
         assert_eq!(sleep.look(71_000, 5_000), 0, "nothing that was heard before is taken for fresh");
         assert_eq!(sleep.look(71_300, 5_300), 298, "what was heard since then is");
         assert_eq!(sleep.look(72_300, 5_400), 0, "it slept again");

@@ -1,4 +1,4 @@
-//! Waiting for commands to end.
+//! Waits for commands to end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use skep_protocol::ids::CommandId;
 use skep_protocol::limits;
 use tokio::sync::Notify;
 
-/// Who waits for which command. Cheap to clone.
+/// The callers that wait for the end of each command. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Ends(Arc<Mutex<BTreeMap<CommandId, Waiting>>>);
 
@@ -19,7 +19,7 @@ struct Waiting {
     waiters: usize,
 }
 
-/// Somebody that waits for a command, until it is dropped.
+/// A place among the callers that wait for a command. Dropping it ends the wait.
 pub(crate) struct EndWaiter {
     ends: Ends,
     command: CommandId,
@@ -31,7 +31,7 @@ impl Ends {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more waits for a command; none if too many wait.
+    /// Adds a caller that waits for a command; none if too many wait.
     pub(crate) fn wait_for(&self, command: CommandId) -> Option<EndWaiter> {
         let mut waiting = self.lock();
         if waiting.values().map(|known| known.waiters).sum::<usize>() >= limits::COMMAND_WAITS_MAX {
@@ -42,7 +42,7 @@ impl Ends {
         Some(EndWaiter { ends: self.clone(), command, notify: Arc::clone(&known.notify) })
     }
 
-    /// Those commands that somebody waits for and of which the last delivery ended with these changes.
+    /// Of the commands that callers wait for, those of which these changes ended the last delivery.
     pub(crate) fn of(&self, changes: &[Change], state: &FleetState) -> BTreeSet<CommandId> {
         let waiting = self.lock();
         if waiting.is_empty() {
@@ -52,7 +52,7 @@ impl Ends {
         ended.filter(|id| waiting.contains_key(id) && !state.is_command_open(id)).collect()
     }
 
-    /// Wakes those who wait for these commands. To be called once the state can be read.
+    /// Wakes the callers that wait for these commands. To be called once they can read the state.
     pub(crate) fn tell(&self, ended: &BTreeSet<CommandId>) {
         if ended.is_empty() {
             return;
@@ -65,7 +65,7 @@ impl Ends {
 }
 
 impl EndWaiter {
-    /// The next time that the command ends. Begun before the state is looked at, nothing is missed.
+    /// Completes when the command next ends. A caller that begins this before it looks at the state misses no end.
     pub(crate) fn next(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }
@@ -112,11 +112,11 @@ mod tests {
         let waiters = [1, 1, 2].map(|n| ends.wait_for(id(n)).unwrap());
         let next = waiters.each_ref().map(EndWaiter::next);
         let ended = ends.of(&[end(1), end(3)], &state);
-        assert_eq!(ended, [id(1)].into(), "nobody waits for the other");
+        assert_eq!(ended, [id(1)].into(), "no caller waits for the other");
         ends.tell(&ended);
         assert_eq!(next.map(|next| next.now_or_never().is_some()), [true, true, false]);
         drop(waiters);
-        assert!(ends.of(&[end(1)], &state).is_empty(), "nobody waits any more");
+        assert!(ends.of(&[end(1)], &state).is_empty(), "no caller waits");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Filling the history, from the log and from peers.
+//! Fills the history, from the log and from peers.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,23 +16,24 @@ use crate::replay::fill_from_log;
 use crate::shard::Shard;
 use crate::threads::Errand;
 
-/// How often a gap in the history is tried to be filled.
+/// Interval between two attempts to fill a gap in the history.
 const FILL_EVERY: Duration = Duration::from_secs(1);
-/// Entries of a gap that are first fetched in their order.
+/// Number of a gap's entries that are fetched first, in their order.
 const WINDOW_FIRST: u64 = 64;
-/// Answers that the entries fetched in their order may take: with more of them fewer are fetched at a time.
+/// The most answers for the entries that are fetched in their order: after more answers, the node fetches fewer entries
+/// at a time.
 const ANSWERS_PER_WINDOW: u32 = 4;
 
-/// Fills what is missing in the history. What can be applied again is worked out from the log of this node. What is older,
-/// such as that behind an installed snapshot, is fetched from a voter that has it: the latest first, one answer at a time,
-/// with as long a rest after each as it took. Whatever was fetched stays, so that it goes on where it was cut off. What no
-/// voter has is lost. The shards of a node take `turns`.
+/// Fills what is missing in the history. The node works out from its own log what can be applied again. What is older,
+/// such as what an installed snapshot covers, it fetches from a voter that has it: the latest first, one answer at a
+/// time, with as long a rest after each answer as that took. What was fetched stays, so that an interrupted fetch goes
+/// on where it was cut off. What no voter has is lost. The shards of a node take `turns`.
 pub(crate) async fn fill_history(shard: Shard, turns: Arc<Semaphore>) {
     let history = shard.parts().store.history().clone();
     let mut progress = history.progress(shard.id());
     let mut window = WINDOW_FIRST;
     loop {
-        // At most once a second, and again for as long as there is a gap: whoever can fill it may come later.
+        // At most once a second, and for as long as there is a gap: a node that can fill it may come later.
         tokio::time::sleep(FILL_EVERY).await;
         if history.gap(shard.id()).is_none() && progress.changed().await.is_err() {
             return;
@@ -48,20 +49,20 @@ pub(crate) async fn fill_history(shard: Shard, turns: Arc<Semaphore>) {
     }
 }
 
-/// A point of the history: an index, and how many changes of that entry are before it.
+/// A point of the history: an index, and how many changes of that entry come before it.
 type HistoryPoint = (u64, u32);
 
 /// What the voters have of a gap.
 enum Found {
-    /// Changes from a point on, and what is not covered by them.
+    /// Changes from a point on, and the point up to which the gap stays open.
     Changes(Vec<ChangeSet>, HistoryPoint),
     /// No voter has these entries.
     Nobody(Range<u64>),
-    /// Not all voters say.
+    /// Not all voters have answered.
     Unknown,
 }
 
-/// Fills the end of a gap; false if it is of no use to go on at once.
+/// Fills the end of a gap; false if going on at once would be of no use.
 async fn fill_latest(shard: &Shard, gap: &Range<u64>, window: &mut u64) -> bool {
     let (parts, id) = (shard.parts(), shard.id());
     let history = parts.store.history();
@@ -87,7 +88,7 @@ async fn fill_latest(shard: &Shard, gap: &Range<u64>, window: &mut u64) -> bool 
                 let covers = at.0..next.0.min(gap.end);
                 let filling = history.clone();
                 let fill = move || filling.fill(id, at.1, &sets, covers);
-                // Its disk may be full: not again at once.
+                // The disk may be full: the node tries again later.
                 if !parts.threads.offload(Errand::Files, fill).await.unwrap_or(false) {
                     return false;
                 }
@@ -114,25 +115,27 @@ async fn fill_latest(shard: &Shard, gap: &Range<u64>, window: &mut u64) -> bool 
     true
 }
 
-/// How long nothing is fetched after an answer of so many bytes that took so long: half of the link, and of the disks at
-/// both ends, is for others, and never more than a rate.
+/// The rest after an answer of this many bytes that took this long. Half of the link, and of the disks at both ends,
+/// stays free for other work, and the node never fetches faster than a fixed rate.
 fn rest(took: Duration, bytes: usize) -> Duration {
     let at_rate = Duration::from_secs_f64(bytes as f64 / limits::HISTORY_FILL_BYTES_PER_S as f64);
     took.max(at_rate.saturating_sub(took))
 }
 
-/// What came of a look into the log of this node.
+/// What a look into the log of this node found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OwnLog {
-    /// What was missing, and can be applied again, is there.
+    /// The log held what was missing, and the node has filled it in.
     Filled,
-    /// It does not hold what is missing.
+    /// The log does not hold what is missing.
     Older,
-    /// It may hold what is missing from an entry on, which cannot be worked out now: another build may, or another try.
+    /// The log may hold what is missing from this index on, but this attempt cannot work it out: another build, or
+    /// another attempt, may.
     From(u64),
 }
 
-/// Works out from the log what entries of a gap did that can be applied again: nobody has to be asked for those.
+/// Works out from the log what the entries of a gap did, as far as this node can apply them again: it need not ask
+/// another node for those.
 async fn from_own_log(shard: &Shard, gap: &Range<u64>) -> OwnLog {
     let (parts, id) = (shard.parts(), shard.id());
     let Some(held) = held(gap, parts.store.history().base(id)) else { return OwnLog::Older };
@@ -157,7 +160,7 @@ fn held(gap: &Range<u64>, base: u64) -> Option<Range<u64>> {
     (base < gap.end).then_some(gap.start.max(base)..gap.end)
 }
 
-/// What of the entries that no voter has is not looked for any more: nothing that the log of this node may hold.
+/// The entries that this node stops looking for: no voter has them, and the log of this node cannot hold them.
 fn lost(nobody: &Range<u64>, own: OwnLog) -> Range<u64> {
     match own {
         OwnLog::From(from) => nobody.start..nobody.end.min(from),
@@ -165,13 +168,13 @@ fn lost(nobody: &Range<u64>, own: OwnLog) -> Range<u64> {
     }
 }
 
-/// Changes from a place in a gap on; the leader is asked first, and then every other voter, since one may lack what another
-/// has.
+/// Fetches changes from a point in a gap on. The leader is asked first, and then every other voter, since one may lack
+/// what another has.
 async fn ask_voters(shard: &Shard, at: HistoryPoint, gap: &Range<u64>) -> Found {
     let parts = shard.parts();
     let leader = shard.view().borrow().leader;
     let mut voters: Vec<NodeId> = shard.voters().into_values().map(|member| member.node).collect();
-    // Who does not vote does not know who might have it.
+    // A node that does not vote does not know which node might have the changes.
     let mut everybody_says = voters.contains(&parts.node);
     voters.retain(|node| *node != parts.node);
     voters.sort_by_key(|node| Some(*node) != leader);
@@ -191,7 +194,7 @@ async fn ask_voters(shard: &Shard, at: HistoryPoint, gap: &Range<u64>) -> Found 
         }
         match edge.lacks(at.0) {
             Some((from, end)) => lacking = lacking.start.max(from)..lacking.end.min(end),
-            // It has not come so far.
+            // This voter has not come so far.
             None => everybody_says = false,
         }
     }

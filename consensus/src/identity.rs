@@ -11,42 +11,43 @@ use zeroize::Zeroizing;
 
 use crate::whole::{ReadableBy, write_whole};
 
-/// As much as is read of a key's file: its text is never moved as it grows, so that no copy of it stays behind.
+/// The most bytes that are read of a key's file: the buffer never moves as it grows, so that no copy of the secret
+/// stays behind.
 const KEY_FILE_BYTES_MAX: usize = 1_024;
 
-/// What stands before the digits of a seed in a key's file.
+/// The text before the digits of a seed in a key's file.
 const FORM: &str = "skep ed25519 seed ";
 
-/// Why there is no identity.
+/// Why a node has no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The operating system refused.
+    /// The operating system refused to read or write the file.
     #[error("{path}: {source}")]
     Io {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Others can read the key.
+    /// Other users can read the key.
     #[error(
         "{path} can be read by others (mode {mode:o}); run 'chmod 600' on it, or make a new key if it may be known"
     )]
     Exposed {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Its mode.
+        /// The mode of the file.
         mode: u32,
     },
-    /// The file is no key.
+    /// The file holds no key.
     #[error("{path} is not a Skep key; restore it from a copy, or run 'skep init' in another directory")]
     Malformed {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
     },
 }
 
-/// The node's secret key. Never shown: its debug form is the public half. Wiped from memory when it is let go of.
+/// The node's secret key. Its debug form shows only the public half. Dropping it wipes it from memory.
 #[derive(Clone)]
 pub struct Identity {
     seed: Zeroizing<[u8; 32]>,
@@ -61,10 +62,10 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// The identity with this secret seed; none if the cryptographic library refuses it.
+    /// Makes the identity with this secret seed; none if the cryptographic library refuses it.
     pub fn from_seed(seed: [u8; 32]) -> Option<Self> {
         let seed = Zeroizing::new(seed);
-        // What is given to it is wiped by it.
+        // The library wipes the seed that it is given.
         let keypair = Keypair::ed25519_from_bytes(*seed).ok()?;
         let public = keypair.public().try_into_ed25519().ok()?.to_bytes();
         Some(Self { seed, keypair, node: NodeId::from_public_key(public) })
@@ -86,7 +87,7 @@ impl Identity {
     /// Reads the key from its file.
     ///
     /// # Errors
-    /// [`IdentityError`]: not there, readable by others, or not a key.
+    /// [`IdentityError`] if there is no file, other users can read it, or it holds no key.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
         let io = |source| IdentityError::Io { path: path.to_owned(), source };
         let file = std::fs::File::open(path).map_err(io)?;
@@ -104,12 +105,12 @@ impl Identity {
         Self::from_seed(*seed).ok_or_else(malformed)
     }
 
-    /// Who the node is.
+    /// The id of the node.
     pub fn node(&self) -> NodeId {
         self.node
     }
 
-    /// The secret, for the mesh and for votes, which build keys of their own from it.
+    /// The secret seed, for the mesh and for votes, which build keys of their own from it.
     pub fn seed(&self) -> Zeroizing<[u8; 32]> {
         self.seed.clone()
     }

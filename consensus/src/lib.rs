@@ -1,12 +1,12 @@
 //! Raft groups of one node: openraft on the durable store, and the control plane.
 //!
-//! This crate is the shell around [`skep_fleet`]: it replicates entries, applies them, has [`skep_store`] keep them, and carries
-//! them between nodes. openraft and quinn types end here.
+//! This crate is the shell around [`skep_fleet`]: it replicates entries, applies them, stores them with [`skep_store`],
+//! and carries them between nodes. The types of openraft and quinn end here.
 //!
-//! **Contract.** Raft runs on one OS thread with a runtime of its own, and nothing else does; agents, proposals, queries and
-//! handshakes have threads beside it, and what waits for a disk has others. So no storm on the data plane, the API or the
-//! control plane itself delays an election. Nothing is acknowledged before its fsync. The rest of the node talks to it
-//! through [`ConsensusHandle`] only.
+//! **Contract.** Raft has one OS thread with a runtime of its own for itself. Agents, proposals, queries and handshakes
+//! have threads beside it, and work that waits for a disk has others. So no storm on the data plane, the API or the
+//! control plane itself delays an election. A node acknowledges nothing before its fsync. The rest of the node talks to
+//! this crate through [`ConsensusHandle`] only.
 //!
 //! **Must not know** libp2p's swarm, gRPC, or what a node does with the answers.
 

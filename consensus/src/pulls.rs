@@ -1,4 +1,4 @@
-//! Waiting for commands of agents.
+//! Waits for commands of agents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,23 +9,23 @@ use skep_protocol::pull::{Pull, PullFor};
 use skep_protocol::text::AgentId;
 use tokio::sync::Notify;
 
-/// Who waits for the commands of which agents. A commit wakes those whom it concerns: there may be hundreds of nodes that
-/// wait, and thousands of commits a second. Cheap to clone.
+/// The pulls that wait for the commands of each agent. A commit wakes only the pulls that it concerns: hundreds of
+/// nodes may wait, and thousands of commits a second may come. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Pulls(Arc<Mutex<Waiting>>);
 
 #[derive(Default)]
 struct Waiting {
-    /// Names the pulls.
+    /// The number of the last pull, which names it.
     last: u64,
     pulls: BTreeMap<u64, Arc<Notify>>,
-    /// The pulls that ask for an agent.
+    /// The pulls that ask for each agent.
     by_agent: BTreeMap<AgentId, BTreeSet<u64>>,
-    /// Agents of all pulls, those that two ask for twice; a pull without any counts as one.
+    /// Number of agents in all pulls, counted once for each pull; a pull without agents counts as one.
     agents: usize,
 }
 
-/// A pull that waits, until it is dropped.
+/// A place among the pulls that wait. Dropping it ends the wait.
 pub(crate) struct PullWaiter<'a> {
     pulls: Pulls,
     key: u64,
@@ -42,7 +42,7 @@ impl Pulls {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more waits; none if it would be too many.
+    /// Adds a pull that waits; none if too many would wait.
     pub(crate) fn wait_for<'a>(&self, pull: &'a Pull) -> Option<PullWaiter<'a>> {
         let asked = pull.agents.as_slice();
         let mut waiting = self.lock();
@@ -60,10 +60,10 @@ impl Pulls {
         Some(PullWaiter { pulls: self.clone(), key, asked, notify })
     }
 
-    /// Wakes those that ask for an agent of whom an entry after this one changed something. To be called once the state can
-    /// be read.
+    /// Wakes the pulls that ask for an agent for which an entry after this one changed something. To be called once
+    /// they can read the state.
     pub(crate) fn tell(&self, state: &FleetState, after: Option<u64>) {
-        // What operators may do concerns everybody.
+        // What operators may do concerns every agent.
         if state.authority_changed_after(after) {
             return self.tell_all();
         }
@@ -78,14 +78,15 @@ impl Pulls {
         }
     }
 
-    /// Wakes all: the state is another.
+    /// Wakes all pulls: the state was replaced.
     pub(crate) fn tell_all(&self) {
         self.lock().pulls.values().for_each(|notify| notify.notify_waiters());
     }
 }
 
 impl PullWaiter<'_> {
-    /// The next time that there may be something. Begun before the state is looked at, nothing is missed.
+    /// Completes when there may next be something. A caller that begins this before it looks at the state misses
+    /// nothing.
     pub(crate) fn next(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }
@@ -139,7 +140,7 @@ mod tests {
         Pull { agents: agents.iter().map(asked).collect(), wait_ms: 1_000, replaced: 0, authority: 0 }
     }
 
-    /// A shard, and those that wait at it.
+    /// A shard, and the pulls that wait at it.
     struct Shard {
         state: FleetState,
         index: u64,
@@ -151,7 +152,7 @@ mod tests {
             Self { state: FleetState::new(FleetLimits::default()), index: 0, pulls: Pulls::default() }
         }
 
-        /// Has an operation committed, and wakes whom it concerns.
+        /// Commits an operation, and wakes the pulls that it concerns.
         fn commit(&mut self, op: impl Into<Op>) -> Receipt {
             let before = self.state.applied().map(|position| position.index);
             self.index += 1;
@@ -181,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Which of those that wait something wakes.
+    /// Which of the waiting pulls a change wakes.
     fn woken(shard: &mut Shard, waiters: &[PullWaiter<'_>; 2], change: impl FnOnce(&mut Shard)) -> [bool; 2] {
         let next = waiters.each_ref().map(PullWaiter::next);
         change(shard);
@@ -201,12 +202,12 @@ mod tests {
         let detached = woken(&mut shard, &waiters, |shard| {
             shard.commit(AgentOp::Detach { agent: agent("b"), attachment: attachments[1] });
         });
-        assert_eq!(detached, [false, true], "its commands come no more");
+        assert_eq!(detached, [false, true], "its commands have stopped coming");
         let elsewhere = woken(&mut shard, &waiters, |shard| {
             let attachment = shard.attach("d");
             shard.open("d", attachment);
         });
-        assert_eq!(elsewhere, [false, false], "nobody waits for its commands");
+        assert_eq!(elsewhere, [false, false], "no pull waits for its commands");
         let all = woken(&mut shard, &waiters, |shard| shard.pulls.tell_all());
         assert_eq!(all, [true, true], "the state is another");
     }

@@ -1,11 +1,11 @@
-//! Where random numbers come from.
+//! The source of random numbers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// A source of random numbers, seeded by the system; by the seed of its run in a simulation. Cheap to clone.
+/// A source of random numbers. The system seeds it; in a simulation the seed of the run does. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Chance(Arc<Mutex<SmallRng>>);
 

@@ -1,4 +1,4 @@
-//! Working out again what entries did, from the snapshot and the log.
+//! Works out again what entries did, from the snapshot and the log.
 
 use std::io;
 use std::ops::Range;
@@ -15,11 +15,11 @@ use crate::raft::machine::{apply_payload, read_payload};
 /// Bytes of entries that are read at a time.
 const READ_BYTES_MAX: usize = 1024 * 1024;
 
-/// Fills entries of the history that are missing, and have been applied, from the log; false if it does not hold them any
-/// more. Takes as long as a start, and as much memory as the state.
+/// Fills missing entries of the history, which have been applied, from the log; false if the log does not hold them.
+/// Takes as long as a start, and as much memory as the state.
 ///
 /// # Errors
-/// If something cannot be read or written, or this build cannot apply an entry: another one may.
+/// If a read or a write fails, or this build cannot apply an entry: another build may.
 pub(crate) fn fill_from_log(store: &Store, shard: ShardId, build: &Build, wanted: Range<u64>) -> io::Result<bool> {
     let snapshot = store.snapshots().load(shard).map_err(io::Error::other)?;
     let (mut state, mut at) = match snapshot {

@@ -1,7 +1,8 @@
-//! Who votes in the shards that this node has heard of, for the connections that it keeps.
+//! The voters of the shards that this node has heard of, which decide about the connections that it keeps.
 //!
-//! A node without a replica learns from others who votes, and remembers it over restarts: of all that are marked as voters it dials
-//! those first. When the power of a site comes back every node begins at once, and nobody could tell another one anything yet.
+//! A node without a replica learns from other nodes who votes, and remembers it over restarts: of all peers that are
+//! marked as voters it dials those first. When the power of a site comes back, all nodes begin at once, and no node
+//! could tell another one anything yet.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,37 +17,38 @@ use crate::net::{Roles, sought_in};
 use crate::shards::Shards;
 use crate::threads::Errand;
 
-/// How often own replicas are looked at, while somebody is thought to vote and while all that is known are marks.
+/// Interval between two looks at the node's own replicas, while it has heard of voters, and while it knows only marks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOK_EVERY_AT_FIRST: Duration = Duration::from_millis(50);
-/// How long some peers are kept that may know of a leader, before it is the turn of others.
+/// How long a node keeps connections to some peers that may know of a leader, before others have their turn.
 const TURN: Duration = Duration::from_secs(5);
-/// How long a node that has heard of no voters waits for one of those whom it remembers, before it asks others as well. Longer
-/// than it takes to connect on a link of some seconds.
+/// How long a node that has heard of no voters waits for one that it remembers, before it asks other peers as well.
+/// This is longer than connecting takes on a link of some seconds.
 const REMEMBERED_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two writes of who votes: what changes more often, or finds no room, waits.
+/// The shortest time between two writes of who votes. More frequent changes, and writes that find no room, wait.
 const REMEMBER_PAUSE: Duration = Duration::from_secs(10);
 
-/// What a node goes by that has heard from nobody yet who votes.
+/// What a node goes by until it has heard who votes.
 pub(crate) struct Memory {
-    /// Its peers that are marked as voters; at a site the members that it has met and whose certificates say that they may vote, and
-    /// those that voted. It believes nobody else until one of them names another one.
+    /// The peers that the configuration marks as voters. At a site: the members that this node has met and whose
+    /// certificates say that they may vote, and those that voted. The node believes no other peer until one of these
+    /// names it.
     marked: BTreeSet<NodeId>,
-    /// Those of them that voted when it ran last.
+    /// The marked peers that voted when the node last ran.
     voted: BTreeSet<NodeId>,
-    /// When one of those was connected last; when the node started, if none was since.
+    /// When one of those was last connected; when the node started, if none was since.
     met_at: Instant,
-    /// Whose turn it is of those who are marked and do not vote.
+    /// The turn among the peers that are marked and do not vote.
     turn: usize,
 }
 
 impl Memory {
-    /// What the process before this one left.
+    /// The memory that the previous process left.
     pub(crate) fn of(shards: &Shards, kept: &KnownVoters) -> Self {
         let local = shards.parts.node;
         let mut marked = shards.marked();
         if shards.parts.peers.is_of_site() {
-            // Nobody has shown a certificate yet.
+            // No peer has shown a certificate yet.
             marked.extend(kept.values().flat_map(|voters| voters.iter().copied()));
         }
         marked.remove(&local);
@@ -56,15 +58,15 @@ impl Memory {
     fn with(local: NodeId, marked: BTreeSet<NodeId>, kept: &KnownVoters) -> Self {
         let voters = kept.values().flat_map(|voters| voters.iter().copied());
         let voted = voters.filter(|id| marked.contains(id)).collect();
-        // Nodes that all look at the same time do not all ask the same.
+        // Nodes that look at the same time then do not all ask the same peers.
         let [one, other, ..] = *local.public_key();
         let turn = usize::from(u16::from_le_bytes([one, other]));
         Self { marked, voted, met_at: Instant::now(), turn }
     }
 
-    /// With whom the node speaks: with those who vote, as it has heard, or else as it remembers, or else as they are marked; and,
-    /// while it looks for a leader in vain or meets nobody whom it remembers, with some of the others that are marked, since one of
-    /// them may know better.
+    /// The peers that the node speaks with: the voters that it has heard of, else those that it remembers, else those
+    /// that are marked. While the node looks for a leader in vain, or meets no voter that it remembers, it also speaks
+    /// with some of the other marked peers, since one of them may know better.
     fn decide(&self, heard: BTreeSet<NodeId>, lost: bool, alone: Duration) -> Roles {
         let meets_nobody = heard.is_empty() && alone >= REMEMBERED_PATIENCE;
         let thought = if heard.is_empty() { self.voted.clone() } else { heard };
@@ -77,7 +79,7 @@ impl Memory {
     }
 }
 
-/// Who votes in shards of which this node has no replica, as others say.
+/// The voters of shards of which this node has no replica, as others say.
 fn learned(shards: &Shards) -> KnownVoters {
     let mut voters = KnownVoters::new();
     for (id, learned) in shards.learned() {
@@ -88,12 +90,12 @@ fn learned(shards: &Shards) -> KnownVoters {
     voters
 }
 
-/// Whether this node's own replica tells who votes: what was heard before is old then.
+/// Whether this node's own replica tells who votes: then what the node heard before is old.
 fn is_member(shards: &Shards, id: ShardId) -> bool {
     shards.shard(id).is_some_and(|shard| shard.view().borrow().member)
 }
 
-/// Who votes, from own replicas and from what others say.
+/// The voters, from the node's own replicas and from what others say.
 fn voters(shards: &Shards) -> BTreeSet<NodeId> {
     let mut voters = BTreeSet::new();
     for shard in shards.all() {
@@ -101,7 +103,7 @@ fn voters(shards: &Shards) -> BTreeSet<NodeId> {
     }
     for (id, learned) in shards.learned() {
         if !is_member(shards, id) {
-            // Whoever answers as a leader is one, whatever others say of who votes.
+            // A node that answers as a leader is a voter, whatever others say of who votes.
             voters.extend(learned.hint.leader);
             voters.extend(learned.hint.voters.iter().copied());
         }
@@ -109,7 +111,7 @@ fn voters(shards: &Shards) -> BTreeSet<NodeId> {
     voters
 }
 
-/// Looks once; whether anybody is thought to vote, beside those who are only marked.
+/// Looks once; returns whether the node knows of any voters beside the marked peers.
 pub(crate) fn look(shards: &Shards, memory: &mut Memory) -> bool {
     let peers = &shards.parts.peers;
     if peers.is_of_site() {
@@ -119,7 +121,7 @@ pub(crate) fn look(shards: &Shards, memory: &mut Memory) -> bool {
     if memory.voted.iter().any(|id| peers.connected(*id).is_some()) {
         memory.met_at = Instant::now();
     }
-    // Voters that were all replaced meanwhile name nobody: others that are marked are asked, too.
+    // Voters that were all replaced meanwhile name no other node: the node asks other marked peers, too.
     let lost = shards.learned().iter().any(|(_, learned)| learned.lost);
     let roles = memory.decide(voters(shards), lost, memory.met_at.elapsed());
     let known = roles.known;
@@ -133,7 +135,7 @@ pub(crate) async fn follow(shards: Arc<Shards>, mut memory: Memory) {
     let mut turned = Instant::now();
     let patience = Duration::from_millis(shards.parts.config.rpc_timeout_ms);
     loop {
-        // Peers that did not know either, when they connected, may have come to know something else.
+        // Peers that knew nothing when they connected may have learned something since.
         if shards.parts.peers.have(shards.lineages()) {
             let peers = shards.parts.peers.clone();
             shards.parts.threads.work().spawn(async move { peers.ask_all(patience).await });
@@ -150,8 +152,8 @@ pub(crate) async fn follow(shards: Arc<Shards>, mut memory: Memory) {
     }
 }
 
-/// What is to be remembered, if that is something else than what is: of more shards than a node may hear of, those of which it
-/// hears are kept.
+/// The voters to remember, if they differ from what is remembered. If the node hears of more shards than it may
+/// remember, it keeps those of which it hears.
 fn renewed(kept: &KnownVoters, learned: KnownVoters) -> Option<KnownVoters> {
     if learned.iter().all(|(id, voters)| kept.get(id) == Some(voters)) {
         return None;
@@ -163,8 +165,8 @@ fn renewed(kept: &KnownVoters, learned: KnownVoters) -> Option<KnownVoters> {
     Some(next)
 }
 
-/// Leaves to the next process who votes, whenever that has changed, for as long as the node runs. What cannot be written is
-/// tried again after a pause; what was left before is there until then.
+/// Saves who votes for the next process, whenever that has changed, for as long as the node runs. A write that fails is
+/// tried again after a pause; the earlier file stays until then.
 pub(crate) async fn remember(shards: Arc<Shards>, mut kept: KnownVoters) {
     let mut taught = shards.taught.subscribe();
     let mut told = false;
@@ -180,7 +182,7 @@ pub(crate) async fn remember(shards: Arc<Shards>, mut kept: KnownVoters) {
         match saved.flatten() {
             Ok(()) => (kept, told) = (next, false),
             Err(error) if !told => {
-                tracing::warn!(%error, "who votes could not be written down for the next start; it is tried again");
+                tracing::warn!(%error, "the voters could not be saved for the next start; this node tries again");
                 told = true;
             }
             Err(_) => {}
@@ -197,7 +199,7 @@ mod tests {
 
     const AT_ONCE: Duration = Duration::ZERO;
 
-    /// A peer among as many as a configuration may list.
+    /// A peer; a configuration may list this many.
     fn node(n: u16) -> NodeId {
         let mut key = [0; 32];
         key[..2].copy_from_slice(&n.to_be_bytes());
@@ -212,13 +214,13 @@ mod tests {
         Voters::of(of.into_iter().map(node))
     }
 
-    /// What the last of a thousand nodes that are all marked goes by, after a restart.
+    /// The memory of the last of a thousand nodes that are all marked, after a restart.
     fn memory(kept: &KnownVoters) -> Memory {
         Memory::with(node(1_000), nodes(0..1_000), kept)
     }
 
     fn kept() -> KnownVoters {
-        // One that is not marked any more is not dialled.
+        // The node does not dial a peer that is not marked.
         KnownVoters::from([(ShardId(1), voters([1, 2, 3])), (ShardId(2), voters([3, 4, 2_000]))])
     }
 
@@ -242,7 +244,7 @@ mod tests {
             memory.turn += 1;
         }
         assert_eq!(asked.len(), 1_000 - 4);
-        // Another one begins with others.
+        // Another node begins with other peers.
         let first = |local: u16| {
             let memory = Memory::with(node(local), nodes(0..1_000), &kept());
             memory.decide(BTreeSet::new(), false, REMEMBERED_PATIENCE).sought

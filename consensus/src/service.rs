@@ -39,13 +39,13 @@ use crate::shards::Shards;
 use crate::threads::{Threads, control_runtime, work_runtime};
 use crate::{roles, rpc};
 
-/// How long a runtime that ends waits for what its threads are at.
+/// How long a runtime that ends waits for the work of its threads.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the end of the control thread is waited for: three steps of its shards, a moment for its connections, and two
-/// runtimes.
+/// How long the node waits for the end of the control thread: three steps of its shards, a moment for its connections,
+/// and two runtimes.
 const CONTROL_PATIENCE: Duration = STOP_PATIENCE.saturating_mul(3).saturating_add(SHUTDOWN_PATIENCE.saturating_mul(3));
-/// How long it is waited for that the log and the history write what they hold. What is not written by then was acknowledged to
-/// nobody, or is made again from the log.
+/// How long the node waits until the log and the history have written what they hold. What is not written by then was
+/// not acknowledged, or a start makes it again from the log.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// Why the control plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +53,10 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A shard's group cannot be opened.
+    /// A shard's group cannot be opened. The reason as text.
     #[error("{0}")]
     Shard(String),
-    /// The endpoint cannot be bound, or not be secured.
+    /// The endpoint cannot be bound, or not be secured. The reason as text.
     #[error("{0}")]
     Listen(String),
     /// A thread cannot be started.
@@ -64,7 +64,7 @@ pub enum StartError {
     Thread(std::io::Error),
 }
 
-/// The running control plane. Owned by the node; [`handle`](Self::handle) is for everyone else.
+/// The running control plane. The node owns it; other code uses [`handle`](Self::handle).
 pub struct Consensus {
     handle: ConsensusHandle,
     stop: oneshot::Sender<()>,
@@ -79,9 +79,9 @@ pub struct ConsensusHandle {
 }
 
 impl Consensus {
-    /// Opens the store, starts the threads, opens every shard in the store, and listens. Also returns what leaders will say
-    /// to this node. `build`: what can be applied here. `site`: what is known of the site whose members are let in; none if
-    /// those are who the configuration lists.
+    /// Opens the store, starts the threads, opens every shard in the store, and listens. Also returns the channel of
+    /// what leaders say to this node. `build`: what this build can apply. `site`: what is known of the site whose
+    /// members are let in; none if the node lets in the peers that the configuration lists.
     ///
     /// # Errors
     /// [`StartError`] says what is in the way. Nothing runs then.
@@ -112,8 +112,8 @@ impl Consensus {
         self.handle.clone()
     }
 
-    /// Hands over the lead of every shard that this node leads, and stops. Every wait has an end: what a disk that is full, or
-    /// does not answer, holds up ends with the process.
+    /// Hands over the lead of every shard that this node leads, and stops. Every wait has an end: what waits for a disk
+    /// that is full or does not answer ends with the process.
     pub fn stop(self) {
         let Self { handle, stop, thread } = self;
         drop(stop);
@@ -141,7 +141,7 @@ fn run(
     started: &std::sync::mpsc::Sender<Result<ConsensusHandle, StartError>>,
     stopped: oneshot::Receiver<()>,
 ) {
-    // Raft has this thread for itself: measured, this is what keeps elections on time under a storm elsewhere.
+    // Raft has this thread for itself: measurements show that this keeps elections on time under a storm elsewhere.
     let (control, work) = match control_runtime().and_then(|control| Ok((control, work_runtime()?))) {
         Ok(runtimes) => runtimes,
         Err(error) => return drop(started.send(Err(StartError::Thread(error)))),
@@ -160,7 +160,7 @@ fn run(
             Err(error) => drop(started.send(Err(error))),
         }
     });
-    // First those who ask something of Raft. Every lead was handed over.
+    // The threads that ask something of Raft end first. By now every lead was handed over.
     work.shutdown_timeout(SHUTDOWN_PATIENCE);
     control.shutdown_timeout(SHUTDOWN_PATIENCE);
 }
@@ -215,10 +215,10 @@ async fn start(
     Ok((shards, plane))
 }
 
-/// Opens the shards that are in the store.
+/// Opens the shards in the store, one after another: nothing listens yet, so that a shard that waits for room holds up
+/// no call.
 async fn open_all(shards: &Shards) -> Result<(), StartError> {
     for shard in shards.parts.store.shards() {
-        // Nothing listens yet, and no other shard waits for it.
         let snapshots = shards.parts.store.snapshots();
         once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
         shards.open(shard).await.map_err(StartError::Shard)?;
@@ -226,7 +226,7 @@ async fn open_all(shards: &Shards) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Listens, and at a site receives those who want to join and looks after the own certificate.
+/// Listens. At a site the node also receives machines that want to join, and renews its own certificate.
 fn listen(setup: Setup, peers: Peers, shards: &Arc<Shards>) -> Result<ControlPlane, StartError> {
     let directory = peers.is_of_site().then(|| Directory::new(Arc::clone(shards)));
     let registrar = directory.clone().map(|directory| Arc::new(directory) as Arc<dyn Registrar>);
@@ -238,7 +238,7 @@ fn listen(setup: Setup, peers: Peers, shards: &Arc<Shards>) -> Result<ControlPla
     Ok(plane)
 }
 
-/// What this run of the process says of itself. Of which shards it has replicas is not known yet.
+/// What this run of the process says of itself. The node does not know yet of which shards it has replicas.
 fn hello(config: &ControlConfig, build: Build, store: &Store) -> Hello {
     Hello {
         frame_version_min: FRAME_VERSION,
@@ -256,21 +256,22 @@ fn warn_if_nobody_is_marked(shards: &Shards) {
     let parts = &shards.parts;
     let lists_somebody = !parts.peers.is_of_site() && !parts.config.peers.is_empty();
     if lists_somebody && shards.belief.marked.is_empty() && parts.store.shards().is_empty() {
-        let advice = "set voter = true in the [[peers]] of those who vote, or are to";
+        let advice = "set voter = true in the [[peers]] of each node that votes or is to vote";
         tracing::warn!(
             advice,
-            "no peer is marked as a voter: this node believes nobody, and finds no leader but itself"
+            "no peer is marked as a voter: this node believes no other node, and finds no leader but itself"
         );
     }
 }
 
 impl ConsensusHandle {
-    /// Runs on the control plane's threads beside Raft's, and waits for the result, whoever stops waiting for it.
+    /// Runs work on the control plane's threads beside Raft's, and waits for the result. The work goes on if the caller
+    /// stops waiting.
     async fn beside<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
         self.shards.parts.threads.work().spawn(work).await.ok()
     }
 
-    /// This node.
+    /// The id of this node.
     pub fn node(&self) -> NodeId {
         self.shards.parts.node
     }
@@ -280,7 +281,7 @@ impl ConsensusHandle {
         self.shards.parts.incarnation
     }
 
-    /// Where the control plane listens.
+    /// The address on which the control plane listens.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
@@ -290,12 +291,12 @@ impl ConsensusHandle {
         self.shards.all().iter().map(Shard::id).collect()
     }
 
-    /// Follows how many shards were opened.
+    /// Follows the number of shards that were opened.
     pub fn shards_opened(&self) -> watch::Receiver<usize> {
         self.shards.opened.subscribe()
     }
 
-    /// Follows who leads a shard.
+    /// Follows the view of a shard: who leads it.
     pub fn view(&self, shard: ShardId) -> Option<watch::Receiver<ShardView>> {
         self.shards.shard(shard).map(|shard| shard.view())
     }
@@ -305,13 +306,13 @@ impl ConsensusHandle {
         self.shards.shard(shard).map(|shard| shard.hint())
     }
 
-    /// Takes note of what was learned from others of who leads a shard: whoever asks this node is told, and it keeps
+    /// Notes what this node learned from others of who leads a shard: the node tells peers that ask, and keeps
     /// connections to the voters.
     pub fn learned(&self, shard: ShardId, hint: LeaderHint) {
         self.shards.learn(shard, |known| known.hint = hint);
     }
 
-    /// Takes note of whether a leader of a shard is looked for in vain: whoever looks asks others than voters, too.
+    /// Notes whether this node looks for a leader of a shard in vain: then it also asks nodes that are no voters.
     pub fn lost(&self, shard: ShardId, lost: bool) {
         self.shards.learn(shard, |known| known.lost = lost);
     }
@@ -321,24 +322,24 @@ impl ConsensusHandle {
         self.shards.parts.peers.changes()
     }
 
-    /// All peers as they are now.
+    /// All peers as they are at this instant.
     pub fn peers(&self) -> Vec<PeerView> {
         self.shards.parts.peers.views()
     }
 
-    /// The members that may vote by their certificates, of those that this node has met; none where the configuration says
-    /// whom to believe.
+    /// The members that this node has met and whose certificates let them vote; none where the configuration says which
+    /// nodes to believe.
     pub fn members_that_vote(&self) -> Option<BTreeSet<NodeId>> {
         let peers = &self.shards.parts.peers;
         peers.is_of_site().then(|| peers.members_that_vote())
     }
 
-    /// How many nodes were refused at a site since this one started, and links of members cut, by kind.
+    /// How many nodes this node refused at a site since it started, and how many links of members it cut, by kind.
     pub fn refused(&self) -> BTreeMap<&'static str, u64> {
         self.shards.parts.peers.refused()
     }
 
-    /// Speaks with none of these nodes from now on, and with all others again: for testnets.
+    /// Speaks with none of these nodes from then on, and with all others again: for testnets.
     pub fn cut_off(&self, nodes: BTreeSet<NodeId>) {
         self.shards.parts.peers.cut_off(nodes);
     }
@@ -348,12 +349,12 @@ impl ConsensusHandle {
         self.shards.shard(shard)?.clock().now()
     }
 
-    /// Tries a piece of work that is for the leader of a shard: at this node, or at another one that is thought to lead.
+    /// Tries a piece of work for the leader of a shard: at this node, or at another node that is thought to lead.
     pub async fn attempt(&self, shard: ShardId, target: AttemptTarget, work: Work) -> Outcome {
         rpc::attempt(&self.shards, shard, target, work).await
     }
 
-    /// Tries requests that travel together; what became of each, in their order.
+    /// Tries requests that travel together; returns the outcome of each, in their order.
     pub async fn propose(&self, shard: ShardId, target: AttemptTarget, requests: Vec<Request>) -> Vec<ProposeOutcome> {
         rpc::propose(&self.shards, shard, target, requests).await
     }
@@ -361,13 +362,13 @@ impl ConsensusHandle {
     /// Answers a query from this node's replica as it is.
     ///
     /// # Errors
-    /// [`QueryFailure`].
+    /// [`QueryFailure`] says why there is no answer.
     pub async fn read(&self, shard: ShardId, query: Query) -> Result<QueryReply, QueryFailure> {
         let no_replica = || QueryFailure::NoReplica(LeaderHint::default());
         self.shards.shard(shard).ok_or_else(no_replica)?.query_stale(query).await
     }
 
-    /// Follows the first index whose changes cannot be read here yet.
+    /// Follows the first index whose changes this node cannot read yet.
     pub fn history_progress(&self, shard: ShardId) -> watch::Receiver<u64> {
         self.shards.parts.store.history().progress(shard)
     }
@@ -379,13 +380,14 @@ impl ConsensusHandle {
         Some(status)
     }
 
-    /// What is wrong with this node or its peers, whatever the shard.
+    /// The faults of this node and of its peers that belong to no shard.
     pub fn faults(&self) -> Vec<FaultReport> {
         let peers = &self.shards.parts.peers;
         peers.shared_identities().into_iter().chain(peers.strays()).collect()
     }
 
-    /// Creates a shard with these voters, this node among them. `genesis` is random; `first` shows that it has its key.
+    /// Creates a shard with these voters; this node must be one of them. `genesis` is random; `first` shows that the
+    /// first operator has its key.
     /// [`ShardId::DIRECTORY`] begins with the first root document of this node's site.
     ///
     /// # Errors
@@ -409,7 +411,7 @@ impl ConsensusHandle {
         self.beside(init).await.unwrap_or_else(stopped)
     }
 
-    /// Hands the lead of a shard to a voter; to the most advanced other one if none is named.
+    /// Hands the lead of a shard to a voter; if none is named, to the other voter that holds most of the log.
     ///
     /// # Errors
     /// [`MembershipError`] says what to do.

@@ -5,7 +5,7 @@ use skep_store::{HistoryOptions, StoreOptions};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
-/// How a store is run, as the configuration says.
+/// The options of a store, from the configuration.
 pub(crate) fn store_options(config: &StoreConfig) -> StoreOptions {
     StoreOptions {
         segment_bytes: config.segment_bytes,

@@ -1,4 +1,4 @@
-//! The shards that a node takes part in, and what it has heard of others.
+//! The shards that a node takes part in, and what it has heard of other shards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,14 +20,14 @@ use crate::shard::{MembershipError, NodeParts, Shard};
 pub(crate) struct Shards {
     pub(crate) parts: NodeParts,
     open: Mutex<BTreeMap<ShardId, Shard>>,
-    /// Counts shards that were opened, for those who follow them.
+    /// Counts the shards that were opened; tasks can follow it.
     pub(crate) opened: watch::Sender<usize>,
     opening: tokio::sync::Mutex<()>,
-    /// Who last answered a heartbeat of this node's, as only a leader does.
+    /// For each shard, the node that last answered a heartbeat of this node, as only a leader does.
     pub(crate) answered: Mutex<BTreeMap<ShardId, NodeId>>,
     learned: Mutex<BTreeMap<ShardId, Learned>>,
     pub(crate) belief: Belief,
-    /// Counts what was learned, for those who follow it.
+    /// Counts what this node learned of shards; tasks can follow it.
     pub(crate) taught: watch::Sender<u64>,
     /// Held by the shard that fetches history: one at a time.
     filling: Arc<Semaphore>,
@@ -36,15 +36,16 @@ pub(crate) struct Shards {
 /// What this node's engine has learned of a shard.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Learned {
-    /// Who leads and votes, as others say. Nothing of shards that this node is a member of: its own replica knows more.
+    /// The leader and the voters, as others say. Empty for shards of which this node is a member: its own replica knows
+    /// more.
     pub(crate) hint: LeaderHint,
-    /// Whether it has looked for a leader in vain for a while.
+    /// Whether the engine has looked for a leader in vain for a while.
     pub(crate) lost: bool,
 }
 
 impl Shards {
     pub(crate) fn new(parts: NodeParts) -> Arc<Self> {
-        // At a site nobody votes because a file says so.
+        // At a site certificates, and not files, say who votes.
         let marked = if parts.peers.is_of_site() { BTreeSet::new() } else { parts.config.marked_voters() };
         let belief = Belief::new(marked);
         Arc::new(Self {
@@ -69,7 +70,7 @@ impl Shards {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// The same; the reason as text if it is not open.
+    /// An open shard; the reason as text if it is not open.
     pub(crate) fn replica(&self, id: ShardId) -> Result<Shard, String> {
         self.shard(id).ok_or_else(|| "this node has no replica of the shard".to_owned())
     }
@@ -79,7 +80,7 @@ impl Shards {
         self.all().iter().filter_map(Shard::lineage).collect()
     }
 
-    /// Takes note of what the engine has learned of a shard.
+    /// Notes what the engine has learned of a shard.
     pub(crate) fn learn(&self, id: ShardId, note: impl FnOnce(&mut Learned)) {
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         if learned.contains_key(&id) || learned.len() < limits::SHARDS_PER_NODE_MAX {
@@ -109,7 +110,8 @@ impl Shards {
         self.learned_of(id).map(|known| known.hint).unwrap_or_default().elsewhere(self.parts.node)
     }
 
-    /// Refuses to make a shard of which this node has heard that it has voters elsewhere: there would be two under one number.
+    /// Refuses to make a shard if this node has heard that it has voters elsewhere: there would be two shards under one
+    /// number.
     pub(crate) fn check_unheard(&self, id: ShardId) -> Result<(), MembershipError> {
         let local = self.parts.node;
         if self.shard(id).is_some_and(|shard| shard.is_member(local)) {
@@ -125,10 +127,10 @@ impl Shards {
         Err(MembershipError::Elsewhere { shard: id, voters })
     }
 
-    /// What a shard is that is made here: the directory begins with the first root document of this node's site.
+    /// The charter of a shard that this node makes: the directory begins with the first root document of its site.
     ///
     /// # Errors
-    /// [`MembershipError::Charter`] if it would be the directory of no site, or of one of another name.
+    /// [`MembershipError::Charter`] if the node belongs to no site, or to a site of another name.
     pub(crate) fn charter(&self, place: Place, first: Option<SignedFirst>) -> Result<Charter, MembershipError> {
         if place.shard != ShardId::DIRECTORY {
             return Ok(Charter { place, first, root: None });
@@ -146,7 +148,7 @@ impl Shards {
     /// Opens a shard, if it is not open.
     ///
     /// # Errors
-    /// The reason as text.
+    /// The reason as text if the shard cannot be opened.
     pub(crate) async fn open(&self, id: ShardId) -> Result<Shard, String> {
         let _one_at_a_time = self.opening.lock().await;
         if let Some(shard) = self.shard(id) {
@@ -156,7 +158,7 @@ impl Shards {
         if count >= limits::SHARDS_PER_NODE_MAX {
             return Err(format!("this node takes part in {count} shards already"));
         }
-        // What openraft spawns stays on the thread of whoever opens the group.
+        // Tasks that openraft spawns stay on the thread that opens the group.
         let opening = Box::pin(Shard::open(id, self.parts.clone()));
         let shard = self.parts.threads.on_control(opening).await.map_err(|e| e.to_string())??;
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, shard.clone());
@@ -165,7 +167,8 @@ impl Shards {
         Ok(shard)
     }
 
-    /// Whether a node leads a shard, as far as this one knows: from its own replica, or from who answered it last.
+    /// Whether a node leads a shard, as far as this node knows: from its own replica, or from the node that last
+    /// answered as a leader.
     pub(crate) fn leads(&self, node: NodeId, shard: ShardId) -> bool {
         let own = self.shard(shard).map(|shard| *shard.view().borrow()).filter(|view| view.member);
         if let Some(view) = own {

@@ -1,9 +1,10 @@
 //! Which thread does what.
 //!
-//! Raft has a thread of its own: the core of each group, its entries, votes and heartbeats, and the connections that carry
-//! them. What else a node says to its peers is said from threads beside it, so that no storm of agents, queries or
-//! handshakes delays an election. What takes long, or waits for a disk, is done by helpers, with some of them for each kind
-//! of errand: four shards that make their snapshots at a time hold up no page, and no page holds up a signature.
+//! Raft has a thread of its own, for the core of each group, its entries, votes and heartbeats, and for the connections
+//! that carry them. A node sends everything else to its peers from threads beside it, so that no storm of agents,
+//! queries or handshakes delays an election. Helpers do work that takes long or waits for a disk, with some helpers for
+//! each kind of errand: four shards that make their snapshots at a time hold up no page, and no page holds up a
+//! signature.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use skep_protocol::limits;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Work that takes long. No kind waits for a helper of another.
+/// Work that takes long. No kind waits for a helper of another kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Errand {
     /// Verifying signatures.
@@ -21,9 +22,9 @@ pub(crate) enum Errand {
     Pages,
     /// Making, checking and loading snapshots.
     Snapshots,
-    /// Reading entries that are in memory no more.
+    /// Reading entries that are not in memory.
     Entries,
-    /// Writing what is kept beside the log: marks, chunks of snapshots, and what others had in their history.
+    /// Writing the files beside the log: clock marks, chunks of snapshots, and history that other nodes sent.
     Files,
 }
 
@@ -31,11 +32,11 @@ pub(crate) enum Errand {
 #[derive(Debug)]
 struct Share {
     helpers: Arc<Semaphore>,
-    /// Places for errands under way and for those that wait; none if whoever has errands is bounded.
+    /// Places for errands under way and for those that wait; none if the number of callers is bounded.
     places: Option<Arc<Semaphore>>,
 }
 
-/// A helper, and the place among those that want one.
+/// A helper, and the place among the errands that want one.
 type Taken = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 impl Share {
@@ -87,19 +88,19 @@ impl Shares {
     }
 }
 
-/// All helpers: as many as can have an errand at a time.
+/// The number of all helpers: as many as there can be errands under way.
 const HELPERS: usize = limits::SIGNATURE_THREADS
     + limits::PAGE_THREADS
     + limits::SNAPSHOT_THREADS
     + limits::ENTRY_THREADS
     + limits::FILE_THREADS;
 
-/// The runtime of the control thread, which has no helpers: they would be taken for errands that nobody counts.
+/// The runtime of the control thread, which has no helpers: errands on them would not be counted.
 pub(crate) fn control_runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().max_blocking_threads(1).build()
 }
 
-/// The runtime beside it, with all helpers.
+/// The runtime beside the control thread, with all helpers.
 pub(crate) fn work_runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(limits::WORK_THREADS)
@@ -122,7 +123,7 @@ impl Threads {
         Self { control, work, shares: Arc::new(Shares::new()) }
     }
 
-    /// Everything on the runtime of a test.
+    /// Runs everything on the runtime of a test.
     #[cfg(test)]
     pub(crate) fn here() -> Self {
         Self::new(Handle::current(), Handle::current())
@@ -133,15 +134,15 @@ impl Threads {
         &self.control
     }
 
-    /// The threads of everything else.
+    /// The threads for everything else.
     pub(crate) fn work(&self) -> &Handle {
         &self.work
     }
 
-    /// Does something on the control thread: at once for whoever is there already.
+    /// Runs work on the control thread: at once if the caller is on it already.
     ///
     /// # Errors
-    /// If it panicked, or the control thread is ending.
+    /// If the work panicked, or the control thread is ending.
     pub(crate) async fn on_control<T: Send + 'static>(
         &self,
         task: impl Future<Output = T> + Send + 'static,
@@ -152,11 +153,11 @@ impl Threads {
         self.control.spawn(task).await.map_err(io::Error::other)
     }
 
-    /// Has a helper do something, and waits for it. What was begun is finished, whether somebody waits or not.
+    /// Has a helper do some work, and waits for it. Work that began is finished, even if the caller stops waiting.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if too much of the kind is under way already; another if it panicked, or the node is
-    /// stopping.
+    /// [`io::ErrorKind::WouldBlock`] if too many errands of the kind are under way already; another kind of error if
+    /// the work panicked, or the node is stopping.
     pub(crate) async fn offload<T: Send + 'static>(
         &self,
         errand: Errand,
@@ -164,7 +165,7 @@ impl Threads {
     ) -> io::Result<T> {
         #[cfg(test)]
         if crate::simulation::is_under_way() {
-            // One thread, one order of things.
+            // In a simulation there is one thread, and one order of things.
             return Ok(task());
         }
         let taken = self.shares.of(errand).take().await?;
@@ -188,7 +189,7 @@ mod tests {
         (control, work, threads)
     }
 
-    /// Keeps a helper until the sender is dropped. Ends when the helper has begun.
+    /// Keeps a helper busy until the sender is dropped. Returns when the helper has begun.
     async fn keep_one(threads: &Threads, errand: Errand) -> Sender<()> {
         let (end, ends) = channel::<()>();
         let (begun, begins) = tokio::sync::oneshot::channel();
@@ -240,7 +241,7 @@ mod tests {
             assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
             waiting.pop();
             let mut taken = Box::pin(threads.offload(Errand::Pages, || ()));
-            assert!(futures::poll!(&mut taken).is_pending(), "one that is waited for no more makes room");
+            assert!(futures::poll!(&mut taken).is_pending(), "an errand whose caller is gone makes room");
             drop((kept, waiting));
             taken.await.unwrap();
         });

@@ -1,5 +1,5 @@
-//! Whether a node is a voter, as far as this one knows: from its configuration, its replicas, what it has heard, and
-//! what voters say that are asked. See [`belief`](crate::belief).
+//! Whether a node is a voter, as far as this node knows: from its configuration, its replicas, what it has heard, and
+//! the answers of voters. See [`belief`](crate::belief).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::net::Action;
 use crate::shards::Shards;
 
 impl Shards {
-    /// Whether what a node says of a shard is believed.
+    /// Whether this node believes what another node says of a shard.
     pub(crate) fn believes(&self, node: NodeId, id: ShardId) -> bool {
         self.may_vote(node) && (self.knows_voter(node, id) || self.belief.is_named(node, id))
     }
@@ -23,20 +23,20 @@ impl Shards {
         self.parts.peers.may(node, Action::Vote, None)
     }
 
-    /// Whether a node is believed whatever this node's replica says: it is marked in the configuration, or at a site its
-    /// certificate has the role of a voter.
+    /// Whether this node believes another one whatever its own replica says: the configuration marks that node, or at a
+    /// site its certificate has the role of a voter.
     fn is_marked(&self, node: NodeId) -> bool {
         let peers = &self.parts.peers;
         if peers.is_of_site() { peers.may(node, Action::BeBelieved, None) } else { self.belief.marked.contains(&node) }
     }
 
-    /// The nodes that may vote, as far as this one knows.
+    /// The nodes that may vote, as far as this node knows.
     pub(crate) fn marked(&self) -> BTreeSet<NodeId> {
         let peers = &self.parts.peers;
         if peers.is_of_site() { peers.members_that_vote() } else { self.belief.marked.clone() }
     }
 
-    /// The same, whatever others said when they were asked.
+    /// Whether this node knows a voter itself, without asking others.
     fn knows_voter(&self, node: NodeId, id: ShardId) -> bool {
         if self.is_marked(node) {
             return true;
@@ -45,7 +45,7 @@ impl Shards {
         if shard.as_ref().is_some_and(|shard| shard.is_voter(node)) {
             return true;
         }
-        // What was learned before this node became a member is old.
+        // What this node learned before it became a member is old.
         let is_member = shard.is_some_and(|shard| shard.view().borrow().member);
         !is_member && self.learned_of(id).is_some_and(|learned| learned.hint.voters.contains(&node))
     }
@@ -53,7 +53,7 @@ impl Shards {
     /// Lets a group's own frame through if a voter sent it.
     ///
     /// # Errors
-    /// Why it is refused. Nothing was opened or stored for it.
+    /// The reason as text if this node refuses the frame. It opened and stored nothing for it.
     pub(crate) async fn check_voter(
         self: &Arc<Self>,
         node: NodeId,
@@ -64,7 +64,7 @@ impl Shards {
             return Err(format!("{node} is no voter: its certificate has neither the role voter nor witness"));
         }
         if is_on(Mutant::RaftFromAnybody) || self.knows_voter(node, id) {
-            // From now on the replica says who votes, also once this one does so no more.
+            // From then on the replica says who votes, also once the sender has stopped voting.
             let has_it = || self.shard(id).is_some_and(|shard| shard.was_voter(node));
             if self.belief.is_named(node, id) && has_it() {
                 self.belief.forget(id, node);
@@ -78,9 +78,9 @@ impl Shards {
             return Ok(());
         }
         if let Some(shard) = self.shard(id) {
-            // One that is to become a voter asks for the clock, too.
+            // A node that is to become a voter asks for the clock, too.
             let asks = kind == FrameKind::Clock && shard.is_member(node);
-            // Somebody may lead by voters that a change replaces which is not committed yet.
+            // A node may lead by voters that an uncommitted change replaces.
             if asks || shard.was_voter(node) {
                 return Ok(());
             }
@@ -93,7 +93,7 @@ impl Shards {
         Err(format!("{node} is no voter as far as this node knows; {}", self.advice()))
     }
 
-    /// What to do about a node that is refused and is to vote.
+    /// What to do about a refused node that is to vote.
     fn advice(&self) -> &'static str {
         if self.parts.peers.is_of_site() {
             "if it is to vote, invite it with the role voter"
@@ -102,8 +102,8 @@ impl Shards {
         }
     }
 
-    /// Asks voters, one after another, until one says that a node votes: it may have been made a voter while this node
-    /// was away, and lead by now.
+    /// Asks voters, one after another, until one says that a node votes: that node may have become a voter while this
+    /// node was away, and lead by now.
     fn ask_who_votes(self: &Arc<Self>, id: ShardId, doubted: NodeId) {
         if !self.belief.may_ask(self.shard(id).map(|_| id)) {
             return;
@@ -113,12 +113,12 @@ impl Shards {
         self.parts.threads.work().spawn(async move {
             let present: Vec<NodeId> = shards.parts.peers.present().into_iter().map(|(node, _)| node).collect();
             let believed = present.into_iter().filter(|node| *node != doubted && shards.believes(*node, id));
-            // Those who were only named themselves come last.
+            // Nodes that a voter only named come last.
             let mut asked: Vec<NodeId> = believed.collect();
             asked.sort_by_key(|node| !shards.knows_voter(*node, id));
             for node in asked {
                 let answer = shards.parts.query(node, id, &Query::Counts).await;
-                // One that leads does not say who votes: what it sends as a leader does.
+                // A voter that leads does not answer who votes: what it sends as a leader does.
                 if let Err(QueryFailure::NotLeader(hint) | QueryFailure::NoReplica(hint)) = answer
                     && shards.belief.note(id, doubted, hint)
                 {

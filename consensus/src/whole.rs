@@ -5,12 +5,12 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Who may read a file that is written whole. Only its owner may change it.
+/// The users that may read a file that is written whole. Only its owner may change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadableBy {
-    /// Its owner.
+    /// Only the owner may read it.
     Owner,
-    /// Everybody: what is no secret, and may be read by another user than the one that wrote it.
+    /// Every user may read it: it is no secret, and another user than the writer may need it.
     Everybody,
 }
 
@@ -23,29 +23,29 @@ impl ReadableBy {
     }
 }
 
-/// Makes a file that is not there yet: whatever happens meanwhile, it is there whole or not at all. It is written beside its place
-/// under a random name, so that nobody else writes there, synced, and moved there.
+/// Makes a new file: whatever happens meanwhile, the file is there whole or not at all. This writes the bytes beside
+/// the place, under a random name that no other writer uses, syncs them, and moves the file there.
 ///
 /// # Errors
-/// [`io::ErrorKind::AlreadyExists`] if it is there, and it is left as it is; and whatever the disk says.
+/// [`io::ErrorKind::AlreadyExists`] if the file exists, which is then left as it is; otherwise the error of the disk.
 pub fn write_whole(path: &Path, bytes: &[u8], by: ReadableBy) -> io::Result<()> {
     let aside = aside(path);
-    // A link, unlike a move, leaves what is there.
+    // A link, unlike a move, never replaces a file.
     let linked = write(&aside, bytes, by).and_then(|()| std::fs::hard_link(&aside, path));
     let removed = std::fs::remove_file(&aside);
     linked.and(removed)?;
     sync_dir_of(path)
 }
 
-/// Makes a file, or has it hold something else, in one step: whatever happens meanwhile, it holds what it held, or this.
+/// Makes a file, or replaces its content, in one step: whatever happens meanwhile, it holds the old content or the new.
 ///
 /// # Errors
-/// Whatever the disk says.
+/// The error of the disk.
 pub fn replace_whole(path: &Path, bytes: &[u8], by: ReadableBy) -> io::Result<()> {
     let aside = aside(path);
     let moved = write(&aside, bytes, by).and_then(|()| std::fs::rename(&aside, path));
     if moved.is_err() {
-        // It may not be there.
+        // The file may not be there.
         drop(std::fs::remove_file(&aside));
     }
     moved?;
@@ -54,7 +54,7 @@ pub fn replace_whole(path: &Path, bytes: &[u8], by: ReadableBy) -> io::Result<()
 
 fn write(aside: &Path, bytes: &[u8], by: ReadableBy) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
-    // Whatever the user's mask takes away.
+    // The user's mask does not take these rights away.
     file.set_permissions(Permissions::from_mode(by.mode()))?;
     file.write_all(bytes)?;
     file.sync_all()
@@ -65,7 +65,7 @@ fn sync_dir_of(path: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Where a file is written before it is moved to its place.
+/// The path at which a file is written before it is moved to its place.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{:016x}.new", rand::random::<u64>()));
@@ -101,14 +101,14 @@ mod tests {
             replace_whole(&path, text.as_bytes(), by).unwrap();
             assert_eq!((std::fs::read_to_string(&path).unwrap(), mode(&path)), (text.to_owned(), expected));
         }
-        // What cannot be moved there leaves nothing beside it.
+        // A file that cannot be moved to its place leaves nothing beside it.
         let full = dir.path().join("full");
         std::fs::create_dir_all(full.join("of")).unwrap();
         assert!(replace_whole(&full, b"text", ReadableBy::Owner).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
-    /// As commands of one user are, that start at the same moment.
+    /// Commands of one user behave like this when they start at the same moment.
     #[test]
     fn of_many_that_make_one_file_at_once_one_does_and_nobody_sees_half_of_it() {
         let dir = tempfile::tempdir().unwrap();

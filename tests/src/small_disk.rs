@@ -1,17 +1,17 @@
-//! A small file system under a part of a node's directory, that can be filled.
+//! A small file system under a part of a node's directory. Tests can fill it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// One that is mounted. Dropping it unmounts it.
+/// A mounted file system. Dropping it unmounts it.
 #[derive(Debug)]
 pub struct SmallDisk {
     dir: PathBuf,
 }
 
 impl SmallDisk {
-    /// Mounts one of this size, such as `64m`, in place of a directory that nobody uses; what is in that is copied. None if
-    /// this process may not.
+    /// Mounts a file system of this size, such as `64m`, in place of a directory that no process uses, and copies its
+    /// content. None if this process may not mount.
     ///
     /// # Panics
     /// If the directory cannot be copied: the test cannot go on.
@@ -40,7 +40,7 @@ impl SmallDisk {
         self.dir.join("filler")
     }
 
-    /// Fills it up to the last byte.
+    /// Fills the file system up to the last byte.
     ///
     /// # Panics
     /// If it cannot be filled: the test cannot go on.
@@ -53,7 +53,7 @@ impl SmallDisk {
         }
     }
 
-    /// Fills it but for so many bytes.
+    /// Fills the file system except for this many bytes.
     ///
     /// # Panics
     /// If it cannot be filled: the test cannot go on.
@@ -65,10 +65,10 @@ impl SmallDisk {
         filler.set_len(bytes.saturating_sub(left)).expect("it is made shorter");
     }
 
-    /// Lets it have room again.
+    /// Makes room in the file system again.
     ///
     /// # Panics
-    /// If it was not filled.
+    /// If the file system was not filled.
     #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
     pub fn free(&self) {
         std::fs::remove_file(self.filler()).expect("it was filled");
@@ -77,7 +77,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: the node that uses it may end after this.
+        // The unmount is lazy: the node that uses the file system may end after this.
         let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
     }
 }

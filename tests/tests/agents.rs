@@ -23,7 +23,7 @@ async fn next(agent: &mut AttachedAgent) -> Assignment {
     tokio::time::timeout(Duration::from_secs(60), agent.next_task()).await.expect("a task comes").expect("it goes on")
 }
 
-/// Waits until the lease of a holder lasts longer than it does now.
+/// Waits until a renewal makes the lease of a holder last longer.
 async fn until_renewed(work: &Assignment) {
     let before = work.check().unwrap().until_ms;
     let renewed = async {
@@ -31,13 +31,13 @@ async fn until_renewed(work: &Assignment) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), renewed).await.expect("whoever leads renews it");
+    tokio::time::timeout(Duration::from_secs(60), renewed).await.expect("the leader renews it");
 }
 
 #[tokio::test]
 async fn an_agent_that_asks_is_given_work_and_finishes_it_wherever_it_is_attached() {
     let site = Site::up(NODE, 4, 3, &QUICK).await;
-    // Node 3 votes nowhere: it is a client of the shard.
+    // Node 3 does not vote: it is a client of the shard.
     for node in [0, 1, 3] {
         let mut agent = attach(&site, node, &format!("r{node}")).await;
         let created = site.net.nodes[2].client().create_task(spec("one")).await.unwrap();
@@ -47,7 +47,7 @@ async fn an_agent_that_asks_is_given_work_and_finishes_it_wherever_it_is_attache
         work.progress(500, "half", Some(vec![1])).await.unwrap();
         work.complete(Vec::new()).await.unwrap();
         let why = tokio::time::timeout(Duration::from_secs(60), work.fenced()).await.unwrap();
-        assert_eq!(why, Fenced::ClaimLost, "what is finished is not held any more");
+        assert_eq!(why, Fenced::ClaimLost, "a finished task is not held");
         agent.detach().await;
     }
 }
@@ -67,7 +67,7 @@ async fn the_work_of_a_node_that_dies_goes_to_another_agent_and_its_holder_is_fe
     assert!(taken.epoch() > lost.epoch());
     assert_eq!(taken.task.checkpoint, b"stop 1");
     taken.complete(Vec::new()).await.unwrap();
-    // Its node is back: the former holder is attached again, and knows that it has nothing.
+    // The holder's node is back: the former holder is attached again, and knows that it has nothing.
     site.net.start(3).unwrap();
     let mut status = doomed.status();
     let again = status.wait_for(|status| matches!(status, AgentStatus::Attached { .. }));
@@ -100,7 +100,7 @@ async fn an_agent_is_refused_elsewhere_while_its_lease_lives_and_admitted_after(
     let hasty = AgentOptions { patience: Duration::ZERO, ..AgentOptions::new("r1", role) };
     let refused = AttachedAgent::attach(&site.net.nodes[1].client(), hasty, None).await.err().unwrap();
     assert_eq!(refused.code(), Some(Code::AgentElsewhere), "{refused}");
-    // Its software ends without a word.
+    // The agent's software ends without a word.
     drop(first);
     attach(&site, 1, "r1").await;
 }
@@ -138,7 +138,7 @@ async fn a_leader_that_dies_takes_no_lease_with_it() {
 async fn voters_that_all_restart_at_once_take_no_task_from_a_holder_whose_lease_runs() {
     let mut site = Site::up(NODE, 4, 3, &["agents.lease_ttl_ms=60000"]).await;
     let mut holders = Vec::new();
-    // One at a node that goes on, and one at a voter, whose own node restarts with the others.
+    // One agent is at a node that goes on, and one at a voter, whose own node restarts with the others.
     for node in [3, 0] {
         let mut agent = attach(&site, node, &format!("r{node}")).await;
         site.net.nodes[1].client().create_task(spec("one")).await.unwrap();

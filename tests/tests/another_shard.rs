@@ -1,5 +1,5 @@
-//! Two shards that were made under one number: their nodes do not speak of it, say so, and one joins the other without what it
-//! holds. Who has heard of a shard makes no second one.
+//! Two shards that were made under one number: their nodes do not speak of it, say so, and one joins the other without
+//! what it holds. A node that has heard of a shard makes no second one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use skep_tests::Site;
@@ -24,7 +24,7 @@ async fn of_nodes_that_made_a_shard_each_one_is_taken_in_once_it_has_given_its_o
     let mut site = Site::create(NODE, 2, 2, &[]);
     let ids = [0, 1].map(|at: usize| site.net.nodes[at].id.clone());
     for (at, id) in ids.iter().enumerate() {
-        // Each alone: it would refuse a second one of which it has heard.
+        // Each node is alone: a node that has heard of a shard would refuse to make a second one.
         site.net.start(at).unwrap();
         let client = site.net.nodes[at].client();
         site.net.wait_for("it serves", async || client.node_status().await.ok()).await.unwrap();
@@ -35,7 +35,7 @@ async fn of_nodes_that_made_a_shard_each_one_is_taken_in_once_it_has_given_its_o
         site.net.kill(at);
     }
     (0..2).for_each(|at| site.net.start(at).unwrap());
-    // They speak with each other, but for that shard.
+    // The two nodes speak with each other, but not in that shard.
     until_connected(&site).await;
     for (at, other) in [(0, &ids[1]), (1, &ids[0])] {
         let client = site.net.nodes[at].client();
@@ -70,7 +70,7 @@ async fn of_nodes_that_made_a_shard_each_one_is_taken_in_once_it_has_given_its_o
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_has_heard_of_a_shard_makes_no_other_one_of_its_number() {
     let site = Site::up(NODE, 4, 3, &[]).await;
-    // It finds the leader for that.
+    // Node 3 finds the leader for that, and so has heard of the shard.
     let created = site.skep(3, &["task", "create", "from a node without a replica"]);
     assert_eq!(created.code(), Some(0), "{}", created.error());
     let refused = site.skep(3, &["shard", "init", "--voters", &site.net.nodes[3].id, "--no-operator"]);

@@ -1,4 +1,4 @@
-//! A little of the chaos, on real processes: more of it with `skep testnet chaos` and `skep testnet power`.
+//! A little of the chaos, on real processes: `skep testnet chaos` and `skep testnet power` do more of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::process::Command;
@@ -9,8 +9,8 @@ use skep_tests::rogue::DEEDS;
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 const ROGUE: &str = env!("CARGO_BIN_EXE_rogue");
 
-/// What a run reports. It fails if anything was violated, but for L3: how soon replicas are equal is a time, and nobody
-/// knows how busy this machine is.
+/// Runs the program; returns its report. Fails if anything was violated, except for L3: that is about the time until
+/// replicas are equal, and it is unknown how busy this machine is.
 fn run(args: &[&str]) -> serde_json::Value {
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(NODE).args(args).args(["-o", "json", "--dir"]).arg(dir.path()).output().unwrap();
@@ -24,12 +24,12 @@ fn run(args: &[&str]) -> serde_json::Value {
     report.unwrap_or_else(|| panic!("no report: {story}"))
 }
 
-/// A site at work on such links, where such things go wrong; at least so many calls are done, and so many commands.
+/// A site at work on such links, where such things go wrong. At least `calls` calls and `commands` commands are done.
 fn survives(faults: &str, (links, lease): (&str, &str), calls: u64, commands: u64) {
     survives_with(&[], faults, (links, lease), calls, commands);
 }
 
-/// The same with more options. What is reported.
+/// The same with more options. Returns the report.
 fn survives_with(
     options: &[&str],
     faults: &str,
@@ -63,7 +63,7 @@ fn a_site_whose_links_all_differ_survives_whatever_goes_wrong() {
 #[test]
 fn a_site_with_a_bad_robot_in_it_survives_whatever_goes_wrong() {
     let report = survives_with(&["--bad-robot", ROGUE], "all", ("lan", "3s"), 50, 5);
-    println!("the bad robot: {}; what reached nobody: {}", report["bad_robot"], report["not_shown"]);
+    println!("the bad robot: {}; what reached no node: {}", report["bad_robot"], report["not_shown"]);
     let deeds = report["bad_robot"].as_object().unwrap();
     assert_eq!(deeds.len(), DEEDS.len(), "each is counted, whether it was its turn or not");
     for (deed, count) in deeds {
@@ -76,7 +76,7 @@ fn a_site_with_a_bad_robot_in_it_survives_whatever_goes_wrong() {
     let reached_nobody = deeds.iter().filter(|(_, count)| count["done"] == 0).map(|(deed, _)| deed.as_str());
     let mut reached_nobody: Vec<&str> = reached_nobody.collect();
     reached_nobody.sort_unstable();
-    assert_eq!(never, reached_nobody, "of those that reached nobody the run shows nothing, and says so");
+    assert_eq!(never, reached_nobody, "of deeds that reached no node the run shows nothing, and says so");
 }
 
 #[test]
@@ -110,7 +110,7 @@ async fn a_node_of_a_testnet_speaks_with_nobody_it_is_told_not_to() {
     };
     std::fs::write(&cuts, others).unwrap();
     site.net.wait_for("silence", async || (up().await? == 0).then_some(())).await.unwrap();
-    // The others go on without it.
+    // The other nodes go on without it.
     let spec = skep_client::TaskSpec { title: "beyond the cut".into(), ..Default::default() };
     site.net.nodes[1].client().create_task(spec).await.unwrap();
     std::fs::write(&cuts, "").unwrap();

@@ -13,13 +13,14 @@ const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 const DAY: i64 = 24 * 60 * 60;
 const YEAR: i64 = 365 * DAY;
 
-/// The program under test, for nodes whose wall clocks can be set: each shows what `set` says, and the machine's before.
+/// The program under test, for nodes whose wall clocks can be set: each shows what `set` says, and before that the
+/// machine's.
 fn with_own_clocks(dir: &Path) -> String {
     let (clock, program) = (dir.join("wall_clock.so"), dir.join("skep"));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wall_clock.c");
     let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&clock).arg(source).status();
     assert!(built.expect("a C compiler, which Skep itself is built with").success());
-    // Nodes are started without what the environment holds: a seeded bug is handed on here.
+    // Nodes are started without the environment of the test: this passes on a seeded bug.
     let bug = std::env::var("SKEP_MUTANT").map(|name| format!("export SKEP_MUTANT={name}\n")).unwrap_or_default();
     let script = format!(
         "#!/bin/sh\n{bug}for arg; do [ \"$before\" = --dir ] && dir=$arg; before=$arg; done\n\
@@ -31,7 +32,7 @@ fn with_own_clocks(dir: &Path) -> String {
     program.to_str().unwrap().to_owned()
 }
 
-/// Sets the wall clock of a node, to the machine's and so many seconds more.
+/// Sets the wall clock of a node to the machine's plus this many seconds.
 fn set(hall: &Hall, node: usize, seconds: i64) {
     let file = hall.site.net.nodes[node].dir.join("wall-shift");
     let new = file.with_extension("new");
@@ -47,8 +48,8 @@ async fn within<T>(what: impl Future<Output = T>, expected: &str) -> T {
 async fn a_node_whose_wall_clock_jumps_starts_nothing_late_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut hall = Hall::up(&with_own_clocks(dir.path()), 4, 3).await;
-    // The robot's node starts with the clock of a machine that has none. Certificates are valid since 1975: it says so,
-    // and comes when somebody sets its clock, to whatever it may be.
+    // The robot's node starts with the clock of a machine that has none. Certificates are valid from 1975 on: the node
+    // says so, and joins the site once an operator sets its clock, whatever to.
     let since_1970 = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
     hall.site.net.kill(3);
     set(&hall, 3, DAY - since_1970);
@@ -60,12 +61,12 @@ async fn a_node_whose_wall_clock_jumps_starts_nothing_late_and_goes_on() {
     let client = hall.client(3);
     let (_agent, mut offers) = attach(&client, "r1", &[]).await;
 
-    // It jumps ahead between the offer and the start: what is still in time is done.
+    // The clock jumps ahead between the offer and the start: the robot does what is still in time.
     hall.send(0, &["--to", "r1", "--verb", "goto", "--valid-for", "2min"]).json();
     let offer = within(offers.next(), "it is offered").await.unwrap();
     set(&hall, 3, 10 * YEAR);
     let running = within(offer.start(), "it may start").await.unwrap();
-    // And a leader's clock is set while nobody looks.
+    // A leader's clock is set while no test looks at it.
     let leader = hall.site.net.leader().await.unwrap();
     set(&hall, leader, -YEAR);
     within(running.succeed(b"there".to_vec()), "its outcome is written down").await.unwrap();
@@ -78,7 +79,7 @@ async fn a_node_whose_wall_clock_jumps_starts_nothing_late_and_goes_on() {
         hall.site.net.kill(voter);
     }
     set(&hall, 3, 10 * YEAR - DAY);
-    // What is waited for is the deadline itself.
+    // The test waits for the deadline itself.
     tokio::time::sleep_until(sent + valid + Duration::from_secs(1)).await;
     let starting = tokio::spawn(offer.start());
     tokio::task::yield_now().await;

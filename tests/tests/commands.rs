@@ -13,7 +13,7 @@ const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 const SEED: [u8; 32] = [7; 32];
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// Until every command has ended, and how each did.
+/// Waits until every command has ended; returns the outcome of each.
 async fn outcomes(client: &Client, ids: &[CommandId]) -> Vec<String> {
     let mut outcomes = Vec::new();
     for id in ids {
@@ -35,7 +35,7 @@ async fn outcomes(client: &Client, ids: &[CommandId]) -> Vec<String> {
 
 const LIFE: [&str; 7] = ["accepted", "released", "received", "taken", "started", "finished", "ended"];
 
-/// What a node tells of a command, all of it with its trace.
+/// What a node tells of a command; checks that every line has the trace.
 async fn life(client: &Client, id: &str, trace: &str) -> Vec<String> {
     let mut events = client.watch_commands(Some(id.parse().unwrap()), "", Some(1)).await.unwrap();
     let mut kinds = Vec::new();
@@ -52,7 +52,7 @@ async fn life(client: &Client, id: &str, trace: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
     let hall = Hall::up(NODE, 4, 3).await;
-    // Node 3 votes nowhere; the operator speaks to another node.
+    // Node 3 does not vote; the operator speaks to another node.
     let (_agent, offers) = attach(&hall.client(3), "robot-7", &["aisle-5"]).await;
     let starts = Starts::default();
     let robot = tokio::spawn(obey(offers, Arc::clone(&starts), |args| args));
@@ -67,7 +67,7 @@ async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
     }
     assert_eq!(delivery["node"], hall.site.net.nodes[3].id);
     assert_eq!(life(&hall.client(2), sent["command"].as_str().unwrap(), TRACE).await, LIFE);
-    // A group, and what everybody else's key is worth.
+    // A command goes to a group; a command under any other key is refused.
     let group = hall.send(0, &["--group", "aisle-5", "--verb", "look", "--wait"]).json();
     assert_eq!(group["deliveries"][0]["outcome"], "succeeded");
     let other = hall.key.with_file_name("other.key");
@@ -99,7 +99,7 @@ async fn a_command_for_a_robot_that_is_away_waits_or_expires_and_one_that_is_cal
     let (agent, offers) = attach(&client, "r1", &[]).await;
     drop(offers);
     agent.detach().await;
-    // It is known and not there.
+    // The robot is known and not attached.
     let late = hall.send(0, &["--to", "r1", "--verb", "goto", "--valid-for", "1s", "--wait"]);
     assert_eq!(late.code(), Some(1), "{}", late.error());
     let late: Value = serde_json::from_str(&late.text()).unwrap();
@@ -112,7 +112,7 @@ async fn a_command_for_a_robot_that_is_away_waits_or_expires_and_one_that_is_cal
     let (_agent, mut offers) = attach(&client, "r1", &[]).await;
     let offer = tokio::time::timeout(Duration::from_secs(60), offers.next()).await.unwrap().unwrap();
     assert_eq!(uuid::Uuid::from_slice(&offer.command.id).unwrap().to_string(), waits);
-    // What is called off while it is offered is not started.
+    // A robot does not start a command that is cancelled while it is offered.
     hall.site.skep(1, &["command", "cancel", waits, "--key", key, "-o", "json"]).json();
     let id: CommandId = waits.parse().unwrap();
     assert_eq!(outcomes(&client, &[id]).await, ["cancelled"]);
@@ -132,7 +132,7 @@ async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
     let mut ids = Vec::new();
     for n in 0..60 {
         match n {
-            // The first voter, which leads as a rule, then the robot's own node.
+            // The first voter dies, which usually leads, and then the robot's own node.
             10 => hall.site.net.kill(0),
             20 => hall.site.net.start(0).unwrap(),
             30 => hall.site.net.kill(3),
@@ -140,7 +140,7 @@ async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
             _ => {}
         }
         let command = signed(&client, &OperatorSecret::from_seed(&SEED), "r1", 120_000, Vec::new()).await;
-        // Nobody knows, or not now: the same command again.
+        // The outcome is unknown, or the request failed for a moment: the operator sends the same command again.
         let sent = async { while client.send_command(&command).await.is_err() {} };
         tokio::time::timeout(Duration::from_secs(120), sent).await.expect("it is accepted in the end");
         ids.push(command.id);
@@ -148,7 +148,7 @@ async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
     let ended = outcomes(&client, &ids).await;
     let starts = starts.lock().unwrap();
     assert!(starts.values().all(|count| *count == 1), "{starts:?}");
-    // The software outlived its node, so that it could say of each how it ended.
+    // The software outlived its node, so that it could say how each command ended.
     for (id, outcome) in ids.iter().zip(&ended) {
         assert_eq!(outcome, "succeeded", "{id}");
         assert_eq!(starts.get(id.as_bytes().as_slice()), Some(&1));
@@ -166,7 +166,7 @@ async fn what_failed_for_good_is_a_dead_letter_until_it_is_redriven_or_discarded
     agent.detach().await;
     let goto = ["--to", "r1", "--verb", "goto", "--arg", "x=3", "--valid-for", "5s", "--wait"];
     let sent = hall.send(0, &goto);
-    assert!(sent.text().contains("expired"), "nobody is there: {} {}", sent.text(), sent.error());
+    assert!(sent.text().contains("expired"), "no robot is there: {} {}", sent.text(), sent.error());
     let made = hall.site.skep(0, &["task", "create", "fetch", "-o", "json"]).json();
     let task = made["task"].as_str().unwrap().to_owned();
     hall.site.skep(0, &["task", "claim", &task]);
@@ -182,7 +182,7 @@ async fn what_failed_for_good_is_a_dead_letter_until_it_is_redriven_or_discarded
     let command = listed[1]["id"].as_str().unwrap();
     let shown = hall.site.skep(1, &["deadletter", "show", command]);
     assert!(shown.text().contains("expired"), "{}", shown.text());
-    // There is somebody now, and what is sent anew says what it came from.
+    // The robot is attached from here on, and the command that is sent anew names the dead letter that it came from.
     let (_agent, offers) = attach(&client, "r1", &[]).await;
     let robot = tokio::spawn(obey(offers, Starts::default(), |args| args));
     let redriven = hall.site.skep(1, &["deadletter", "redrive", command, "--key", key, "--valid-for", "1min"]);
@@ -220,7 +220,7 @@ async fn a_command_that_is_sent_again_is_started_once_and_one_that_comes_too_lat
     let made = hall.site.skep(0, &["command", "id", "--valid-for", "1h", "-o", "json"]).json();
     let name = made["id"].as_str().unwrap().to_owned();
     let send = |more: &[&str]| hall.send(0, &[&["--to", "r1", "--verb", "goto", "--wait"][..], more].concat());
-    // However long the same line says that it is to be valid: its name says until when.
+    // The command's id says until when it is valid, whatever validity the same line asks for.
     for more in [&[][..], &["--valid-for", "5min"], &["--traceparent", TRACE]] {
         let sent = send(&[&["--id", &name][..], more].concat());
         assert_eq!((sent.code(), &sent.json()["deliveries"][0]["outcome"]), (Some(0), &"succeeded".into()), "{more:?}");
@@ -228,7 +228,7 @@ async fn a_command_that_is_sent_again_is_started_once_and_one_that_comes_too_lat
     assert_eq!(starts.lock().unwrap().values().copied().collect::<Vec<_>>(), [1]);
     let other = send(&["--id", &name, "--arg", "x:=1"]);
     assert_eq!(other.code(), Some(1), "it is another command: {}", other.error());
-    // An id alone has no bound: once it is forgotten it would be that of a new command.
+    // An id alone has no bound in time: once the shard has forgotten it, it would be the id of a new command.
     let (id, _) = name.split_once('@').unwrap();
     let unbounded = send(&["--id", id]);
     assert_eq!(unbounded.code(), Some(2), "{}", unbounded.error());
@@ -243,7 +243,7 @@ async fn a_command_that_is_sent_again_is_started_once_and_one_that_comes_too_lat
     robot.abort();
 }
 
-/// Until where a command has come when a node is killed.
+/// How far a command has come when a node is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Sending,
@@ -296,7 +296,7 @@ async fn at_whichever_step_a_node_is_killed_a_command_is_started_once_and_its_ou
             assert_eq!(ended, ["succeeded"], "{step:?}, the robot's node: {of_robot}");
         }
     }
-    // Nothing was offered a second time: what comes next is what is sent next.
+    // No command was offered a second time: the next offer is of the next command.
     let next = signed(&client, &OperatorSecret::from_seed(&SEED), "r1", 120_000, Vec::new()).await;
     within(async { while client.send_command(&next).await.is_err() {} }, "it is accepted").await;
     let offer = within(offers.next(), "it is offered").await.unwrap();
@@ -334,7 +334,7 @@ async fn software_that_died_while_it_did_something_leaves_it_in_doubt_until_an_o
         (&"open".into(), &40.0.into(), &"at the gate".into())
     );
     assert!(open["started_ms"].is_u64(), "{open}");
-    // It is gone without a word.
+    // The software is gone without a word.
     drop(agent);
     std::mem::forget(running);
     drop(offers);
@@ -361,7 +361,7 @@ async fn what_was_under_way_when_a_robots_node_died_and_its_software_forgot_it_e
     let offer = within(offers.next(), "it is offered").await.unwrap();
     let running = within(offer.start(), "it may start").await.unwrap();
     hall.site.net.kill(3);
-    // The software goes with it, without a word.
+    // The software goes with the node, without a word.
     drop(agent);
     std::mem::forget(running);
     drop(offers);
@@ -369,7 +369,7 @@ async fn what_was_under_way_when_a_robots_node_died_and_its_software_forgot_it_e
     let (_agent, offers) = attach(&client, "r1", &[]).await;
     let starts = Starts::default();
     let robot = tokio::spawn(obey(offers, Arc::clone(&starts), |args| args));
-    assert_eq!(outcomes(&client, &[begun]).await, ["indeterminate"], "nobody had to say so");
+    assert_eq!(outcomes(&client, &[begun]).await, ["indeterminate"], "no operator had to say so");
     let stop = hall.send(1, &["--to", "r1", "--verb", "stop", "--valid-for", "2min", "--urgent"]).json();
     let stop: CommandId = stop["command"].as_str().unwrap().parse().unwrap();
     assert_eq!(outcomes(&client, &[stop]).await, ["succeeded"]);
@@ -385,7 +385,8 @@ async fn a_command_that_takes_longer_than_anybody_would_wait_without_a_word_is_d
     let (_agent, mut offers) = attach(&hall.client(3), "r1", &[]).await;
     let robot = tokio::spawn(async move {
         let running = within(offers.next(), "it is offered").await.unwrap().start().await.unwrap();
-        // Its work: the shard would be in doubt before it is done, were it not told that it goes on.
+        // The robot's work takes longer than the shard waits without a word: only reports of progress keep the command
+        // from being in doubt.
         tokio::time::sleep(Duration::from_millis(2_000 + skep_protocol::limits::DOUBT_AFTER_MS + 6_000)).await;
         running.succeed(b"there".to_vec()).await
     });

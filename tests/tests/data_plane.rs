@@ -17,7 +17,7 @@ fn says(payload: &str) -> PublishRequest {
     PublishRequest { topic, source, content_type: "text/plain".to_owned(), payload: payload.as_bytes().to_vec() }
 }
 
-/// What a subscriber hears of something that is said again and again: gossip is best effort.
+/// What a subscriber hears of a value that is published again and again: gossip is best effort.
 async fn heard(listener: &Client, speaker: &Client, payload: &str) -> TopicValue {
     let mut values = listener.subscribe(&["testnet/robots/pose"]).await.unwrap();
     let hearing = async {
@@ -59,7 +59,7 @@ async fn a_topic_of_another_site_or_none_at_all_is_refused() {
     }
 }
 
-/// Two network namespaces with a wire between them, and a node in each. All of it goes away with this.
+/// Two network namespaces with a wire between them, and a node in each. Dropping this removes all of it.
 struct Wire {
     names: [String; 2],
     nodes: Vec<Child>,

@@ -1,4 +1,4 @@
-//! The warehouse, whole: real nodes, robots and a station, and what is left behind judged from outside.
+//! The whole warehouse: real nodes, robots and a station, and a judgement from outside on what they left behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 
-/// Runs a demo; its report. Everything it wrote stays if it was not as it must be.
+/// Runs a demo; returns its report. The files that it wrote stay if the run failed.
 fn demo(args: &[&str]) -> serde_json::Value {
     let dir = tempfile::tempdir().unwrap().keep();
     let output = Command::new(NODE)
@@ -29,7 +29,7 @@ fn demo(args: &[&str]) -> serde_json::Value {
     report
 }
 
-/// What was kept says the same to whoever looks again.
+/// Checks that a second verification of the kept files says the same.
 fn verified_again(dir: &Path, report: &serde_json::Value) {
     let output = Command::new(NODE).args(["testnet", "verify", "-o", "json"]).arg(dir).env_clear().output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -56,7 +56,7 @@ fn a_warehouse_survives_the_loss_of_its_orchestrator_and_of_a_robots_node() {
     }
 }
 
-/// Ten sites, of each of which a random process is killed at a random moment.
+/// Ten sites, in each of which a random process is killed at a random moment.
 fn kills(seeds: std::ops::Range<u32>) {
     for seed in seeds {
         println!("seed {seed}");

@@ -14,7 +14,7 @@ use skep_tests::small_disk::SmallDisk;
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 const SEED: [u8; 32] = [7; 32];
 
-/// Sends commands with arguments of 6 kB, such as filled the journals of a robot within minutes.
+/// Sends commands with arguments of 6 kB: such commands filled the journals of a robot within minutes.
 async fn send(client: &Client, count: usize) -> Vec<CommandId> {
     let operator = OperatorSecret::from_seed(&SEED);
     let mut ids = Vec::new();
@@ -26,7 +26,7 @@ async fn send(client: &Client, count: usize) -> Vec<CommandId> {
     ids
 }
 
-/// Sends an urgent command, such as stops a robot.
+/// Sends an urgent command, such as one that stops a robot.
 async fn stop(client: &Client) -> CommandId {
     let operator = OperatorSecret::from_seed(&SEED);
     let routine = signed(client, &operator, "r1", 600_000, Vec::new()).await.statement().clone();
@@ -35,7 +35,7 @@ async fn stop(client: &Client) -> CommandId {
     command.id
 }
 
-/// How many of these have succeeded; another end fails the test.
+/// How many of these commands have succeeded; another outcome fails the test.
 async fn succeeded(client: &Client, ids: &[CommandId]) -> usize {
     let mut count = 0;
     for id in ids {
@@ -53,7 +53,7 @@ async fn until_all_succeeded(site: &Site, client: &Client, ids: &[CommandId]) {
     site.net.wait_for("every command is done", done).await.unwrap();
 }
 
-/// Waits until a node says that something is wrong, and what it saw.
+/// Waits until a node reports a fault with this detail.
 async fn until_fault(site: &Site, at: usize, name: &str, detail: &str) {
     let client = site.net.nodes[at].impatient_client();
     let seen = site.net.wait_for(name, async || {
@@ -81,18 +81,19 @@ async fn a_full_disk_under_the_journals_ends_no_node_and_every_command_is_done_o
     disk.fill();
     until_fault(&hall.site, 0, "journals-nearly-full", "begins no").await;
     let started = starts.lock().unwrap().len();
-    // The shard has room for them, and keeps them. There were 230 when a node ended of it.
+    // The shard has room for these commands, and keeps them. A node without this limit ended after 230 of them.
     let kept = send(&client, 100).await;
     let spec = TaskSpec { title: "beside them".to_owned(), ..TaskSpec::default() };
     client.create_task(spec).await.expect("the rest of the node goes on");
     assert_eq!(starts.lock().unwrap().len(), started, "nothing is begun without a place for its end");
-    // What stops a robot has a place of its own.
+    // An urgent command, which stops a robot, has a place of its own.
     let stopped = stop(&client).await;
     until_all_succeeded(&hall.site, &client, &[stopped]).await;
     assert_eq!(starts.lock().unwrap().len(), started + 1, "and nothing else is begun");
     let shown = hall.site.skep(0, &["node", "status"]).text();
     assert!(shown.contains("journals-nearly-full") && shown.contains("free some space"), "{shown}");
-    // Nor does a full disk end the processes after it. Without its clock a shard of one voter would begin another era.
+    // A full disk does not end the processes after it either. Without its clock a shard of one voter would begin
+    // another era.
     hall.site.until_clocks_are_left(&[0]).await;
     for _ in 0..3 {
         assert!(!hall.site.net.nodes[0].has_ended());
@@ -109,11 +110,12 @@ async fn a_full_disk_under_the_journals_ends_no_node_and_every_command_is_done_o
     assert_eq!(starts.len(), before.len() + kept.len() + 2);
     assert!(starts.values().all(|count| *count == 1), "{starts:?}");
     robot.abort();
-    // First, so that nothing is mounted in the directory that is removed.
+    // This comes first, so that nothing is mounted in the directory when it is removed.
     drop(disk);
 }
 
-/// rabbitmq/rabbitmq-server#10723: what a broker that starts with little room says, and how often, and what its callers hear.
+/// rabbitmq/rabbitmq-server#10723: what a broker that starts with little room says, and how often, and what its callers
+/// hear.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_starts_with_little_room_says_so_now_and_then_and_to_its_callers() {
     let mut site = Site::create(NODE, 1, 1, &[]);
@@ -129,7 +131,7 @@ async fn a_node_that_starts_with_little_room_says_so_now_and_then_and_to_its_cal
     assert!(refused.to_string().contains("is nearly full"), "{refused}");
     assert!(!refused.to_string().contains("start or reconnect voters"), "{refused}");
     until_fault(&site, 0, "disk-nearly-full", "free").await;
-    // In five seconds of its own it says no more than a few lines, whoever asks.
+    // In five seconds of its own the node logs only a few lines, however often clients ask.
     let log = site.net.nodes[0].dir.join("log");
     let lines = || std::fs::read_to_string(&log).unwrap().lines().count();
     let uptime = async || Some(client.node_status().await.ok()?.uptime_ms);
@@ -145,11 +147,11 @@ async fn a_node_that_starts_with_little_room_says_so_now_and_then_and_to_its_cal
     disk.free();
     let created = async || client.create_task(spec()).await.ok();
     site.net.wait_for("service again", created).await.unwrap();
-    // First, so that nothing is mounted in the directory that is removed.
+    // This comes first, so that nothing is mounted in the directory when it is removed.
     drop(disk);
 }
 
-/// A program that is the node with other limits of descriptors, as ulimit(1) is told.
+/// A program that runs the node with other limits of descriptors, in the words of ulimit(1).
 fn with_descriptors(dir: &std::path::Path, limits: &str) -> String {
     let path = dir.join("node");
     std::fs::write(&path, format!("#!/bin/sh\nulimit {limits}\nexec {NODE} \"$@\"\n")).unwrap();
@@ -157,7 +159,7 @@ fn with_descriptors(dir: &std::path::Path, limits: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// eclipse-mosquitto/mosquitto#948: a broker without descriptors spins, and says nothing to anybody.
+/// eclipse-mosquitto/mosquitto#948: a broker without descriptors spins, and says nothing to its clients.
 #[tokio::test]
 async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever_looks_after_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -170,7 +172,7 @@ async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever
         match client.watch_tasks(&[], None).await {
             Ok(watch) => watches.push((client, watch)),
             Err(error) => {
-                // Connections of those that were refused before may not be gone yet.
+                // The connections of watchers that were refused before may not be closed yet.
                 assert!(matches!(error.code(), Some(Code::TooManyConnections | Code::TooManyStreams)), "{error}");
                 assert!(error.to_string().contains("are open"), "{error}");
                 refused += 1;
@@ -185,14 +187,14 @@ async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever
     let again = site.net.wait_for("a watch", async || client.watch_tasks(&[], None).await.ok());
     again.await.unwrap();
 
-    // Connections that say nothing take all places, and whoever calls hears why there is none.
+    // Connections that say nothing take all places, and a client that calls learns why there is none.
     let idle: Vec<UnixStream> = (0..60).map(|_| UnixStream::connect(node.dir.join("api.sock")).unwrap()).collect();
     let error = site.net.wait_for("the refusal", async || {
         node.impatient_client().node_status().await.err().filter(|error| error.code() == Some(Code::TooManyConnections))
     });
     let error = error.await.unwrap();
     assert!(error.to_string().contains("ulimit -n"), "{error}");
-    // They do not keep them.
+    // The idle connections do not keep their places.
     let served = site.net.wait_for("service again", async || node.client().node_status().await.ok());
     served.await.unwrap();
     drop(idle);

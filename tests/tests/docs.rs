@@ -1,5 +1,5 @@
-//! The documents of the project against what they tell of: links, settings, services, faults, invariants, names of tests; and
-//! the script that they tell to run.
+//! Checks the documents of the project against what they describe: links, settings, services, faults, invariants and
+//! names of tests. Runs the script that they tell readers to run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use skep_protocol::fault::ShardFault;
 use skep_protocol::mutant::Mutant;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
-/// Shortest name of a test that a document can mean.
+/// The shortest test name that a document can mean, in characters.
 const TEST_NAME_MIN: usize = 16;
 
 fn root() -> &'static Path {
@@ -23,7 +23,8 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// All files of the project whose names end like this, with what is in them. What is not ours is left out.
+/// All files of the project whose names end like this: the path and the text of each. Files that are not ours are left
+/// out.
 fn read_all(end: &str) -> Vec<(PathBuf, String)> {
     fn walk(dir: &Path, end: &str, found: &mut Vec<(PathBuf, String)>) {
         for item in std::fs::read_dir(dir).unwrap() {
@@ -57,12 +58,12 @@ fn plain(cell: &str) -> String {
     cell.trim_matches('`').to_owned()
 }
 
-/// What a text has as code.
+/// The parts of a text that are set as code.
 fn spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// How a heading is named in links.
+/// The anchor of a heading in links.
 fn anchor_of(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(*c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
@@ -96,7 +97,7 @@ fn the_first_page_is_short() {
     assert!(lines <= 100, "README.md has {lines} lines");
 }
 
-/// The keys that a section of the configuration takes, as the error about another one lists them.
+/// The keys of a section of the configuration, as the error about an unknown key lists them.
 fn keys_of(section: &str) -> Vec<String> {
     let key = "no_such_key = 1";
     let text = match section {
@@ -105,7 +106,7 @@ fn keys_of(section: &str) -> Vec<String> {
         section => format!("[{section}]\n{key}"),
     };
     let error = toml::from_str::<RawConfig>(&text).unwrap_err();
-    // The first one is that other key.
+    // The first one is the unknown key.
     spans(error.message()).skip(1).map(str::to_owned).collect()
 }
 
@@ -219,7 +220,8 @@ fn every_test_that_a_document_names_is_there() {
     }
 }
 
-/// The first of some free ports for three nodes, beside those of testnets, and below those that the system gives to programs.
+/// The first of some free ports for three nodes, apart from those of testnets, and below those that the system gives to
+/// programs.
 fn free_ports() -> u16 {
     let is_free =
         |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
@@ -235,7 +237,7 @@ fn the_three_nodes_of_the_guide_run_as_they_are_told_to() {
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(NODE, dir.path().join("skep")).unwrap();
     let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
-    // Whatever fails, no node stays.
+    // No node is left, whatever fails.
     let ends = "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT";
     let ran = Command::new("timeout")
         .args(["300", "bash", "-euo", "pipefail", "-c", &format!("{ends}\n{script}")])

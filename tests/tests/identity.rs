@@ -1,5 +1,5 @@
-//! Who a node is, where it listens, what lies beside its files, and who leads: what public bug reports describe, on real
-//! processes. Each test names its source.
+//! The identity of a node, its ports, the files beside its own, and the leader: what public bug reports describe, on
+//! real processes. Each test names its source.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -13,7 +13,7 @@ use skep_tests::{Ran, Site};
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 const SHARED: &str = "identity-shared";
 
-/// Copies what makes a node the one that it is.
+/// Copies the files that make up the identity of a node.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for part in ["data", "journals", "node.key", "skep.toml"] {
@@ -22,7 +22,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A run of the node in a directory, on ports that are free.
+/// A command that runs the node in a directory, on ports that are free.
 fn run_elsewhere(dir: &Path) -> Command {
     let mut command = Command::new(NODE);
     command.args(["run", "--dir"]).arg(dir).env_clear();
@@ -32,7 +32,7 @@ fn run_elsewhere(dir: &Path) -> Command {
     command
 }
 
-/// How often a node has logged that it was connected to another one, by either plane.
+/// How often a node has logged that it connected to another one, on either plane.
 fn connects(site: &Site, at: usize, to: &str) -> usize {
     let log = std::fs::read_to_string(site.net.nodes[at].dir.join("log")).unwrap();
     log.lines().filter(|line| line.contains(" connected") && line.contains(to)).count()
@@ -81,7 +81,7 @@ async fn a_copied_directory_that_runs_beside_the_original_is_refused_and_all_say
         let said = site.net.wait_for("what it says itself", async || fault(&client, "").await).await.unwrap();
         assert!(said.detail.contains("at address 127.0.0.1:"), "{said:?}");
     }
-    // The original goes on as before, and nothing is replaced again and again.
+    // The original goes on as before, and does not replace connections again and again.
     for n in 0..20 {
         site.skep(copied, &["task", "create", &format!("task {n}"), "-o", "json"]).json();
     }
@@ -90,7 +90,7 @@ async fn a_copied_directory_that_runs_beside_the_original_is_refused_and_all_say
     assert!((0..2).all(|at| after[at] - before[at] <= 4), "{before:?} {after:?}");
     drop(twin);
 
-    // One that died without a word, and was started again, is no copy.
+    // A node that died without a word, and was started again, is no copy.
     site.net.kill(copied);
     site.net.start(copied).unwrap();
     up(&site, leader).await;
@@ -180,11 +180,11 @@ async fn a_lead_that_is_handed_to_a_suspended_voter_is_not_said_to_be_taken() {
             let leads = site.net.nodes.iter().find(|node| told.contains(&format!("not done: {} leads", node.id)));
             assert!(leads.is_some_and(|node| node.id != id), "{told}");
         }
-        // Nobody leads yet.
+        // No voter leads yet.
         Some(6) => println!("unknown: {}", handed.error()),
         other => panic!("{other:?}: {} {}", handed.text(), handed.error()),
     }
-    // One that runs takes it.
+    // A voter that runs takes the lead.
     site.net.until_caught_up(&[0, 1, 2]).await.unwrap();
     let taken = async || {
         let leader = site.net.leader().await.ok()?;

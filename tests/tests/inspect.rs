@@ -17,7 +17,7 @@ fn every_robot_inspects_once_and_in_time_or_the_operator_knows_why_not() {
     let story = String::from_utf8_lossy(&output.stderr).into_owned();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let report: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    // On a busy machine not everything that was to go wrong may have had its time: that is no fault of the site.
+    // On a busy machine some of the planned faults may not have had their time: that is no fault of the site.
     let is_fault = |violation: &serde_json::Value| !violation.to_string().contains("it was to happen");
     let sound = report["violations"].as_array().is_some_and(|all| !all.iter().any(is_fault));
     if !sound {

@@ -1,6 +1,6 @@
 //! Sites whose links are slow, thin, one-sided, or cut in ways that leave no two sides: real processes behind a relay.
 //!
-//! Whatever carries a datagram in time carries a site: it is slow there, and it works.
+//! A link that carries a datagram in time carries a site: the site is slow there, and it works.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use skep_testnet::site::relay::{Law, Line, Links};
 use skep_tests::Site;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
-/// Longer than a leader's lease of the `lan` preset: only a leader that hears its followers meanwhile still leads then.
+/// Longer than a leader's lease of the `lan` preset: only a leader that hears its followers meanwhile still leads after
+/// it.
 const PAUSE: Duration = Duration::from_millis(400);
-/// What a link of 256 kbit/s carries.
+/// Bytes a second that a link of 256 kbit/s carries.
 const THIN_BYTES_PER_S: u64 = 32_000;
 
 fn links(law: Law) -> Links {
@@ -31,7 +32,7 @@ fn patient(node: &TestNode) -> Client {
     node.client_with(Settings { patience, attempt_timeout, ..Settings::default() })
 }
 
-/// Creates tasks one after another, each at the next node, after pauses in which nothing but heartbeats goes over links.
+/// Creates tasks one after another, each at the next node, after pauses in which only heartbeats go over links.
 async fn write_with_pauses(site: &Site, count: usize) {
     let clients: Vec<Client> = site.net.nodes.iter().map(patient).collect();
     for (n, client) in (0..count).zip(clients.iter().cycle()) {
@@ -41,7 +42,7 @@ async fn write_with_pauses(site: &Site, count: usize) {
     }
 }
 
-/// Who leads, and in which term.
+/// The position of the leader, and its term.
 async fn leadership(site: &Site) -> (usize, u64) {
     let leader = site.net.leader().await.unwrap();
     let status = site.net.nodes[leader].client().shard_status().await.unwrap();
@@ -52,7 +53,7 @@ async fn slow_and_works(one_way_ms: u64, writes: usize) {
     let site = Site::up_behind_relay(NODE, 3, "lan", links(Law::delay(one_way_ms))).await;
     let before = leadership(&site).await;
     write_with_pauses(&site, writes).await;
-    assert_eq!(leadership(&site).await, before, "{one_way_ms} ms one way: nobody stood for election");
+    assert_eq!(leadership(&site).await, before, "{one_way_ms} ms one way: no voter stood for election");
 }
 
 #[tokio::test]
@@ -67,7 +68,7 @@ async fn a_site_whose_round_trip_takes_longer_than_a_second_works_and_replaces_a
     write_with_pauses(&site, 1).await;
     let (leader, term) = leadership(&site).await;
     write_with_pauses(&site, 2).await;
-    assert_eq!(leadership(&site).await, (leader, term), "nobody stood for election");
+    assert_eq!(leadership(&site).await, (leader, term), "no voter stood for election");
     site.net.kill(leader);
     for at in (0..3).filter(|at| *at != leader) {
         let spec = TaskSpec { title: format!("through {at}, after the leader"), ..TaskSpec::default() };
@@ -97,14 +98,14 @@ async fn delays_in_one_direction_reordering_doubling_and_changing_delays_stop_no
     site.net.until_equal(&[0, 1, 2]).await.unwrap();
 }
 
-/// Small writes that go on until they are told to stop; how many were done.
+/// Makes small writes until it is told to stop; returns how many were done.
 async fn trickle(client: Client, stop: Arc<AtomicBool>) -> usize {
     let mut done = 0;
     while !stop.load(Ordering::Relaxed) {
         let spec = TaskSpec { title: format!("meanwhile {done}"), ..TaskSpec::default() };
         client.create_task(spec).await.unwrap();
         done += 1;
-        // Little enough for the thin link.
+        // This is little enough for the thin link.
         tokio::time::sleep(PAUSE).await;
     }
     done
@@ -128,14 +129,14 @@ async fn a_follower_far_behind_on_a_thin_link_catches_up_while_writes_go_on() {
     let stop = Arc::new(AtomicBool::new(false));
     let writes = tokio::spawn(trickle(client, Arc::clone(&stop)));
     site.net.until_caught_up(&[behind]).await.unwrap();
-    // It keeps up as well: what was written while it caught up is there soon.
+    // The follower keeps up as well: what was written while it caught up soon arrives.
     site.net.until_caught_up(&[behind]).await.unwrap();
     stop.store(true, Ordering::Relaxed);
     let meanwhile = writes.await.unwrap();
     let counts = [site.relay().counts(leader, behind), site.relay().counts(behind, leader)];
     println!("{meanwhile} writes meanwhile; the thin link, there and back: {counts:?}");
     assert!(meanwhile > 0);
-    assert_eq!(leadership(&site).await, (leader, term), "it asked nobody for a vote, and nobody gave it one");
+    assert_eq!(leadership(&site).await, (leader, term), "it asked no voter for a vote, and no voter gave it one");
 }
 
 #[tokio::test]
@@ -144,7 +145,8 @@ async fn a_cut_that_is_not_transitive_leaves_a_leader() {
     let (leader, term) = leadership(&site).await;
     let [down, near, cut_off, beside] = [1, 2, 3, 4].map(|n| (leader + n) % 5);
     site.net.kill(down);
-    // The leader hears one of the others, which hears everybody: two of five lead nobody, three of five see each other.
+    // The leader hears one of the other voters, which hears all. Two of five are no quorum; three of five see each
+    // other.
     let cut = Law::default().cut();
     site.relay().set_both(leader, cut_off, cut);
     site.relay().set_both(leader, beside, cut);

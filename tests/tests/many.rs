@@ -1,6 +1,6 @@
-//! A site of three voters and many nodes that do not vote, each of which lists everybody: real processes.
+//! A site of three voters and many nodes that do not vote, each of which lists all others: real processes.
 //!
-//! A dozen of them in the ordinary tests; `SKEP_MANY=57` makes sixty nodes.
+//! The ordinary tests have a dozen of them; `SKEP_MANY=57` makes sixty nodes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use skep_tests::Site;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 const VOTERS: usize = 3;
-/// Robots at nodes that do not vote, each with a task in its hands.
+/// Number of robots at nodes that do not vote, each with a claimed task.
 const ROBOTS: usize = 3;
 
 /// How many nodes do not vote.
@@ -26,7 +26,7 @@ fn patient(site: &Site, at: usize) -> Client {
     site.net.nodes[at].client_with(Settings { patience, attempt_timeout, ..Settings::default() })
 }
 
-/// Writes once through each of these nodes, at the same time, until all is done.
+/// Writes once through each of these nodes, at the same time, and waits for all of them.
 async fn write_through(site: &Site, nodes: impl Iterator<Item = usize>, title: &str) {
     let writes = nodes.map(|at| {
         let client = patient(site, at);
@@ -38,7 +38,7 @@ async fn write_through(site: &Site, nodes: impl Iterator<Item = usize>, title: &
     }
 }
 
-/// A robot of a node, which has got a task.
+/// A robot at a node, and the task that it got.
 async fn robot_at_work(site: &Site, at: usize) -> (AttachedAgent, Assignment) {
     let role = Role { name: "robot".into(), max_concurrent: Some(1), ..Role::default() };
     let options = AgentOptions::new(&format!("robot-{at}"), role);
@@ -47,16 +47,16 @@ async fn robot_at_work(site: &Site, at: usize) -> (AttachedAgent, Assignment) {
     (agent, work.expect("a task comes").expect("it goes on"))
 }
 
-/// Who leads, and in which term.
+/// The position of the leader, and its term.
 async fn leadership(site: &Site) -> (usize, u64) {
     let leader = site.net.leader().await.unwrap();
     (leader, site.net.nodes[leader].client().shard_status().await.unwrap().term)
 }
 
-/// Waits until a node keeps control connections to exactly these.
+/// Waits until a node keeps control connections to exactly these nodes.
 async fn until_connected_to(site: &Site, at: usize, those: &BTreeSet<String>) {
     let client = site.net.nodes[at].client();
-    let kept = site.net.wait_for("control connections to those who are needed and to nobody else", async || {
+    let kept = site.net.wait_for("control connections to the needed nodes and to no others", async || {
         let peers = client.node_status().await.ok()?.peers;
         let up: BTreeSet<String> = peers.into_iter().filter(|peer| peer.control_up).map(|peer| peer.node).collect();
         (up == *those).then_some(())
@@ -69,7 +69,7 @@ async fn every_node_that_does_not_vote_finds_a_new_leader_and_keeps_connections_
     let nodes = VOTERS + others();
     println!("{nodes} nodes");
     let mut site = Site::up(NODE, nodes, VOTERS, &["agents.lease_ttl_ms=60000"]).await;
-    // Everybody has found the leader that is killed. What is written is work for the robots, too.
+    // All nodes have found the leader that is killed. The tasks that are created are work for the robots, too.
     write_through(&site, VOTERS..nodes, "before").await;
     let mut robots = Vec::new();
     for at in VOTERS..VOTERS + ROBOTS {
@@ -79,11 +79,11 @@ async fn every_node_that_does_not_vote_finds_a_new_leader_and_keeps_connections_
     site.net.kill(leader);
     write_through(&site, VOTERS..nodes, "after the kill").await;
     let (_, raised) = leadership(&site).await;
-    // One election; two votes that were split, on a machine where many want a core at once.
+    // One election, and at most two more for split votes, on a machine where many processes want a core at once.
     assert!((1..=3).contains(&(raised - term)), "the term went from {term} to {raised}");
     for (_agent, work) in &robots {
         let receipt = work.complete(Vec::new()).await.unwrap();
-        assert_eq!(receipt.attempts, 1, "nobody took it from its holder");
+        assert_eq!(receipt.attempts, 1, "no other agent took it from its holder");
     }
     site.net.start(leader).unwrap();
     let all: BTreeSet<String> = site.net.nodes.iter().map(|node| node.id.clone()).collect();
@@ -97,7 +97,8 @@ async fn every_node_that_does_not_vote_finds_a_new_leader_and_keeps_connections_
     restarts_among_voters_only(&mut site, nodes - 1, &voters).await;
 }
 
-/// A node that does not vote remembers over a restart who does: it connects to them, and to nobody else before them.
+/// A node that does not vote remembers the voters over a restart: it connects to them, and before them to no other
+/// node.
 async fn restarts_among_voters_only(site: &mut Site, at: usize, voters: &BTreeSet<String>) {
     let (list, log) = (site.net.nodes[at].dir.join("data/voters"), site.net.nodes[at].dir.join("log"));
     let is_left = async || {

@@ -1,15 +1,15 @@
-//! What a node takes of its machine's memory.
+//! How much of its machine's memory a node takes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use skep_tests::Site;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 
-/// A voter at rest takes about 8 MiB of its own in a release build, and a little more in a debug build. Tables of a library
-/// that nobody reads took 27 MiB more.
+/// The most memory of its own that a voter at rest may take, in KiB. It takes about 8 MiB in a release build, and a
+/// little more in a debug build. Tables of a library that nothing reads took 27 MiB more.
 const OWN_KIB_MAX: u64 = 20 * 1024;
 
-/// What a process has of its own, in KiB: without the pages of files that it has mapped.
+/// The memory of a process's own, in KiB: without the pages of mapped files.
 fn own_kib(pid: u32) -> u64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();

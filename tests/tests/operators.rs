@@ -1,4 +1,4 @@
-//! Who may command robots, on real processes: from the making of a shard to what a revocation ends.
+//! Which operators may command robots, on real processes: from the making of a shard to what a revocation ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use skep_tests::{Ran, Site};
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 
-/// Makes an operator's key; the file, and the operator's name.
+/// Makes an operator's key; returns the path of its file, and the operator's name.
 fn key(site: &Site, dir: &Path, name: &str) -> (String, String) {
     let file = dir.join(name).to_str().unwrap().to_owned();
     let made = site.skep(0, &["key", "new", "--key", &file, "-o", "json"]).json();
@@ -96,7 +96,7 @@ async fn a_revoked_operators_commands_are_begun_no_more_and_a_grant_ends() {
     assert_eq!(refused.code(), Some(5), "{}", refused.error());
 }
 
-/// Why something was refused, as programs read it.
+/// The code of a refusal, for programs.
 fn code(refused: &Ran) -> Code {
     let error = refused.error();
     let told: Value = serde_json::from_str(error.lines().last().unwrap_or_default()).unwrap_or_default();
@@ -117,11 +117,11 @@ async fn a_key_signs_for_the_shard_that_it_signed_for_first_whatever_shard_a_nod
     assert_eq!(code(&own.site.skep(0, &cancel)), Code::NoSuchCommand, "the shard judges it");
     let remembered = || std::fs::read_to_string(format!("{key}.shard-1")).unwrap().trim().to_owned();
     assert_eq!(remembered(), first);
-    // As if the node of the one named the other.
+    // This is as if the node of the one shard named the other.
     let refused = other.site.skep(0, &cancel);
     assert_eq!((refused.code(), code(&refused)), (Some(5), Code::AnotherShard));
     assert_eq!(remembered(), first);
-    // Whoever says which one is meant is taken at its word, and at nobody else's.
+    // An operator that says which shard is meant is taken at that word, and at no other.
     assert!(code(&other.site.skep(0, &given)).is_of_statements());
     assert_eq!(code(&own.site.skep(0, &given)), Code::AnotherShard);
     let by_variable = Ran::of(own.site.command(0, &cancel).env("SKEP_GENESIS", &second));
@@ -130,7 +130,7 @@ async fn a_key_signs_for_the_shard_that_it_signed_for_first_whatever_shard_a_nod
     assert_eq!((pinned.code(), remembered()), (Some(0), second.clone()), "{}", pinned.error());
     assert!(code(&other.site.skep(0, &cancel)).is_of_statements());
     assert_eq!(code(&own.site.skep(0, &cancel)), Code::AnotherShard);
-    // So it is with the client of a program.
+    // The same holds for the client of a program.
     let [wanted, told] = [&second, &first].map(|genesis| genesis.parse::<Genesis>().unwrap());
     let settings = Settings { genesis: Some(wanted), ..Settings::default() };
     let client = Client::with_settings(Endpoint::of_dir(&own.site.net.nodes[0].dir), settings).unwrap();

@@ -1,4 +1,4 @@
-//! A shard that is beyond help, recovered on the one node that is left.
+//! A shard that lost its voters, recovered on the one node that is left.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use skep_tests::Site;
@@ -25,7 +25,7 @@ async fn until_connected(site: &Site, at: usize) {
     site.net.wait_for("the survivor is connected", connected).await.unwrap();
 }
 
-/// The others are gone: what was acknowledged goes on, and one of them that comes back after all changes nothing.
+/// The other voters are gone: what was acknowledged goes on, and a voter that comes back after all changes nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_last_voter_holds_goes_on_and_one_that_comes_back_after_all_changes_nothing() {
     let Hall { mut site, key } = Hall::up(NODE, 3, 3).await;
@@ -42,7 +42,7 @@ async fn what_the_last_voter_holds_goes_on_and_one_that_comes_back_after_all_cha
     let lost = site.net.nodes[2].dir.join("data");
     let away = site.net.nodes[2].dir.join("lost");
     std::fs::rename(&lost, &away).unwrap();
-    // Whoever only asks learns what would be lost.
+    // An operator that only asks learns what would be lost.
     let asked = site.skep(0, &["shard", "recover"]);
     assert_eq!(asked.code(), Some(2), "{}", asked.text());
     for said in ["--unsafe", "3 tasks pending", site.net.nodes[1].id.as_str(), before["genesis"].as_str().unwrap()] {
@@ -68,11 +68,11 @@ async fn what_the_last_voter_holds_goes_on_and_one_that_comes_back_after_all_cha
         assert_eq!((&shown["task"]["status"], &shown["history"][0]["kind"]), (&"pending".into(), &"created".into()));
     }
     create(&site, 0, "after");
-    // Its first operator is what it was, under the new genesis.
+    // Its first operator is the same as before, under the new genesis.
     let clerk = site.skep(0, &["operator", "list", "-o", "json"]).json();
     assert_eq!(clerk[0]["operator"], recovered["operator"]);
 
-    // With the log of the group before, whose voter the survivor still is for it.
+    // The node has the log of the earlier group, in which the survivor is still a voter.
     std::fs::rename(&away, &lost).unwrap();
     site.net.start(2).unwrap();
     until_connected(&site, 2).await;
@@ -80,7 +80,7 @@ async fn what_the_last_voter_holds_goes_on_and_one_that_comes_back_after_all_cha
         let status = site.net.nodes[2].impatient_client().shard_status().await.ok()?;
         status.faults.iter().any(|fault| fault.name == "no-leader").then_some(())
     };
-    site.net.wait_for("the one that comes back finds nobody who follows it", lonely).await.unwrap();
+    site.net.wait_for("the voter that comes back finds no follower", lonely).await.unwrap();
     let alone = status(&site, 2);
     assert_eq!((&alone["genesis"], alone["voters"].as_array().map(Vec::len)), (&before["genesis"], Some(3)));
     create(&site, 0, "beside it");
@@ -91,7 +91,7 @@ async fn what_the_last_voter_holds_goes_on_and_one_that_comes_back_after_all_cha
     assert_eq!(refused.code(), Some(1), "{}", refused.text());
     assert!(refused.error().contains("before it was recovered"), "{}", refused.error());
 
-    // Without it, it is a voter as any other.
+    // Without that log, the node is a voter as any other.
     site.net.kill(2);
     site.net.wipe(2).unwrap();
     site.net.start(2).unwrap();

@@ -88,7 +88,7 @@ async fn a_second_process_on_a_directory_is_refused_and_the_first_goes_on() {
 #[tokio::test]
 async fn a_peer_that_is_not_listed_is_refused_and_told_so() {
     let mut site = Site::create(NODE, 2, 1, &[]);
-    // The second node lists the first; the first lists nobody.
+    // The second node lists the first; the first lists no peer.
     let path = site.net.nodes[0].dir.join("skep.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.split("\n[[peers]]").next().unwrap()).unwrap();
@@ -112,7 +112,7 @@ async fn a_node_serves_no_port_unless_it_is_told_to() {
     let site = Site::up(NODE, 1, 1, &[]).await;
     let node = &site.net.nodes[0];
     assert!(node.tcp_endpoint().is_err());
-    assert!(!node.dir.join("token").exists(), "nobody needs one");
+    assert!(!node.dir.join("token").exists(), "no client needs one");
     assert!(std::fs::read_to_string(node.dir.join("log")).unwrap().contains("tcp=off"));
 }
 
@@ -156,7 +156,7 @@ fn no_node_is_cut_off_but_those_that_a_testnet_has_made() {
     assert!(refused.error().contains("testnet.cuts"), "{}", refused.error());
 }
 
-/// Everything under a directory, and it.
+/// A directory, and everything under it.
 fn all_in(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
     found.push(dir.to_owned());
     for item in std::fs::read_dir(dir).unwrap() {
@@ -175,7 +175,7 @@ fn what_a_node_makes_is_for_its_owner_only_wherever_and_however_it_is_started() 
         command.args(["-c", "umask 000 && exec \"$0\" \"$@\"", NODE]).args(args).arg("--dir").arg(&dir).env_clear();
         command
     };
-    // As systemd makes it.
+    // systemd makes the directory like this.
     std::fs::create_dir(&dir).unwrap();
     std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
     let made = Ran::of(&mut without_umask(&["init"]));
@@ -190,7 +190,7 @@ fn what_a_node_makes_is_for_its_owner_only_wherever_and_however_it_is_started() 
     all_in(&dir, &mut found);
     assert!(found.len() > 10, "{found:?}");
     for path in found {
-        // Some are there for a moment only.
+        // Some files exist for a moment only.
         let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
         let mode = metadata.permissions().mode();
         assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
@@ -255,7 +255,7 @@ async fn a_full_disk_refuses_writes_and_serves_again_when_there_is_space() {
     drop(site);
 }
 
-/// Fills a file system up to so many bytes that are left.
+/// Fills a file system until this many bytes are left.
 fn fill(dir: &std::path::Path, left: u64) {
     let output = Command::new("df").args(["--output=avail", "-B1"]).arg(dir).output().unwrap();
     let free: u64 = String::from_utf8(output.stdout).unwrap().lines().nth(1).unwrap().trim().parse().unwrap();
@@ -268,7 +268,7 @@ struct Unmount(std::path::PathBuf);
 
 impl Drop for Unmount {
     fn drop(&mut self) {
-        // Lazily: the node that uses it may end after this.
+        // The unmount is lazy: the node that uses the file system may end after this.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }

@@ -1,4 +1,4 @@
-//! A figure: how long it takes until what a revoked operator sent is begun nowhere any more, of a thousand open deliveries.
+//! A figure: of a thousand open deliveries, how long it takes until no robot begins what a revoked operator sent.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::time::Instant;
@@ -8,10 +8,10 @@ use skep_tests::hall::{Hall, attach, signed};
 use tokio::task::JoinSet;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
-/// Robots, and commands that each has open: fewer than its node takes for it.
+/// Number of robots, and of commands that each has open: fewer than its node takes for it.
 const ROBOTS: usize = 20;
 const COMMANDS: usize = 50;
-/// How long a command is good for: longer than the test.
+/// How long a command is valid, in milliseconds: longer than the test.
 const VALID_MS: u64 = 3_600_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -23,7 +23,7 @@ async fn a_revocation_voids_a_thousand_open_deliveries_and_it_is_told_how_long_t
     let whole = OperatorGrant::of_first(client.place().await.unwrap(), clerk.key(), "clerk".parse().unwrap());
     let granted = OperatorGrant { by: first.key(), serial: 1, admin_depth: 0, ..whole };
     client.grant_operator(&granted.clone().sign(&first).unwrap()).await.unwrap();
-    // Their software takes commands and begins none.
+    // The robots' software takes commands and begins none.
     let (mut robots, mut sending) = (Vec::new(), JoinSet::new());
     for n in 0..ROBOTS {
         let name = format!("r{n}");
@@ -44,7 +44,8 @@ async fn a_revocation_voids_a_thousand_open_deliveries_and_it_is_told_how_long_t
     let revoked = revoked.sign(&first).unwrap();
     let begun = Instant::now();
     client.grant_operator(&revoked).await.unwrap();
-    // From here on the shard lets none of them be begun; robots' nodes hear of it, and say that none was.
+    // From here on the shard lets no robot begin any of them; the robots' nodes hear of it, and report that none was
+    // begun.
     let decided = begun.elapsed();
     for id in &ids {
         let ended = client.command_end(*id).await.unwrap();

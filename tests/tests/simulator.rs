@@ -1,5 +1,5 @@
-//! Whole sites in virtual time: a few seeds here, a hundred in `.ci/run` and as many that follow from the commit, and as many as
-//! anybody likes with `cargo run -p skep-tests --release --bin sim`.
+//! Whole sites in virtual time: a few seeds here, a hundred in `.ci/run`, as many more that follow from the commit, and
+//! any number with `cargo run -p skep-tests --release --bin sim`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use skep_tests::sim::{self, Campaign, CampaignOptions, Coverage, Lies, Scale};
@@ -13,7 +13,7 @@ fn seeds() -> u64 {
     asked_for("SKEP_SIM_SEEDS", 12)
 }
 
-/// The first of them.
+/// The first seed.
 fn first() -> u64 {
     asked_for("SKEP_SIM_FROM", 1)
 }
@@ -39,11 +39,11 @@ fn hosts_that_do_not_vote_follow_each_new_leader_within_a_few_attempts_however_m
     let campaign = Campaign::run(&options, |_| {}).unwrap();
     assert_eq!(campaign.violations, []);
     let coverage = &campaign.coverage;
-    // Three of them are killed in each.
+    // Three leaders are killed in each run.
     assert!(coverage.crashes == 6 && coverage.elections >= 8 && coverage.completions >= 60, "{coverage:?}");
 }
 
-/// Runs in each of which somebody lies.
+/// Runs in each of which a host lies.
 fn lied_to(lies: Lies) -> Coverage {
     let (seeds, scale) = (asked_for("SKEP_SIM_SEEDS", 4), Scale { lies: Some(lies), ..Scale::default() });
     let options = CampaignOptions { from: first(), seeds, scale, progress: None };

@@ -1,4 +1,4 @@
-//! What a node says of its shard when something is wrong: that it is, and what to do.
+//! What a node says of its shard when something is wrong: the fault, and what to do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use skep_client::v1;
@@ -19,7 +19,7 @@ async fn until_fault(site: &Site, at: usize, name: &str) -> v1::ShardStatusReply
     seen.await.unwrap()
 }
 
-/// Waits until a node says that something is wrong with another one, and what it says. Others may have been slow for a moment.
+/// Waits until a node reports a fault of another node; returns the detail. Other nodes may have been slow for a moment.
 async fn until_fault_of(site: &Site, at: usize, name: &str, of: &str) -> (v1::ShardStatusReply, v1::Fault) {
     let client = site.net.nodes[at].client();
     let seen = site.net.wait_for(name, async || {

@@ -63,7 +63,7 @@ impl Drop for Up {
     }
 }
 
-/// Processes that were started for this directory and still run.
+/// How many processes were started for this directory and still run.
 fn running(dir: &Path) -> usize {
     let text = dir.to_string_lossy().into_owned();
     let of_us = |entry: std::fs::DirEntry| {
@@ -94,7 +94,7 @@ fn processes_are_killed_paused_and_restarted_by_name_and_everything_ends_with_do
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     assert_eq!(skep(&up.dir, &["testnet", "down"]).status.code(), Some(0));
     assert!(up.launcher.wait().unwrap().success());
-    // What was stored stays, and so do the ports.
+    // The stored data and the ports stay.
     up.launcher = launch(&up.dir);
     up.until("it comes up again", || up.processes().is_some());
     let listed = skep(&up.dir.join("n2"), &["task", "list", "-o", "json"]);

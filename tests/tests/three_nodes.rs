@@ -8,7 +8,7 @@ use skep_testnet::Load;
 use skep_tests::Site;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
-/// Snapshots so often that a short test sees them.
+/// Snapshots are so frequent that a short test sees them.
 const SMALL_SNAPSHOTS: [&str; 2] = ["control.snapshot_every_entries=100", "control.entries_kept=20"];
 
 fn spec(title: &str) -> TaskSpec {
@@ -45,7 +45,7 @@ impl Dice {
 async fn acknowledged_writes_survive_killing_and_restarting_any_node_at_any_moment() {
     let mut dice = Dice::new();
     let mut site = Site::up(NODE, 3, 3, &SMALL_SNAPSHOTS).await;
-    // Half of the load on streams, half in calls of their own.
+    // Half of the load goes over streams, half in calls of its own.
     let settings = Settings { patience: Duration::from_secs(30), ..Settings::default() };
     let pipelined = Settings { pipelined: true, ..settings };
     let connections: Vec<_> =
@@ -53,7 +53,7 @@ async fn acknowledged_writes_survive_killing_and_restarting_any_node_at_any_mome
     let load = Load::start(&connections, 12, 256);
     load.measure();
     for round in 0..8 {
-        // The leader as often as anybody, and sometimes two in a row without a pause.
+        // The leader is hit as often as any other node, and sometimes two nodes in a row without a pause.
         let victim = dice.below(3) as usize;
         let before = load.count();
         site.net
@@ -159,8 +159,9 @@ async fn without_a_quorum_writes_are_refused_and_stale_reads_say_their_age() {
     site.skep(0, &["task", "create", "with two of three", "-o", "json"]).json();
 }
 
-/// Kills the processes of all three nodes and starts them again; what each left of the shard's clock is there for them, as
-/// after a restart within one boot of their machines, or is not, as after another.
+/// Kills the processes of all three nodes and starts them again. If `machines_too` is false, each finds what it saved
+/// of the shard's clock, as after a restart within one boot of its machine; if true, it does not, as after another
+/// boot.
 async fn restart_all(site: &mut Site, machines_too: bool) {
     site.until_clocks_are_left(&[0, 1, 2]).await;
     (0..3).for_each(|at| site.net.kill(at));
@@ -226,7 +227,7 @@ async fn a_wiped_voter_waits_until_it_is_added_again_and_gets_everything() {
         })
         .await
         .unwrap();
-    // The group goes on without it, and it takes no part: it holds nothing and votes for nobody.
+    // The group goes on without the node, and the node takes no part: it holds nothing and gives no vote.
     for at in others {
         site.net.nodes[at].client().create_task(spec("meanwhile")).await.unwrap();
     }

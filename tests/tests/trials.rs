@@ -16,7 +16,7 @@ use skep_tests::running::Running;
 use skep_tests::{Ran, Site};
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
-/// How a program ends whose reader has gone away.
+/// The exit code of a program whose reader has gone away.
 const READER_GONE: i32 = 128 + 13;
 
 /// A process that ends with the test.
@@ -40,7 +40,7 @@ async fn what_goes_on_ends_when_nobody_reads_it_any_more() {
     let created = site.skep(0, &["task", "create", "one", "-o", "json"]).json();
     let mut watch = Running::start(site.command(0, &["task", "watch", "--from", "1"]));
     assert!(watch.line().contains(created["task"].as_str().unwrap()));
-    // Nothing more happens: it notices all the same.
+    // Nothing more happens: the watch notices all the same.
     watch.stop_reading();
     assert_eq!(watch.ended().code(), Some(READER_GONE));
     let mut tail = Running::start(site.command(0, &["topic", "tail", "robots/pose"]));
@@ -61,7 +61,7 @@ fn output_that_cannot_be_written_is_an_error_of_every_command() {
         let told = String::from_utf8(ran.stderr).unwrap();
         assert!(told.contains("standard output: "), "{args:?}: {told}");
         assert_eq!(told.lines().count(), 1, "in a file it is one line: {told}");
-        // With nowhere to say it, it is said by the exit code, and not by a panic.
+        // With no output to write to, the program reports the failure by its exit code, and not by a panic.
         let mut command = Command::new(NODE);
         command.args(args).env("SKEP_DIR", &site.net.nodes[0].dir).stdout(full()).stderr(full());
         assert_eq!(command.status().unwrap().code(), Some(1), "{args:?}");
@@ -96,7 +96,7 @@ async fn a_watch_survives_its_node_from_the_first_moment_on() {
     created.push(create(&site, "after all"));
     seen.extend((0..3).map(|_| told(&mut watch)));
     assert_eq!(seen, created, "each once, in order");
-    // What waiting cannot help ends it, with a word.
+    // An error that waiting cannot help ends the watch, with a message.
     let refused = site.skep(0, &["task", "watch", "--feed", "rubbish"]);
     assert_eq!(refused.code(), Some(2), "{}", refused.error());
     let nowhere = site.net.nodes[0].dir.join("nowhere");
@@ -104,12 +104,12 @@ async fn a_watch_survives_its_node_from_the_first_moment_on() {
     assert_eq!(nobody.code(), Some(2), "{}", nobody.error());
 }
 
-/// nats-io/nats.net.v1#804, with all that goes on: commands, topics, and whoever waits for an end.
+/// nats-io/nats.net.v1#804, with all that goes on: commands, topics, and clients that wait for an end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_goes_on_survives_its_node() {
     let mut hall = Hall::up(NODE, 3, 3).await;
     let key = hall.key.to_str().unwrap().to_owned();
-    // It is known and not there: its command is open until somebody calls it off.
+    // The robot is known and not attached: its command is open until an operator cancels it.
     let (agent, offers) = attach(&hall.client(0), "r1", &[]).await;
     drop(offers);
     agent.detach().await;
@@ -168,7 +168,7 @@ fn what_init_left_half_done_is_finished_by_init_and_no_node_for_run() {
     assert!(cut.error().contains("skep init") && cut.error().contains("skep.toml"), "{}", cut.error());
     let again = init(&dir, &["--name", "a", "-o", "json"]).json();
     assert_eq!((&again["node"], &again["incarnation"]), (&made["node"], &made["incarnation"]), "the same node");
-    // Neither an empty file nor one that is missing is a default.
+    // Neither an empty file nor a missing one is a default.
     std::fs::write(&config, "").unwrap();
     let empty = run();
     assert_eq!(empty.code(), Some(1));
@@ -183,7 +183,7 @@ fn what_init_left_half_done_is_finished_by_init_and_no_node_for_run() {
     }
     let site = Site::create(NODE, 1, 1, &[]);
     std::fs::write(site.net.nodes[0].dir.join("token"), "cut").unwrap();
-    // Who serves TCP needs it.
+    // A node that serves TCP needs it.
     let refused = site.skep(0, &["run", "--set", "api.listen=127.0.0.1:0"]);
     assert_eq!(refused.code(), Some(1));
     assert!(refused.error().contains("token: "), "{}", refused.error());
@@ -256,7 +256,7 @@ async fn a_request_that_is_sent_again_under_its_name_is_done_once() {
     others.iter().for_each(|at| site.net.start(*at).unwrap());
     site.net.leader().await.unwrap();
     let expected = match cut_off.code() {
-        // It did not get as far as to be in doubt.
+        // The request did not get far enough to be in doubt.
         Some(4) => 0,
         Some(6) => {
             let told: Value = serde_json::from_str(&cut_off.error()).unwrap();
@@ -284,7 +284,7 @@ async fn a_request_that_is_sent_again_too_late_is_unknown_though_it_was_done() {
     let clock = client.clock().await.unwrap().clock;
     let name: RequestName = format!("0198f0c2-1111-7000-8000-000000000001@{clock}").parse().unwrap();
     client.under(Some(name), 60_000).await.unwrap().create_task(spec()).await.unwrap();
-    // The same request under a deadline that has passed, as if the shard had forgotten it.
+    // The same request has a deadline that has passed, as if the shard had forgotten it.
     let name = RequestName { id: uuid::Uuid::from_u128(7), ..name };
     let passed = async || (client.clock().await.ok()?.clock > clock + 1).then_some(());
     site.net.wait_for("a clock that goes on", passed).await.unwrap();
@@ -308,7 +308,7 @@ async fn a_stale_list_of_a_leader_that_was_cut_off_says_how_old_it_is() {
     let old = async || {
         let stale = site.skep(leader, &["task", "list", "--stale", "-o", "json"]).json();
         assert_eq!((&stale["as_of"]["linearizable"], &stale["tasks"][0]["title"]), (&false.into(), &"before".into()));
-        // None: it leads no more, and has heard of nobody who does.
+        // The age is none: the node has stopped leading, and has heard of no other leader.
         let age = &stale["as_of"]["age_ms"];
         (age.is_null() || age.as_u64().unwrap() >= 1_500).then_some(())
     };
@@ -317,7 +317,7 @@ async fn a_stale_list_of_a_leader_that_was_cut_off_says_how_old_it_is() {
     assert!(shown.error().contains("this replica as it is"), "{}", shown.error());
 }
 
-/// Whether whoever runs these tests has SIGHUP ignored, as nohup(1) does: then nodes are not ended by it either.
+/// Whether the user that runs these tests has SIGHUP ignored, as nohup(1) does: then SIGHUP does not end nodes either.
 fn hangups_are_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
@@ -335,7 +335,7 @@ async fn a_log_in_a_file_has_no_escape_codes_and_a_node_needs_nobody_to_read_it(
     let mut node = Ended(site.command(0, &["run"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
     let client = site.net.nodes[0].client();
     site.net.wait_for("a node", async || client.node_status().await.ok()).await.unwrap();
-    // Whatever is logged from here on cannot be written.
+    // The node cannot write anything that it logs from here on.
     drop(node.0.stderr.take());
     let genesis = Genesis::from_bytes(rand::random());
     client.init_shard(vec![site.net.nodes[0].id.clone()], genesis, None).await.unwrap();
@@ -346,7 +346,7 @@ async fn a_log_in_a_file_has_no_escape_codes_and_a_node_needs_nobody_to_read_it(
     let text = async || Some(std::fs::read_to_string(&log).unwrap()).filter(|text| text.contains("serving"));
     let text = site.net.wait_for("a log", text).await.unwrap();
     assert!(!text.contains('\u{1b}') && !text.contains("Some("), "{text:?}");
-    // A terminal that goes away ends it as SIGTERM does.
+    // A terminal that goes away ends the node as SIGTERM does.
     let signal = if hangups_are_ignored() { "-TERM" } else { "-HUP" };
     let hung_up = Command::new("kill").args([signal, &node.0.id().to_string()]).status().unwrap();
     assert!(hung_up.success());

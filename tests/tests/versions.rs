@@ -9,7 +9,7 @@ use skep_tests::pose::{POSE, pose};
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 
-/// Nodes, the first three of which vote, each of a build.
+/// Nodes of these builds, the first three of which vote.
 async fn site_of(poses: &[String]) -> Site {
     let mut site = Site::create(NODE, poses.len(), 3, &[]);
     for (at, pose) in poses.iter().enumerate() {
@@ -48,7 +48,7 @@ fn install(site: &mut Site, at: usize, pose: &str) {
     site.net.start(at).unwrap();
 }
 
-/// Hands the lead to a node, however often that takes.
+/// Hands the lead to a node, as often as that takes.
 async fn lead(site: &Site, to: usize) {
     let led = async || {
         let leader = site.net.leader().await.ok()?;
@@ -61,7 +61,7 @@ async fn lead(site: &Site, to: usize) {
     site.net.wait_for("the lead of that node", led).await.unwrap();
 }
 
-/// Creates tasks one after the other; how many the shard took.
+/// Creates tasks one after another; returns how many the shard took.
 async fn create(site: &Site, at: usize, count: usize) -> usize {
     let client = site.net.nodes[at].client();
     let mut done = 0;
@@ -77,7 +77,7 @@ async fn create(site: &Site, at: usize, count: usize) -> usize {
 
 #[tokio::test]
 async fn a_site_of_two_builds_speaks_the_older_version_and_is_raised_with_its_last_voter() {
-    // Each build would let in another number of tasks.
+    // Each build would allow another number of tasks.
     let limits = [12, 17, 7];
     let poses = [pose(1, 2, limits[0]), pose(1, 2, limits[1]), pose(1, 1, limits[2])];
     let mut site = site_of(&poses).await;

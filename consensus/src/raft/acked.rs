@@ -1,10 +1,10 @@
-//! What each member acknowledged to this node as the leader of a term, and who forgot it.
+//! What each member acknowledged to this node while this node led a term, and which members forgot it.
 //!
-//! openraft takes for granted that a member holds what it acknowledged. A disk that was restored from a copy holds less:
-//! with debug assertions the leader's group then fails; without them the leader sends the same again, is refused, and
-//! does so for ever, while whoever asks is told that all is well. Worse is what the member does in the next election: it
-//! gives its vote to a leader that lacks an entry which counts as acknowledged because this member had it. So the leader
-//! looks for itself, tells the member, and has nothing to do with it any more.
+//! openraft takes for granted that a member holds what it acknowledged. A disk that was restored from a copy holds
+//! less. With debug assertions the leader's group then fails. Without them the leader sends the same entries again, the
+//! member refuses them, and so on for ever, while the leader answers that all is well. Worse is what the member does in
+//! the next election: it gives its vote to a leader that lacks an entry which counts as acknowledged because this
+//! member had it. So the leader finds such a member itself, tells it, and does not count on it from then on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,21 +13,21 @@ use skep_protocol::ids::RaftId;
 
 use super::types::{LogId, Vote};
 
-/// What a member answers that forgot what it had acknowledged. It is on the wire: leaders know it by its text.
+/// The answer of a member that forgot what it had acknowledged. The text is on the wire: leaders know the answer by it.
 pub(crate) const FORGOT: &str = "this node forgot entries that it had acknowledged, and takes part no more; move its data \
                                  directory away, start it, and run 'skep shard add-voter' with its id on the leader";
 
 #[derive(Debug, Default)]
 struct State {
-    /// The vote by which this node led last.
+    /// The vote by which this node last led.
     vote: Option<Vote>,
-    /// The last entry that each member acknowledged to the leader of that vote.
+    /// The last entry that each member acknowledged to the leader with that vote.
     upto: BTreeMap<RaftId, LogId>,
     /// Members that hold less than they acknowledged.
     forgetful: BTreeSet<RaftId>,
 }
 
-/// What members of one group acknowledged to this node. Cheap to clone.
+/// What the members of one group acknowledged to this node. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Acked(Arc<Mutex<State>>);
 
@@ -36,15 +36,16 @@ impl Acked {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last entry that a member acknowledged to the leader of this vote.
+    /// The last entry that a member acknowledged to the leader with this vote.
     ///
-    /// Under one vote a member drops nothing that it has acknowledged: it is in the log of the one leader that it follows.
+    /// Under one vote a member drops no entry that it has acknowledged: the entry is in the log of the one leader that
+    /// it follows.
     pub(crate) fn upto(&self, vote: &Vote, member: RaftId) -> Option<LogId> {
         let state = self.state();
         state.upto.get(&member).copied().filter(|_| state.vote == Some(*vote))
     }
 
-    /// A member acknowledged everything up to an entry to the leader of this vote.
+    /// Notes that a member acknowledged all entries up to this one to the leader with this vote.
     pub(crate) fn note(&self, vote: &Vote, member: RaftId, upto: Option<LogId>) {
         let mut state = self.state();
         if state.vote.is_none_or(|known| known < *vote) {
@@ -58,12 +59,13 @@ impl Acked {
         }
     }
 
-    /// A member holds less than it acknowledged, as it says or as its answer shows. Whether this is news.
+    /// Notes that a member holds less than it acknowledged: the member said so, or its answer shows it. Returns whether
+    /// this is news.
     pub(crate) fn forgot(&self, member: RaftId) -> bool {
         self.state().forgetful.insert(member)
     }
 
-    /// Whether a member holds less than it acknowledged, as far as it has shown since this node leads.
+    /// Whether a member has shown, since this node leads, that it holds less than it acknowledged.
     pub(crate) fn is_forgetful(&self, member: RaftId) -> bool {
         self.state().forgetful.contains(&member)
     }

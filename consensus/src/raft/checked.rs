@@ -1,15 +1,15 @@
-//! A snapshot that was decoded to see whether it is sound, on its way to the machine that is to have it.
+//! A snapshot that a node decoded to see whether it is sound, on its way to the machine that installs it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use skep_fleet::FleetState;
 use skep_store::PartFile;
 
-/// A state, and the file that it was decoded from.
+/// A decoded state, and the file that it was decoded from.
 type Decoded = (Arc<PartFile>, FleetState);
 
-/// At most one state, and the file that it was decoded from: a second decoding would take as long again, and the bytes of it as
-/// much memory.
+/// At most one decoded state, with its file. A second decoding would take as long again, and a second copy of the bytes
+/// as much memory.
 #[derive(Clone, Default)]
 pub(crate) struct Checked(Arc<Mutex<Option<Decoded>>>);
 
@@ -18,17 +18,17 @@ impl Checked {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a state for whoever installs this very file.
+    /// Keeps a state for the installation of this very file.
     pub(crate) fn put(&self, file: Arc<PartFile>, state: FleetState) {
         *self.slot() = Some((file, state));
     }
 
-    /// Lets go of a state that was not installed.
+    /// Drops a state that was not installed.
     pub(crate) fn clear(&self) {
         *self.slot() = None;
     }
 
-    /// The state of this file, if it is here.
+    /// Takes the state that was decoded from this file, if it is here.
     pub(super) fn take(&self, file: &Arc<PartFile>) -> Option<FleetState> {
         let (kept, state) = self.slot().take()?;
         Arc::ptr_eq(&kept, file).then_some(state)

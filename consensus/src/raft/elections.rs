@@ -1,9 +1,10 @@
-//! Elections of one group, as they are shown: the signed votes that this node gives, those that it collects as a
-//! candidate, and who has shown to it that a quorum elected it.
+//! The proofs of one group's elections: the signed votes that this node gives, the votes that it collects as a
+//! candidate, and the leaders that have shown to this node that a quorum elected them.
 //!
-//! A voter that answers with a vote signs it. A candidate takes a vote for granted only with the signature: so a node
-//! of which openraft says that it was elected can prove it. A node follows no leader whose proof it has not seen. What
-//! it has followed it knows by its own vote, which is written down as that of a leader only then: also after a restart.
+//! A voter that answers with a vote signs it. A candidate counts a vote only with its signature: so a node that
+//! openraft says was elected can prove it. A node follows no leader whose proof it has not seen. A node knows by its
+//! own vote which leaders it has followed, also after a restart: it writes the vote down as that of a leader only after
+//! the proof.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -23,35 +24,36 @@ use tokio::sync::watch;
 use super::machine::SharedState;
 use super::types::{StoredMembership, TypeConfig, Vote};
 
-/// Why nothing is taken from a leader. It is on the wire: leaders know it by its text, and show the proof again.
+/// The reason why a node takes nothing from a leader. The text is on the wire: leaders know it, and show the proof
+/// again.
 pub(crate) const UNPROVEN: &str = "the sender has not shown to this node that it was elected in this term";
 
-/// How the group's metrics are followed.
+/// The metrics of the group, as they change.
 type Metrics = WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
 
-/// What a candidate says of its election beside its vote: voters sign it.
+/// What a candidate says of its election beside its vote. Voters sign it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Candidacy {
     genesis: Option<Genesis>,
     voters: VotersDigest,
 }
 
-/// What an election of this node is about, and the votes in it.
+/// The subject of an election of this node, and the votes in it.
 struct Campaign {
     election: Election,
     voters: VoterSet,
     ballots: BTreeMap<RaftId, Ballot>,
 }
 
-/// Whom the proof of a term was shown to.
+/// The members that this node has shown the proof of its term to.
 #[derive(Default)]
 struct Own {
     campaign: Option<Campaign>,
-    /// In which term, and to which run of the member's process.
+    /// For each member: the term of the proof, and the number of the run of the member's process that saw it.
     shown: BTreeMap<RaftId, (u64, u64)>,
 }
 
-/// Where it is read what the shard is, and who votes.
+/// Where this node reads what the shard is and who votes in it.
 struct Sources {
     state: SharedState,
     metrics: Metrics,
@@ -63,15 +65,15 @@ struct Inner {
     key: Arc<BallotKey>,
     sources: OnceLock<Sources>,
     own: Mutex<Own>,
-    /// The last term of which a proof was verified, and its leader.
+    /// The last term for which this node verified a proof, and the leader of that term.
     proven: watch::Sender<Option<(u64, RaftId)>>,
 }
 
-/// Cheap to clone.
+/// The elections of one group. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Elections(Arc<Inner>);
 
-/// Who votes, as a membership says.
+/// The voters of a membership.
 fn voter_set(stored: &StoredMembership) -> Option<VoterSet> {
     let membership = stored.membership();
     let voter = |id: &RaftId| {
@@ -91,7 +93,7 @@ impl Sources {
         self.metrics.borrow_watched().clone()
     }
 
-    /// How the shard came about: by the first entry, or by the membership that its maker wrote.
+    /// How the shard began: from its first entry, or from the membership that the node that made it wrote.
     fn lineage(&self, shard: ShardId, stored: &StoredMembership) -> Option<Lineage> {
         let applied = self.state.read().lineage().filter(|lineage| lineage.shard == shard);
         applied.or_else(|| {
@@ -108,7 +110,7 @@ impl Elections {
         Self(Arc::new(Inner { shard, local, key, sources, own, proven }))
     }
 
-    /// Begins to read what the shard is and who votes: of a group that was just opened.
+    /// Begins to read what the shard is and who votes, once the group is open.
     pub(crate) fn follow(&self, state: SharedState, metrics: Metrics) {
         let _ = self.0.sources.set(Sources { state, metrics });
     }
@@ -125,8 +127,8 @@ impl Elections {
         Some(Campaign { election, voters, ballots: [(local, key.vote(&election, local))].into() })
     }
 
-    /// What a candidate says with this vote of its own, once it is known by which voters it is to be elected: openraft
-    /// tells of its vote only when that is written. None if the group has ended.
+    /// What this node says as a candidate with this vote, once it knows which voters are to elect it: openraft tells of
+    /// its vote only after writing it. None if the group has ended.
     pub(super) async fn stand(&self, vote: &Vote) -> Option<Candidacy> {
         let sources = self.0.sources.get()?;
         let (term, _) = leader_of(vote);
@@ -146,7 +148,7 @@ impl Elections {
         Some(Candidacy { genesis: campaign.election.genesis, voters: campaign.election.voters })
     }
 
-    /// Takes a vote for this node, if it is signed by the member's node. Otherwise it does not count.
+    /// Counts a vote for this node if the member's node has signed it. Returns whether the vote counts.
     pub(super) fn collect(&self, vote: &Vote, (target, node): (RaftId, NodeId), ballot: Option<Ballot>) -> bool {
         let (term, _) = leader_of(vote);
         let of_term = |campaign: &Campaign| campaign.election.term == term;
@@ -162,8 +164,8 @@ impl Elections {
         true
     }
 
-    /// The proof that this node leads by this vote, for a member to which this run of its process was not shown it yet.
-    /// It counts as shown from now on.
+    /// The proof that this node leads by this vote, for a member whose process has not seen it in this run. The proof
+    /// counts as shown from then on.
     pub(super) fn to_show(&self, vote: &Vote, target: RaftId, process: u64) -> Option<Vec<u8>> {
         let (term, leader) = leader_of(vote);
         if leader != self.0.local || !vote.committed {
@@ -173,27 +175,27 @@ impl Elections {
         if own.shown.get(&target) == Some(&(term, process)) {
             return None;
         }
-        // The only voter asks no other one for a vote.
+        // A sole voter asks no other voter for a vote.
         if own.campaign.as_ref().is_none_or(|campaign| campaign.election.term < term) {
             let sources = self.0.sources.get()?;
             own.campaign = self.campaign(term, sources, &sources.metrics().membership_config);
         }
         let Campaign { election, voters, ballots } = own.campaign.as_ref().filter(|one| one.election.term == term)?;
         let proof = LeaderProof::new(election, voters.clone(), ballots.values().copied()).encode().ok()?;
-        // Of members that left nothing is kept for longer than a term.
+        // Entries of members that left are kept for one term at most.
         own.shown.retain(|_, (shown, _)| *shown == term);
         own.shown.insert(target, (term, process));
         Some(proof)
     }
 
-    /// A member has not seen the proof after all.
+    /// Notes that a member has not seen the proof after all.
     pub(super) fn hide(&self, target: RaftId) {
         self.own().shown.remove(&target);
     }
 
-    /// Signs that this node has voted for a candidate. What the candidate says of the shard and its voters is not
-    /// judged here: its log may be ahead. The ballot is good for this member, this candidate, and a shard of this
-    /// number.
+    /// Signs that this node has voted for a candidate. This node does not judge what the candidate says of the shard
+    /// and its voters: the candidate's log may be ahead. The ballot is good only for this member, this candidate, and a
+    /// shard of this number.
     pub(crate) fn grant(&self, vote: &Vote, candidacy: Candidacy) -> Ballot {
         let (term, candidate) = leader_of(vote);
         let Candidacy { genesis, voters } = candidacy;
@@ -201,7 +203,7 @@ impl Elections {
         self.0.key.vote(&election, self.0.local)
     }
 
-    /// What this node knows of the shard, to judge a proof by.
+    /// What this node knows of the shard, by which it judges a proof.
     pub(crate) fn knowledge(&self, believed: BTreeSet<NodeId>) -> Knowledge {
         let shard = self.0.shard;
         let Some(sources) = self.0.sources.get() else {
@@ -213,7 +215,7 @@ impl Elections {
         Knowledge { shard, lineage: sources.lineage(shard, &metrics.membership_config), sets, believed }
     }
 
-    /// It was verified that a leader was elected.
+    /// Notes that this node has verified the election of a leader.
     pub(crate) fn note_proven(&self, vote: &Vote) {
         let leader = leader_of(vote);
         self.0.proven.send_if_modified(|known| {
@@ -225,12 +227,12 @@ impl Elections {
         });
     }
 
-    /// Whether it was verified that a leader was elected.
+    /// Whether this node has verified the election of a leader.
     pub(crate) fn is_proven(&self, vote: &Vote) -> bool {
         *self.0.proven.borrow() == Some(leader_of(vote))
     }
 
-    /// The same. The proof may come a moment later than what the leader sends.
+    /// The same as `is_proven`, but waits for a moment: the proof may come later than what the leader sends.
     pub(crate) async fn until_proven(&self, vote: &Vote) -> bool {
         let leader = Some(leader_of(vote));
         let mut proven = self.0.proven.subscribe();
@@ -286,7 +288,7 @@ mod tests {
         stands(&candidate, 7, &[&voter]);
         let (led, member) = (vote(7, &candidate), voter.0.local);
         assert!(candidate.to_show(&Vote { committed: false, ..led }, member, 1).is_none(), "it is not elected");
-        assert!(candidate.to_show(&vote(7, &voter), member, 1).is_none(), "nobody shows another one's");
+        assert!(candidate.to_show(&vote(7, &voter), member, 1).is_none(), "a node shows no other node's proof");
         assert!(candidate.to_show(&led, member, 1).is_some());
         assert!(candidate.to_show(&led, member, 1).is_none());
         assert!(candidate.to_show(&led, member, 2).is_some(), "it started again");

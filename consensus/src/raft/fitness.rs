@@ -1,9 +1,9 @@
 //! Whether this build can apply what the shard has agreed on.
 //!
-//! A replica never guesses at an entry, and never leaves one out: it would go on with another state than the others. It
-//! stops at the first one that it cannot apply, says so, and takes part no more. Raft's own books go on, since what was
-//! committed is committed: so the node starts, and serves other shards, and another build finds all that it needs in the
-//! log.
+//! A replica never guesses at an entry, and never leaves one out: its state would then differ from the others'. It
+//! stops at the first entry that it cannot apply, says so, and takes no further part. openraft goes on with its own
+//! records, since what was committed stays committed. So the node starts, and serves other shards, and another build
+//! finds all that it needs in the log.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -12,12 +12,12 @@ use skep_protocol::fault::ShardFault;
 use skep_protocol::fleet::FleetVersions;
 use skep_protocol::ids::ShardId;
 
-/// Why a replica takes part no more.
+/// Why a replica takes no further part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unfit {
-    /// The first entry that it did not apply; none if it could not take over the snapshot.
+    /// The index of the first entry that it did not apply; none if it could not take over the snapshot.
     pub(crate) index: Option<u64>,
-    /// What it cannot do.
+    /// The reason as text: what the build cannot do.
     pub(crate) why: String,
 }
 
@@ -28,13 +28,13 @@ impl Unfit {
         Self { index: Some(index), why }
     }
 
-    /// Nothing is wrong with an entry but that this build cannot read it.
+    /// An entry is sound, but this build cannot read it.
     pub(crate) fn unread(index: u64, error: &dyn fmt::Display, speaks: FleetVersions) -> Self {
         let why = format!("it is not understood ({error}) by this Skep, which speaks fleet version {speaks}");
         Self { index: Some(index), why }
     }
 
-    /// Nothing is wrong with a snapshot but that this build cannot read it.
+    /// A snapshot is sound, but this build cannot read it.
     pub(crate) fn snapshot(error: &dyn fmt::Display) -> Self {
         Self { index: None, why: error.to_string() }
     }
@@ -49,17 +49,18 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Shared between the one that applies and those who ask. It never gets better in this process.
+/// Whether a replica takes part, shared between the task that applies entries and the tasks that ask. A replica that
+/// was lost stays lost in this process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fitness(Arc<OnceLock<Unfit>>);
 
 impl Fitness {
-    /// Why the replica takes part no more; none if it does.
+    /// Why the replica takes no further part; none if it takes part.
     pub(crate) fn unfit(&self) -> Option<&Unfit> {
         self.0.get()
     }
 
-    /// The replica takes part no more.
+    /// Notes that the replica takes no further part.
     pub(crate) fn lose(&self, shard: ShardId, why: Unfit) {
         let text = why.to_string();
         if self.0.set(why).is_ok() {

@@ -13,14 +13,14 @@ use tokio::time::Instant;
 
 use crate::threads::{Errand, Threads};
 
-/// How often it is looked whether the history can be written.
+/// Interval between two looks whether the history can be written.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long the history is waited for on a disk that is nearly full, and by whoever cannot wait.
+/// The longest wait for the history on a disk that is nearly full, and for a caller that cannot wait longer.
 const LAST_RESORT_AFTER: Duration = Duration::from_secs(10);
 
-/// Waits until what all entries before an index did is in the history durably, and has it written: the snapshot that is made
-/// then lets go of those entries. As long as it takes, while new work is refused; but when the disk is nearly full, the log has
-/// to go, and whoever `must` go on cannot wait either.
+/// Has the history written, and waits until the effects of all entries before an index are durable in it: after the
+/// snapshot that follows, the log drops those entries. The wait lasts as long as it takes, while the shard refuses new
+/// work. It is bounded when the disk is nearly full, since the log then has to go, and when the caller `must` go on.
 pub(super) async fn until_kept(
     store: &Store,
     threads: &Threads,
@@ -38,7 +38,7 @@ pub(super) async fn until_kept(
         }
         if store.history().can_reach(shard, next) {
             let history = store.history().clone();
-            // What fails is tried again; part of it may have been found damaged meanwhile.
+            // A write that fails is tried again; a part of the history may have been found damaged meanwhile.
             let _ = threads.offload(Errand::Files, move || history.persist()).await?;
             if store.history().reaches(shard, next) {
                 return Ok(());
@@ -52,8 +52,8 @@ pub(super) async fn until_kept(
     }
 }
 
-/// Bytes of the entries behind the last snapshot, which a start reads and applies again, and of that snapshot. Cheap to
-/// clone.
+/// Bytes of the entries behind the last snapshot, which a start reads and applies again, and bytes of that snapshot.
+/// Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Replay(Arc<Bytes>);
 
@@ -64,38 +64,38 @@ struct Bytes {
 }
 
 impl Replay {
-    /// An entry of so many bytes was applied.
+    /// Counts an applied entry of this many bytes.
     pub(super) fn applied(&self, bytes: usize) {
         self.0.behind.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// What is behind the last snapshot now.
+    /// Bytes of the entries behind the last snapshot.
     pub(super) fn behind(&self) -> u64 {
         self.0.behind.load(Ordering::Relaxed)
     }
 
-    /// A snapshot of so many bytes covers so much of it.
+    /// Notes a new snapshot of `snapshot` bytes that covers `behind` bytes of entries.
     pub(super) fn covered(&self, behind: u64, snapshot: usize) {
-        // Whoever applies only adds to it meanwhile.
+        // The task that applies entries only adds to the count meanwhile.
         self.0.behind.fetch_sub(behind.min(self.behind()), Ordering::Relaxed);
         self.0.snapshot.store(snapshot as u64, Ordering::Relaxed);
     }
 
-    /// Whether a snapshot of a state of so many bytes is worth its writing, now that somebody asks for one: openraft does every
-    /// so many entries.
+    /// Whether a snapshot of a state of this many bytes is worth its writing, when openraft asks for one: openraft asks
+    /// after a fixed number of entries.
     pub(super) fn pays_for(&self, state_bytes: u64) -> bool {
         is_paid_for(self.behind(), state_bytes)
     }
 
-    /// Whether to ask for another snapshot, however few the entries are: there is more to be applied again than it would
-    /// take.
+    /// Whether to ask for another snapshot, however few the entries are: a start would apply more bytes than a snapshot
+    /// takes.
     pub(crate) fn is_long(&self) -> bool {
         self.behind() > limits::REPLAY_BYTES_SOFT_MAX.max(self.0.snapshot.load(Ordering::Relaxed))
     }
 }
 
-/// Whether at least as much was logged since the last snapshot as the next one writes, or as a start is to read at most. A
-/// small one costs nothing.
+/// Whether at least as many bytes were logged since the last snapshot as the next one writes, or as a start should read
+/// at most. A small snapshot costs nothing.
 fn is_paid_for(logged: u64, state_bytes: u64) -> bool {
     state_bytes <= limits::SNAPSHOT_BYTES_CHEAP || logged >= state_bytes.min(limits::SNAPSHOT_LOG_BYTES_MAX)
 }
@@ -128,7 +128,7 @@ mod tests {
         assert!(is_paid_for(0, limits::SNAPSHOT_BYTES_CHEAP), "a small one is made as often as asked for");
         let steady = |state_bytes: u64, entry_bytes: u64| {
             let (mut logged, mut all_logged, mut written) = (0, 0, 0);
-            // openraft asks after so many entries, and not before as many more are there.
+            // openraft asks after a number of entries, and again only after as many more.
             for _ in 0..10_000 {
                 logged += 100 * entry_bytes;
                 all_logged += 100 * entry_bytes;

@@ -19,23 +19,24 @@ use tokio::time::Instant;
 use super::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
 use crate::threads::{Errand, Threads};
 
-/// Bytes of entries that one read for replication returns: so much, and not more, crosses a thin link within the deadline
+/// The most bytes of entries that one read for replication returns: this much crosses a thin link within the deadline
 /// of a call.
 const READ_BYTES_MAX: usize = 128 * 1024;
 
-/// How long what is written takes until it is durable: the longest of late, forgotten by and by.
+/// How long a write takes until it is durable, in milliseconds: the longest of the last writes, where older ones count
+/// less and less.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FlushTime(Arc<AtomicU64>);
 
 impl FlushTime {
     fn took(&self, took: Duration) {
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        // One writer at a time.
+        // There is one writer at a time.
         let known_ms = self.0.load(Ordering::Relaxed);
         self.0.store(took_ms.max(known_ms / 2), Ordering::Relaxed);
     }
 
-    /// In milliseconds.
+    /// The time in milliseconds.
     pub(crate) fn ms(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -59,7 +60,7 @@ impl LogStore {
         self.flush_time.clone()
     }
 
-    /// Entries of this moment. A disk is not waited for on the thread that keeps elections on time.
+    /// Reads entries from memory or disk. The read does not wait for a disk on the thread that keeps elections on time.
     async fn read(&self, range: std::ops::Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let found = self.store.find(self.shard, range, bytes_max);
         let entries = match found.is_in_memory() {
@@ -83,7 +84,7 @@ pub(super) fn point(id: &LogId) -> LogPoint {
     LogPoint { index: id.index, term: *id.leader_id }
 }
 
-/// An entry as openraft has it.
+/// Decodes an entry into openraft's form.
 pub(crate) fn entry(point: LogPoint, bytes: &Bytes) -> io::Result<Entry> {
     let payload: EntryPayload<_, _, _> = decode("log entry", bytes)?;
     Ok(Entry { log_id: log_id(point), payload })
@@ -123,7 +124,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (log, end) = (self.clone(), end(&range));
-        // In parts, with a breath between them: the thread also keeps elections on time.
+        // The start reads the log in parts and yields between them: the thread also keeps elections on time.
         let parts = stream::try_unfold(start(&range), move |at| {
             let log = log.clone();
             async move {

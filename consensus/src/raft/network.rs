@@ -28,8 +28,8 @@ use super::types::{Entry, LogId, Member, Snapshot, SnapshotMeta, TypeConfig, Vot
 use crate::net::{APPEND_BYTES_MAX, CallError, Class, Entries, Offer, Peers, SnapshotSender};
 use crate::shard::is_possible_term;
 
-/// How long a vote is waited for. Its voter writes it down first, which on a slow disk takes longer than any call should;
-/// who needs it does not wait for it, and stands again.
+/// How long a candidate waits for a vote. The voter writes the vote down first, which on a slow disk takes longer than
+/// any call should. A candidate that needs the vote sooner does not wait for it, and stands again.
 const VOTE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Makes the connections of one shard's group.
@@ -44,17 +44,17 @@ pub(crate) struct Network {
     pub(crate) elections: Elections,
 }
 
-/// Calls one member.
+/// The calls to one member.
 pub(crate) struct Connection {
     network: Network,
     class: Class,
     target: RaftId,
     node: NodeId,
-    /// Whether the last entries may be sent again: they were not answered.
+    /// Whether the last entries may be sent again, since the member did not answer.
     sends_again: bool,
-    /// How long to wait if the next snapshot is not taken either.
+    /// The waits that follow if the member does not take the next snapshot either.
     pauses: Pauses,
-    /// The snapshot that was last to be sent, and which bytes it has.
+    /// The snapshot that was last to be sent, and its id by size and digest.
     named: Option<(SnapshotMeta, SnapshotId)>,
 }
 
@@ -80,8 +80,8 @@ impl Network {
         Connection { network, class, target, node: member.node, sends_again: false, pauses, named: None }
     }
 
-    /// Shows a member that this node was elected, if it was not shown to it yet. The answer is not waited for: the
-    /// member lets what comes with the proof wait.
+    /// Shows a member that this node was elected, if the member has not seen the proof yet. This does not wait for the
+    /// answer: the member holds back what comes with the proof until it has it.
     fn show(&self, node: NodeId, target: RaftId, vote: &Vote) {
         let Some(peer) = self.peers.connected(node) else { return };
         let Some(proof) = self.elections.to_show(vote, target, peer.hello.process) else { return };
@@ -93,7 +93,7 @@ impl Network {
             let Self { peers, shard, rpc_timeout, elections, .. } = network;
             let shown = peers.call(node, Class::Urgent, FrameKind::Proof, shard, &body, rpc_timeout).await;
             if let Err(error) = shown {
-                // The next thing that it is sent is refused, or waits: then it is shown once more.
+                // The member refuses the next message, or lets it wait: then this node shows the proof once more.
                 elections.hide(target);
                 tracing::debug!(%shard, %node, %error, "a member has not taken the proof that this node leads");
             }
@@ -101,8 +101,8 @@ impl Network {
     }
 }
 
-/// What another node's vote says at the most. That somebody was elected is taken from nobody but the leader, who shows
-/// it.
+/// The most that another node's vote can say. A node learns that a leader was elected from that leader alone, which
+/// shows the proof.
 fn as_said(own: &Vote, answered: Vote) -> Vote {
     if answered == *own { answered } else { Vote { committed: false, ..answered } }
 }
@@ -139,7 +139,7 @@ impl Connection {
         decode("raft response", &answer).map_err(|e| RPCError::Network(NetworkError::new(&e)))
     }
 
-    /// Sends entries, or none, and waits until they are written.
+    /// Sends entries, or none, and waits until the member has written them.
     async fn append(
         &mut self,
         rpc: &AppendEntriesRequest<TypeConfig>,
@@ -160,7 +160,7 @@ impl Connection {
         self.response(RPCTypes::AppendEntries, answer)
     }
 
-    /// A node that lost its disk is another member: nothing is sent to the one that it was.
+    /// Refuses to send to an earlier incarnation: a node that lost its disk is another member.
     fn check_incarnation(&self) -> Result<(), RPCError<TypeConfig>> {
         match self.network.peers.connected(self.node) {
             Some(peer) if peer.raft_id() != self.target => {
@@ -171,8 +171,8 @@ impl Connection {
         }
     }
 
-    /// Sends a snapshot once the member is connected. It is read only then; and once it is known which bytes it has, only if the
-    /// member takes it. `moved` says whether it took some.
+    /// Sends a snapshot once the member is connected. The file is read only then; once its size and digest are known,
+    /// it is read only if the member takes it. `moved` tells whether the member took a part.
     async fn send_snapshot(
         &mut self,
         vote: &Vote,
@@ -215,7 +215,7 @@ impl Connection {
         sent.map_err(|e| self.not_sent(e).into())
     }
 
-    /// What a member answers is not taken over if it cannot have come about: its vote would be this node's.
+    /// Refuses an answer of a term that cannot have come about: openraft would make that vote this node's own.
     fn check_term(&self, own: &Vote, answered: &Vote) -> Result<(), RPCError<TypeConfig>> {
         let (own, term) = (own.leader_id.term, answered.leader_id.term);
         if is_possible_term(own, term) {
@@ -225,7 +225,7 @@ impl Connection {
         Err(RPCError::Unreachable(Unreachable::from_string(why)))
     }
 
-    /// Reads a snapshot, and sees which bytes it has.
+    /// Reads a snapshot, and computes its id by size and digest.
     async fn read(
         &self,
         sender: &SnapshotSender,
@@ -240,7 +240,7 @@ impl Connection {
         self.rpc_error(RPCTypes::InstallSnapshot, error)
     }
 
-    /// How long to wait after a snapshot was not sent; none if there is nothing to wait for.
+    /// The wait after a snapshot was not sent; none if a wait would gain nothing.
     fn pause_after(&mut self, error: &StreamingError<TypeConfig>, moved: bool) -> Option<Duration> {
         if matches!(error, StreamingError::Closed(_) | StreamingError::StorageError(_)) {
             return None;
@@ -253,7 +253,8 @@ impl Connection {
         }))
     }
 
-    /// As for one that is not there: what it acknowledges counts for nothing.
+    /// The error for a member that forgot, the same as for one that is not there: what it acknowledges counts for
+    /// nothing.
     fn forgotten(&self) -> RPCError<TypeConfig> {
         RPCError::Unreachable(Unreachable::from_string(format!(
             "{} of {} lacks what it acknowledged",
@@ -261,7 +262,7 @@ impl Connection {
         )))
     }
 
-    /// Tells a member that it lacks an entry that it acknowledged to the leader of this vote.
+    /// Tells a member that it lacks an entry that it acknowledged to the leader with this vote.
     fn tell_forgotten(&self, vote: Vote, held: LogId) {
         if self.network.acked.forgot(self.target) {
             tracing::error!(
@@ -272,7 +273,8 @@ impl Connection {
         }
         let Ok(body) = self.envelope(&(vote, held)) else { return };
         let (network, node) = (self.network.clone(), self.node);
-        // Beside the call that showed it, which may be given up at any time. The next heartbeat tells it again if need be.
+        // This runs beside the call that showed it, since openraft may drop that call at any time. The next heartbeat
+        // tells the member again if need be.
         tokio::spawn(async move {
             let (shard, deadline) = (network.shard, network.rpc_timeout);
             let told = network.peers.call(node, Class::Urgent, FrameKind::Forgot, shard, &body, deadline).await;
@@ -301,12 +303,12 @@ impl Connection {
     }
 }
 
-/// What becomes of the attempt to send a snapshot that cannot be read.
+/// The error for a snapshot that cannot be read.
 fn unread(error: LoadError) -> StreamingError<TypeConfig> {
     match error {
-        // openraft asks for the one that is there, and sends that.
+        // openraft asks for the snapshot that is there, and sends that one.
         LoadError::Replaced => StreamingError::Network(NetworkError::new(&error)),
-        // The group ends, as over any other file that it cannot do without.
+        // The group ends, as with any other file that it cannot do without.
         LoadError::Io(_) => {
             let source = TypeConfig::err_from_error(&error);
             StreamingError::StorageError(StorageError::<TypeConfig>::read_snapshot(None, source))
@@ -314,7 +316,8 @@ fn unread(error: LoadError) -> StreamingError<TypeConfig> {
     }
 }
 
-/// Leaves out of a request what does not fit into so many bytes, but never all; how many bytes are left.
+/// Leaves out of a request the entries that do not fit into this many bytes, but keeps at least one. Returns how many
+/// bytes are left.
 fn shorten(rpc: &mut AppendEntriesRequest<TypeConfig>, bytes_max: Option<usize>) -> usize {
     let (mut bytes, mut kept) = (0, 0);
     for entry in &rpc.entries {
@@ -344,13 +347,13 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let acked = self.network.acked.clone();
-        // Heartbeats go on: by their answers it is seen that it was told.
+        // Heartbeats go on: their answers show that the member was told.
         if self.class != Class::Urgent && acked.is_forgetful(self.target) {
             return Err(self.forgotten());
         }
         let peer = self.network.peers.connected(self.node);
         let (all, bytes) = (rpc.entries.len(), shorten(&mut rpc, peer.as_ref().map(|peer| peer.append_bytes())));
-        // Of before the call: what it answers is of later than that.
+        // Read before the call: the answer is about a later time than this.
         let held = acked.upto(&rpc.vote, self.target);
         let last = rpc.entries.last().map(|entry| entry.log_id).max(rpc.prev_log_id);
         let mut response = self.append(&rpc).await?;
@@ -385,7 +388,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let deadline = self.network.rpc_timeout.max(VOTE_PATIENCE);
         let elections = &self.network.elections;
         let Some(candidacy) = elections.stand(&rpc.vote).await else {
-            return Err(RPCError::Unreachable(Unreachable::from_string("this node stands for election no more")));
+            return Err(RPCError::Unreachable(Unreachable::from_string("this node has stopped standing for election")));
         };
         let request = (&rpc, candidacy);
         let call = self.call(Class::Urgent, FrameKind::Vote, RPCTypes::Vote, &request, deadline);
@@ -468,7 +471,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     }
 
     fn backoff(&self) -> Option<Backoff> {
-        // A peer that comes back is found within a heartbeat or two; the dialler has its own backoff.
+        // This finds a peer that comes back within a heartbeat or two; the dialler has its own backoff.
         Some(Backoff::new(std::iter::repeat(Duration::from_millis(100))))
     }
 }
@@ -492,7 +495,7 @@ mod tests {
     const SHARD: ShardId = ShardId::FIRST;
     const PATIENCE: Duration = Duration::from_secs(1);
 
-    /// A snapshot on the disk that whoever reads it finds damaged.
+    /// A snapshot on the disk that a reader finds damaged.
     fn damaged(dir: &std::path::Path, threads: &Threads) -> Snapshot {
         let options = StoreOptions { low_water_bytes: 0, ..StoreOptions::default() };
         let store = Store::open(dir, [3; 16], options).unwrap();
@@ -513,7 +516,7 @@ mod tests {
         assert_eq!(as_said(&own, own), own);
         assert_eq!(as_said(&own, vote(8, 2, true)), vote(8, 2, false), "it shows that itself");
         assert_eq!(as_said(&own, vote(8, 1, true)), vote(8, 1, false), "least of all this node");
-        assert!(as_said(&own, vote(8, 2, true)) > own, "who leads no more hears of it all the same");
+        assert!(as_said(&own, vote(8, 2, true)) > own, "a deposed leader hears of it all the same");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,23 +1,24 @@
-//! How long a snapshot is not sent again to a member that did not take it.
+//! How long a leader waits before it sends a snapshot again to a member that did not take it.
 
 use std::time::Duration;
 
-/// How long a snapshot is not sent again after one attempt. Twice as long after each one more, up to the longest.
+/// The wait after the first failed attempt. Each further failure doubles it, up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
-/// See [`PAUSE_MIN`]. Of a member that is connected and does not take it, such as for want of room, or does not answer in time:
-/// nobody is told when that is over.
+/// The longest wait for a member that is connected and does not take the snapshot, such as for want of room, or does
+/// not answer in time: the leader is not told when that is over. See [`PAUSE_MIN`].
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// See [`PAUSE_MIN`]. Of a member that is not connected: the pause ends as soon as it is.
+/// The longest wait for a member that is not connected: the wait ends as soon as the member connects. See
+/// [`PAUSE_MIN`].
 const DOWN_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How an attempt to send a snapshot ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
-    /// The member was not connected, in the end.
+    /// The member was not connected at the end.
     Down,
-    /// It was, and took nothing.
+    /// The member was connected, and took nothing.
     Refused,
-    /// It took a part.
+    /// The member took a part of the snapshot.
     Moved,
 }
 
@@ -35,7 +36,7 @@ impl Default for Pauses {
 }
 
 impl Pauses {
-    /// How long to wait after an attempt: longer than after the one before, if that ended in the same way and was in vain.
+    /// The wait after an attempt. It is longer than the one before if both attempts failed in the same way.
     pub(super) fn after(&mut self, attempt: Attempt) -> Duration {
         let most = match attempt {
             Attempt::Down => DOWN_PAUSE_MAX,

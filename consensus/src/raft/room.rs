@@ -1,42 +1,42 @@
-//! What is known of the room for a shard's snapshot, once one found none.
+//! What a node knows of the disk room for a shard's snapshot, once a snapshot found none.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long nothing is written after a snapshot found no room, though the disk is as full as it was: it may have been a
-/// descriptor that was missing, or a quota that is another by now. Twice as long after each one more, up to the longest.
+/// The shortest wait before a snapshot that found no room is tried again, though the disk is as full as it was: a
+/// descriptor may have been missing, or the quota may have changed. Each further failure doubles it, up to the longest.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// See [`PAUSE_MIN`].
+/// The longest wait. See [`PAUSE_MIN`].
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// By which part of itself a snapshot must be smaller than one that did not fit, or the room larger than it was then, to be
-/// tried sooner: what else is written moves both to and fro.
+/// A snapshot is tried sooner if it is smaller than the refused one, or the room is larger, by this part (one eighth)
+/// of itself: other writes move both to and fro.
 const SHARE: u64 = 8;
 
 /// A snapshot that found no room.
 #[derive(Clone, Copy, Debug)]
 struct Refused {
     bytes: u64,
-    /// What was free then.
+    /// Bytes that were free at that time.
     free: u64,
     pause: Duration,
     again: Instant,
 }
 
 impl Refused {
-    /// Whether one of so many bytes may fit by now.
+    /// Whether a snapshot of this many bytes may fit by now.
     fn may_fit(&self, bytes: u64, free: u64) -> bool {
         let part = self.bytes / SHARE;
         let is_smaller = bytes <= self.bytes - part;
-        // What nobody knows has not grown.
+        // Room of an unknown size has not grown.
         let has_grown = free > self.free.saturating_add(part);
         is_smaller || has_grown || Instant::now() >= self.again
     }
 }
 
-/// Whether a snapshot is worth trying to write: each try costs the making of it, and the writing of what does fit. Cheap to
-/// clone.
+/// Whether to try to write a snapshot: each try costs the making of the snapshot, and the writing of the part that
+/// fits. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SnapshotRoom(Arc<Mutex<Option<Refused>>>);
 
@@ -45,19 +45,20 @@ impl SnapshotRoom {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a snapshot of so many bytes may fit where so many are free ([`u64::MAX`] if nobody knows).
+    /// Whether a snapshot of this many bytes may fit into `free` bytes ([`u64::MAX`] if the size is unknown).
     pub(super) fn may_fit(&self, bytes: u64, free: u64) -> bool {
         bytes <= free && self.refused().is_none_or(|refused| refused.may_fit(bytes, free))
     }
 
-    /// One of so many bytes did not, and so many are free without it. Whether this is news.
+    /// Notes that a snapshot of this many bytes did not fit, and how many bytes are free without it. Returns whether
+    /// this is news.
     pub(super) fn was_lacking(&self, bytes: u64, free: u64) -> bool {
         let mut refused = self.refused();
         let pause = refused.map_or(PAUSE_MIN, |before| (before.pause * 2).min(PAUSE_MAX));
         refused.replace(Refused { bytes, free, pause, again: Instant::now() + pause }).is_none()
     }
 
-    /// One found room.
+    /// Notes that a snapshot found room.
     pub(super) fn was_there(&self) {
         self.refused().take();
     }
@@ -79,7 +80,7 @@ mod tests {
         assert!(room.may_fit(BYTES, FREE + 11), "the room has grown");
         assert!(room.may_fit(BYTES - 10, FREE), "the snapshot has shrunk");
         tokio::time::advance(PAUSE_MIN).await;
-        assert!(room.may_fit(BYTES, FREE), "nobody knows what was missing");
+        assert!(room.may_fit(BYTES, FREE), "it is unknown what was missing");
     }
 
     #[tokio::test(start_paused = true)]
@@ -87,7 +88,7 @@ mod tests {
         let room = SnapshotRoom::default();
         for n in 0..20 {
             assert_eq!(room.was_lacking(BYTES, u64::MAX), n == 0, "it is said once");
-            assert!(!room.may_fit(BYTES, u64::MAX), "what nobody knows has not grown");
+            assert!(!room.may_fit(BYTES, u64::MAX), "room of unknown size has not grown");
         }
         tokio::time::advance(PAUSE_MAX - Duration::from_millis(1)).await;
         assert!(!room.may_fit(BYTES, u64::MAX));

@@ -1,8 +1,8 @@
-//! The data of snapshots as openraft hands it on.
+//! The data of snapshots as openraft passes them on.
 //!
-//! openraft asks for the snapshot each time that it tries to send it, and applies nothing meanwhile. Most tries end before
-//! anything of it is sent: its receiver is down, or does not take it. So openraft is given what the snapshot says of itself, and
-//! whoever sends it reads it once somebody takes it.
+//! openraft asks for the snapshot each time it tries to send one, and applies nothing meanwhile. Most tries end before
+//! the first byte is sent: the receiver is down, or does not take the snapshot. So openraft gets only the meta of the
+//! snapshot, and the sender reads the data once the receiver takes it.
 
 use std::io;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use skep_store::{PartFile, Store};
 
 use crate::threads::{Errand, Threads};
 
-/// The data of a snapshot.
+/// The data of a snapshot, by where it is.
 #[derive(Clone)]
 pub(crate) enum SnapshotData {
-    /// In memory.
+    /// The data is in memory.
     Here(Bytes),
-    /// As it came from a leader: in a file that is to be the snapshot of this node.
+    /// The data came from a leader, in a file that is to become the snapshot of this node.
     Arrived(Arrived),
-    /// In memory, and on the disk of this node, as a start finds it.
+    /// The data is in memory and on the disk of this node, as a start finds it.
     Read(Bytes),
-    /// On the disk of this node.
+    /// The data is on the disk of this node.
     Saved(Box<Saved>),
 }
 
 impl SnapshotData {
-    /// All of it.
+    /// The whole data.
     ///
     /// # Errors
-    /// See [`Saved::load`] and [`Arrived::load`].
+    /// [`LoadError`]: see [`Saved::load`] and [`Arrived::load`].
     pub(crate) async fn load(&self) -> Result<Bytes, LoadError> {
         match self {
             Self::Here(data) | Self::Read(data) => Ok(data.clone()),
@@ -40,18 +40,18 @@ impl SnapshotData {
     }
 }
 
-/// Why the data of a snapshot cannot be had.
+/// Why the data of a snapshot is not available.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
-    /// It is gone: whoever asks for the snapshot again gets the one that is there.
+    /// Another snapshot has replaced the file: a caller that asks for the snapshot again gets the new one.
     #[error("another snapshot has taken the place of the one that was to be sent")]
     Replaced,
-    /// It is damaged, or cannot be read.
+    /// The file is damaged, or cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// A snapshot that has come whole.
+/// A snapshot that has arrived whole.
 #[derive(Clone)]
 pub(crate) struct Arrived {
     threads: Threads,
@@ -63,30 +63,30 @@ impl Arrived {
         Self { threads, file }
     }
 
-    /// Where it is.
+    /// The file with the data.
     pub(super) fn file(&self) -> &Arc<PartFile> {
         &self.file
     }
 
-    /// Reads it.
+    /// Reads the data.
     ///
     /// # Errors
-    /// [`LoadError::Io`], also if it is not what was announced.
+    /// [`LoadError::Io`], also if the data is not what the leader announced.
     async fn load(&self) -> Result<Bytes, LoadError> {
         let file = Arc::clone(&self.file);
         let data = self.threads.offload(Errand::Snapshots, move || file.load()).await??;
-        let changed = || io::Error::new(io::ErrorKind::InvalidData, "what came of a snapshot has changed on the disk");
+        let changed = || io::Error::new(io::ErrorKind::InvalidData, "the file of an arriving snapshot has changed");
         data.ok_or_else(|| changed().into())
     }
 }
 
-/// A snapshot on the disk of this node, for as long as no other takes its place.
+/// A snapshot on the disk of this node, until another takes its place.
 #[derive(Clone)]
 pub(crate) struct Saved {
     store: Store,
     threads: Threads,
     shard: ShardId,
-    /// What it says of itself.
+    /// The meta of the snapshot, encoded.
     meta: Bytes,
 }
 
@@ -95,10 +95,11 @@ impl Saved {
         Self { store, threads, shard, meta }
     }
 
-    /// Reads it.
+    /// Reads the data.
     ///
     /// # Errors
-    /// [`LoadError::Replaced`] if another one has taken its place; [`LoadError::Io`].
+    /// [`LoadError::Replaced`] if another snapshot has taken its place; [`LoadError::Io`] if the file is damaged or
+    /// cannot be read.
     async fn load(&self) -> Result<Bytes, LoadError> {
         let (store, shard) = (self.store.clone(), self.shard);
         if store.snapshots().meta(shard).as_ref() != Some(&self.meta) {

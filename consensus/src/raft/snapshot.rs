@@ -1,11 +1,11 @@
-//! The snapshot that a node keeps of a shard: when another one is made, and how it gets to the disk and back.
+//! The snapshot that a node keeps of a shard: when the node makes another one, and how the node writes and reads it.
 //!
 //! # Room
 //!
-//! One that finds no room on the disk, or no descriptor, ends nothing. A snapshot that was to let go of some of the log is given
-//! up: the log goes on, and another is made once it [may fit](SnapshotRoom). One of the leader is waited with, since
-//! openraft knows no other answer. Whoever waits does so on the shard's own task, and has no helper meanwhile: those are
-//! for all shards.
+//! A snapshot that finds no room on the disk, or no descriptor, ends nothing. The node gives up a snapshot that it made
+//! so that the log could drop entries: the log goes on, and the node makes another once it [may fit](SnapshotRoom). A
+//! snapshot of the leader waits for room, since openraft knows no other answer. That wait is on the shard's own task,
+//! and keeps no helper thread busy: the helpers are for all shards.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::types::{SnapshotMeta, encode};
 use crate::net::Sending;
 use crate::threads::{Errand, Threads};
 
-/// Writes a snapshot whose last entry and meta are given.
+/// Writes a snapshot with this last entry and this meta.
 pub(super) type Write = dyn Fn(&Snapshots, u64, &Bytes) -> Result<(), StoreError> + Send + Sync;
 
 /// The snapshot of one shard.
@@ -32,11 +32,11 @@ pub(super) struct OwnSnapshot {
     store: Store,
     threads: Threads,
     shard: ShardId,
-    /// What a start would apply again beside it.
+    /// What a start would apply again after this snapshot.
     pub(super) replay: Replay,
-    /// Whom it is on its way to.
+    /// The members that this node is sending the snapshot to.
     pub(super) sending: Sending,
-    /// One of the leader that was decoded before it is installed.
+    /// A snapshot of the leader that was decoded before its installation.
     pub(super) checked: Checked,
     room: SnapshotRoom,
 }
@@ -54,20 +54,20 @@ impl OwnSnapshot {
         }
     }
 
-    /// Whether another one is to be made of a state of so many bytes, now that somebody asks.
+    /// Whether the node is to make another snapshot of a state of this many bytes, when openraft asks.
     pub(super) fn is_due(&self, bytes: u64) -> bool {
         let (store, is_low) = (&self.store, self.store.is_low());
         let has_room = !is_low && !store.is_log_too_large();
-        // Another one would replace the one that is on its way to a follower, and drop the log behind it: whenever its
-        // connection is cut, all would start over.
+        // A new snapshot would replace the one that is on its way to a follower, and drop the log behind it: each cut
+        // of the connection would start the transfer over.
         if has_room && (self.sending.is_under_way() || !self.replay.pays_for(bytes)) {
             return false;
         }
-        // It would wait for what is missing in the history, with a copy of the state in its hands.
+        // The snapshot would wait for the missing history and hold a copy of the state meanwhile.
         if !is_low && store.history().is_held_back(self.shard) {
             return false;
         }
-        // One that fits lets go of the log that fills the disk.
+        // A snapshot that fits lets the log drop the entries that fill the disk.
         (!is_low || store.has_room_for(bytes)) && self.room.may_fit(bytes, store.free_bytes())
     }
 
@@ -76,7 +76,7 @@ impl OwnSnapshot {
         until_kept(&self.store, &self.threads, self.shard, next, must).await
     }
 
-    /// Writes one of about so many bytes; false if there is no room for it.
+    /// Writes a snapshot of about this many bytes; false if there is no room for it.
     pub(super) async fn try_save(&self, meta: &SnapshotMeta, bytes: u64, write: &Arc<Write>) -> io::Result<bool> {
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let meta = Bytes::from(encode(meta)?);
@@ -109,8 +109,9 @@ impl OwnSnapshot {
         }
     }
 
-    /// Writes one of about so many bytes, and waits until there is room for it: an error would end the group, and for want of
-    /// room none has to. Meanwhile the shard applies nothing: it would be gone with what this replaces.
+    /// Writes a snapshot of about this many bytes, and waits until there is room for it: an error would end the group,
+    /// and want of room is no reason for that. The shard applies nothing meanwhile: what it applied would be gone with
+    /// what this snapshot replaces.
     pub(super) async fn save(&self, meta: &SnapshotMeta, bytes: u64, write: &Arc<Write>) -> io::Result<()> {
         loop {
             if self.room.may_fit(bytes, self.store.free_bytes()) && self.try_save(meta, bytes, write).await? {
@@ -120,7 +121,8 @@ impl OwnSnapshot {
         }
     }
 
-    /// What there is, and what it says of itself: whole at a start, which installs it; from then on still to be read.
+    /// The snapshot with its meta. At a start, which installs it, the data is read whole; later the data is still to be
+    /// read.
     pub(super) async fn current(&self, is_start: bool) -> io::Result<Option<(Bytes, SnapshotData)>> {
         let (store, shard) = (self.store.clone(), self.shard);
         if let Some(meta) = store.snapshots().meta(shard).filter(|_| !is_start) {
@@ -130,7 +132,7 @@ impl OwnSnapshot {
         let stored = self.threads.offload(Errand::Snapshots, load).await??;
         Ok(stored.map(|stored| match is_start {
             true => (stored.meta, SnapshotData::Read(stored.data)),
-            // A part of all that was read would keep the rest in memory.
+            // A slice of the read bytes would keep all of them in memory.
             false => self.saved(Bytes::copy_from_slice(&stored.meta)),
         }))
     }

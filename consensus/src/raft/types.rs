@@ -30,11 +30,11 @@ openraft::declare_raft_types!(
 #[allow(deprecated, reason = "openraft names its own runtime; the crate that it points to is not ours to depend on")]
 type Tokio = openraft::impls::TokioRuntime;
 
-/// What openraft runs on.
+/// The runtime that openraft runs on.
 #[cfg(not(test))]
 pub(crate) type Runtime = Tokio;
 
-/// In tests what openraft draws by chance comes from a seed.
+/// In tests a seed decides what openraft draws at random.
 #[cfg(test)]
 pub(crate) type Runtime = openraft::rt::deterministic_rng::DeterministicRng<Tokio>;
 
@@ -83,24 +83,25 @@ impl<'de> Deserialize<'de> for EntryBytes {
     }
 }
 
-/// What applying an entry answers to its proposer.
+/// The answer to the proposer after an entry was applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ApplyReply {
     /// The entry's index.
     pub(crate) index: u64,
-    /// The shard's clock after it.
+    /// The shard's clock after the entry.
     pub(crate) stamp: LogInstant,
-    /// One for each request.
+    /// One reply for each request.
     pub(crate) replies: Vec<Reply>,
 }
 
-/// A member of a group: which node, under which incarnation.
+/// A member of a group: a node under one incarnation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
     pub(crate) name: Option<NodeName>,
-    /// Of the node that made the group: what the shard is, until that is in an entry. Whichever voter leads first knows it.
+    /// What the shard is, until an entry says so: only of the node that made the group. So whichever voter leads first
+    /// knows it.
     pub(crate) charter: Option<Box<Charter>>,
 }
 
@@ -118,15 +119,15 @@ impl Default for Member {
     }
 }
 
-/// The form of openraft's types on disk and wire. Another openraft may have others: then this changes.
+/// The version of the form of openraft's types on disk and wire. It changes when another openraft changes the form.
 const RAFT_VERSION: u8 = 1;
 
-/// Encodes what openraft gives us, for disk or wire.
+/// Encodes a value of openraft, for disk or wire.
 pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     postcard::to_extend(value, vec![RAFT_VERSION]).map_err(io::Error::other)
 }
 
-/// Decodes all of these bytes.
+/// Decodes these bytes, and refuses bytes behind the value.
 pub(crate) fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> io::Result<T> {
     let malformed = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{what}: {why}"));
     let bytes = match bytes.split_first() {
@@ -152,7 +153,7 @@ mod tests {
         LogId { leader_id: term.into(), index }
     }
 
-    /// What version 1 looks like: a change of openraft that changes one of these needs another version.
+    /// The bytes of version 1: a change of openraft that changes one of these needs another version.
     #[test]
     fn golden_bytes_of_openrafts_types_in_version_1() {
         let vote = Vote { leader_id: leader_id_std::LeaderId { term: 3, voted_for: RaftId(7) }, committed: true };
@@ -175,7 +176,7 @@ mod tests {
         assert_eq!(decode::<Vote>("vote", &encode(&vote).unwrap()).unwrap(), vote);
     }
 
-    /// A member without a name or a charter: key, incarnation, nothing.
+    /// Bytes of a member without a name or a charter: key, incarnation, nothing.
     const MEMBER_BYTES: usize = 50;
 
     #[test]

@@ -1,4 +1,4 @@
-//! The data directory in which a shard goes on, as it is made.
+//! Makes the data directory in which a shard goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -30,7 +30,8 @@ fn malformed(error: impl std::fmt::Display) -> RecoverError {
 }
 
 impl Remains {
-    /// Writes all shards of the old directory into a new one, this one as it goes on, and waits until that is durable.
+    /// Writes all shards of the old directory into a new one, this shard as it goes on, and waits until they are
+    /// durable.
     pub(super) fn write(&self, fresh: &Store, signed: &SignedRecovery, term: u64) -> Result<(), RecoverError> {
         for other in self.other_shards() {
             copy(&self.store, fresh, other)?;
@@ -40,7 +41,7 @@ impl Remains {
         let own = Member { node: self.node, incarnation: fresh.incarnation(), name, charter: None };
         let id = own.raft_id();
         let before = LogPoint { index: self.replayed.last.saturating_add(1), term };
-        // As if the members had been changed by an entry: Raft's own do nothing to the state.
+        // This is as if an entry had changed the members: Raft's own entries do nothing to the state.
         let mut state = self.replayed.state.clone();
         state.skip(LogPosition { index: before.index, term });
         let snapshot = StoredSnapshot {
@@ -63,23 +64,23 @@ impl Remains {
     }
 }
 
-/// What entries did that were in the log: the history of the old directory may lack it.
+/// The effects of entries in the log: the history of the old directory may lack them.
 pub(super) struct Untold {
     shard: ShardId,
     sets: Vec<ChangeSet>,
-    /// Of which entries that is all.
+    /// The indexes of the entries whose effects these are.
     entries: Range<u64>,
 }
 
 impl Untold {
     pub(super) fn of(shard: ShardId, replayed: Replayed, told_from: u64) -> Self {
-        // The entry that changes the members does nothing.
+        // The entry that changes the members has no effect on the state.
         let end = replayed.last.saturating_add(2);
         let from = told_from.max(replayed.from).min(end);
         Self { shard, sets: replayed.sets, entries: from..end }
     }
 
-    /// Takes the history over from the old directory, with what it lacks.
+    /// Takes over the history of the old directory, and adds what it lacks.
     pub(super) fn take_history(&self, old: &Path, data: &Path, options: HistoryOptions) -> Result<(), RecoverError> {
         beside::move_history(old, data)?;
         let Some(history) = History::within(data, options) else { return Ok(()) };
@@ -90,7 +91,7 @@ impl Untold {
     }
 }
 
-/// That a node is the only member from an entry on.
+/// The meta of a snapshot after which a node is the only member.
 fn meta(at: LogPoint, id: RaftId, member: Member) -> Result<SnapshotMeta, RecoverError> {
     let log_id = LogId { leader_id: at.term.into(), index: at.index };
     let membership = Membership::new(vec![BTreeSet::from([id])], BTreeMap::from([(id, member)]));
@@ -98,7 +99,7 @@ fn meta(at: LogPoint, id: RaftId, member: Member) -> Result<SnapshotMeta, Recove
     Ok(SnapshotMeta { last_log_id: Some(log_id), last_membership })
 }
 
-/// Waits until what is written is durable.
+/// Waits until a write is durable.
 fn durable(write: impl FnOnce(Box<dyn FnOnce() + Send>) -> Result<(), StoreError>) -> Result<(), StoreError> {
     let (done, waiting) = std::sync::mpsc::channel();
     write(Box::new(move || {

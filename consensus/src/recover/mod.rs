@@ -1,14 +1,16 @@
-//! Having a shard go on that is beyond help, from what one replica of it holds.
+//! Recovers a shard that has lost its voters: it goes on from what one replica of it holds.
 //!
-//! Most of its voters are lost for good, or nobody can go on from its log or its term. Raft has no word for that: whoever goes on
-//! all the same may leave out what others acknowledged. So it is done by hand, on one node that does not run, and on the word of
-//! the shard's first operator.
+//! Most of the shard's voters are lost for good, or no node can go on from its log or its term. Raft has no remedy for
+//! that: a replica that goes on all the same may leave out what other voters acknowledged. So an operator does it by
+//! hand, on one node that does not run, with the signature of the shard's first operator.
 //!
-//! Everything that the log holds is kept, committed or not: what was acknowledged may be in it. A new data directory is made
-//! beside the old one and takes its place in one step, so that a crash leaves one or the other, and the old one is kept. Nobody
-//! writes in either of them then: whoever did would find the other one under the name that it knows. In the new one the node has another incarnation: whatever members of the old group say is for a member that there is no more, and is
-//! refused before anybody looks at it. Its log begins with a snapshot, under a term that is above all that the shard saw, but for
-//! terms that cannot have come about; the entry behind that says what was done.
+//! The recovery keeps everything in the log, committed or not: acknowledged entries may be in it. The recovery makes a
+//! new data directory beside the old one, and moves it to its place in one step, so that a crash leaves one or the
+//! other. It keeps the old one. No process may write in either of them then: it would find the other one under the name
+//! that it knows. In the new directory the node has another incarnation. What members of the old group send goes to a
+//! member that does not exist, and the node refuses it unread. The new log begins with a snapshot, under a term above
+//! all that the shard has seen, except for terms that cannot have come about. The entry behind the snapshot says what
+//! was done.
 
 mod anew;
 mod replay;
@@ -36,137 +38,138 @@ use crate::settings::store_options;
 use anew::Untold;
 use replay::{Replayed, replay};
 
-/// What the name of the directory that is made begins with, behind that of the data directory.
+/// The part of the new directory's name behind the name of the data directory; a unique part follows.
 const MADE: &str = "recovering-";
-/// The same of the directory from before.
+/// The same part of the name of the earlier directory.
 const BEFORE: &str = "before-";
 
-/// Bytes that are to be free beside what is written.
+/// Bytes that must be free beside what is written.
 const ROOM_BYTES: u64 = 16 * 1024 * 1024;
-/// Segments of a log that is made anew: the one that is written to, and those ahead of their need.
+/// Segments of a new log: the one that is written to, and those made ahead of need.
 const SEGMENTS: u64 = 3;
 
-/// Why a shard was not recovered. Nothing was changed, unless it says so.
+/// Why a shard was not recovered. Nothing was changed, unless the text says so.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    /// The directory cannot be read or written.
+    /// The store cannot read or write the directory.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There is nothing to recover.
+    /// The directory holds nothing of the shard.
     #[error("{data} holds nothing of shard {shard}")]
     NoReplica {
-        /// The directory.
+        /// The data directory.
         data: PathBuf,
-        /// The shard.
+        /// The number of the shard.
         shard: ShardId,
     },
-    /// The shard has no operators: nobody can sign.
+    /// The shard has no operators: no signature is possible.
     #[error(
-        "the shard was made without an operator, so that nobody can sign that it goes on; make another one with \
+        "the shard was made without an operator, so that no operator can sign that it goes on; make another one with \
          'skep shard init', in directories that hold nothing of this one"
     )]
     NoOperator,
-    /// The statement is not the first operator's, or not about this.
+    /// The first operator has not signed the statement, or it is about another recovery.
     #[error("the recovery is not signed by the shard's first operator, {first}")]
     NotSigned {
-        /// Who it is.
+        /// The key of the first operator.
         first: OperatorKey,
     },
-    /// An entry cannot be applied.
+    /// This build cannot apply an entry.
     #[error(
         "entry {index} of {end} cannot be applied: {why}. Install the Skep that wrote it, or give up this entry and all \
          after it with --give-up-from {index}"
     )]
     Unread {
-        /// The first such entry.
+        /// The index of the first such entry.
         index: u64,
-        /// The last entry.
+        /// The index of the last entry in the log.
         end: u64,
-        /// Why.
+        /// The reason, as text.
         why: String,
     },
-    /// All entries can be applied that were to be given up.
+    /// This build can apply all entries that were to be given up.
     #[error("entry {given} can be applied, or is not the first that cannot: nothing was given up")]
     NothingToGiveUp {
-        /// The entry that was named.
+        /// The index of the entry that the operator named.
         given: u64,
     },
-    /// Another shard has no voter but this node, as it is a member of this one.
+    /// Another shard has no voter but this node, under the incarnation that it has in this shard.
     #[error(
-        "shard {shard} has no voter but this node, which would be one no more: make another node a voter of it first, with \
-         'skep shard add-voter'"
+        "shard {shard} has no voter but this node, which would stop being one: make another node a voter of it first, \
+         with 'skep shard add-voter'"
     )]
     OnlyVoterOf {
-        /// Which.
+        /// The number of the other shard.
         shard: ShardId,
     },
     /// There is no room for another directory.
     #[error("{needed} bytes are needed beside the data directory, and {free} are free")]
     NoRoom {
-        /// How many are needed.
+        /// Bytes that are needed.
         needed: u64,
-        /// How many are free.
+        /// Bytes that are free.
         free: u64,
     },
-    /// What there is makes no sense.
+    /// The content of the directory makes no sense.
     #[error("{0}")]
     Malformed(String),
 }
 
-/// A member of the group that is beyond help.
+/// A member of the lost group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostVoter {
-    /// Its node.
+    /// The node that the member was.
     pub node: NodeId,
     /// The node's name.
     pub name: Option<NodeName>,
 }
 
-/// What is left of a shard, for whoever decides whether it goes on from that.
+/// What is left of a shard, for the operator who decides whether it goes on from that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemainsView {
-    /// The genesis that it has.
+    /// The genesis of the shard.
     pub genesis: Genesis,
-    /// Its first operator.
+    /// The key of the shard's first operator.
     pub first: OperatorKey,
-    /// The last entry that is kept.
+    /// The index of the last entry that is kept.
     pub last_index: u64,
-    /// The last entry that this node knows to be committed.
+    /// The index of the last entry that this node knows to be committed.
     pub committed: Option<u64>,
-    /// The last entry in the log; those after `last_index` are given up.
+    /// The index of the last entry in the log; entries after `last_index` are given up.
     pub end: u64,
     /// The term of the last vote.
     pub term: u64,
-    /// Who else votes, as the log says.
+    /// The other voters, by the last membership in the log.
     pub others: Vec<LostVoter>,
-    /// How many objects there are.
+    /// Numbers of objects in the state.
     pub counts: Counts,
     /// Whether this node is known to lack what it acknowledged.
     pub forgot: bool,
-    /// Other shards in the directory, of which this node is a voter no more afterwards: it has to be taken in again.
+    /// Other shards in the directory in which this node stops being a voter: they have to take it in again.
     pub other_shards: Vec<ShardId>,
 }
 
-/// What was done.
+/// The result of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredView {
-    /// The genesis that the shard has now.
+    /// The genesis of the shard after the recovery.
     pub genesis: Genesis,
-    /// The incarnation of the directory.
+    /// The incarnation of the new directory.
     pub incarnation: Incarnation,
-    /// The last entry of what it was that is kept.
+    /// The index of the last entry of the old log that is kept.
     pub last_index: u64,
-    /// The term from which it goes on.
+    /// The term from which the shard goes on.
     pub term: u64,
-    /// Where the directory is that was there before.
+    /// The path of the earlier directory.
     pub before: PathBuf,
     /// Why the history lacks something, if it does.
     pub history: Option<String>,
-    /// What recoveries before this one had left, that were cut off.
+    /// What earlier recoveries that were cut off had left.
     pub leftovers: Leftovers,
 }
 
-/// What is left of a shard in the data directory of a node that does not run. Nobody else opens the directory meanwhile.
+/// What is left of a shard in the data directory of a node that does not run. No other process opens the directory
+/// meanwhile.
 pub struct Remains {
     data: PathBuf,
     node: NodeId,
@@ -174,17 +177,18 @@ pub struct Remains {
     build: Build,
     options: StoreOptions,
     store: Store,
-    /// All shards that the store holds anything of.
+    /// All shards of which the store holds anything.
     shards: Vec<ShardId>,
     replayed: Replayed,
-    /// The first entry whose changes the history lacks.
+    /// The index of the first entry whose changes the history lacks.
     told_from: u64,
     place: Place,
     first: OperatorKey,
 }
 
 impl Remains {
-    /// Reads what is left of a shard. `give_up_from`: the first entry that cannot be applied, if it and those after it are given up.
+    /// Reads what is left of a shard. `give_up_from`: the index of the first entry that this build cannot apply, if
+    /// that entry and those after it are to be given up.
     ///
     /// # Errors
     /// [`RecoverError`], also if a node runs in the directory.
@@ -199,7 +203,7 @@ impl Remains {
         if !beside::has_store(data) {
             return Err(nothing());
         }
-        // What cannot be written is an error of whoever waits for it: nothing is served meanwhile.
+        // A failed write is an error of the caller that waits for it: no node serves anything meanwhile.
         let options = StoreOptions { on_fatal: Arc::new(|_: &std::io::Error| {}), ..store_options(config) };
         let store = Store::open_alone(data, rand::random(), options.clone())?;
         let shards = store.shards();
@@ -233,7 +237,7 @@ impl Remains {
         })
     }
 
-    /// What there is.
+    /// What is left, for the operator.
     pub fn view(&self) -> RemainsView {
         let state = &self.replayed.state;
         let others = self.replayed.voters.values().filter(|member| member.node != self.node);
@@ -251,15 +255,15 @@ impl Remains {
         }
     }
 
-    /// What the shard's first operator signs, so that it goes on from here under another genesis.
+    /// The statement that the shard's first operator signs, so that the shard goes on from here under another genesis.
     pub fn statement(&self, genesis: Genesis) -> ShardRecovery {
         ShardRecovery { place: self.place.clone(), by: self.first, genesis, last_index: self.replayed.last }
     }
 
-    /// Makes of what is left a group with this node as its only voter. `random` is 128 fresh random bits.
+    /// Makes a group of what is left, with this node as its only voter. `random` is 128 fresh random bits.
     ///
     /// # Errors
-    /// [`RecoverError`]; the directory that was there is still in its place then, or the disk has failed it in the end.
+    /// [`RecoverError`]. The earlier directory is still in its place then, unless the disk failed at the end.
     pub fn recover(self, signed: SignedRecovery, random: [u8; 16]) -> Result<RecoveredView, RecoverError> {
         if *signed.statement() != self.statement(signed.genesis) || !signed.is_by(self.first) {
             return Err(RecoverError::NotSigned { first: self.first });
@@ -282,13 +286,13 @@ impl Remains {
         let _fresh = match exchanged {
             Ok(fresh) => fresh,
             Err(error) => {
-                // Nothing is in it that is not elsewhere.
+                // All that is in it is elsewhere too.
                 let _ = beside::discard(&made);
                 return Err(error);
             }
         };
         beside::sync_name(&data)?;
-        // From here on the shard is what it is to be: the rest puts things in their places.
+        // From here on the shard is what it is to be: the rest moves things to their places.
         let untold = Untold::of(shard, replayed, told_from);
         let history = untold.take_history(&made, &data, options.history).err().map(|error| error.to_string());
         let before = match beside::rename(&made, &before) {
@@ -299,7 +303,8 @@ impl Remains {
         Ok(RecoveredView { genesis, incarnation, last_index, term, before, history, leftovers })
     }
 
-    /// Makes the directory in which the shard goes on; what keeps others from it. It is whole then, and nobody writes in it.
+    /// Makes the directory in which the shard goes on, and returns the lock that keeps other processes out of it. The
+    /// directory is then whole.
     fn make(
         &self,
         dir: &Path,
@@ -314,15 +319,16 @@ impl Remains {
         Ok(lock)
     }
 
-    /// Another incarnation than it has, under which it is a member of the old group. It keeps the one that it has if it was never a
-    /// member under it, and votes under it in a shard beside this one: that was recovered before, and may have no other voter.
+    /// Chooses another incarnation than the one under which the node is a member of the old group. The node keeps its
+    /// incarnation if it was never a member under it and votes under it in another shard: that shard was recovered
+    /// before, and may have no other voter.
     fn next_incarnation(&self, random: [u8; 16]) -> Result<[u8; 16], RecoverError> {
         let own = RaftId::derive(self.node, self.store.incarnation());
         let was_member = self.replayed.members.contains_key(&own);
         let mut votes_elsewhere = false;
         for other in self.other_shards() {
             bring_to_agree(&self.store, other)?;
-            // Nothing of what it did is wanted.
+            // The effects of its entries are not wanted here.
             let voters = replay(&self.store, other, &self.build, u64::MAX)?.voters;
             let votes = voters.contains_key(&own);
             if was_member && votes && voters.len() == 1 {
@@ -351,8 +357,8 @@ impl Remains {
         vote.map_or(0, |vote| vote.leader_id.term)
     }
 
-    /// The term from which the shard goes on. Nodes believe no leader of an earlier term than they have heard of, and others of the
-    /// old group may have seen later ones than this node.
+    /// The term from which the shard goes on. Nodes believe no leader of an earlier term than they have heard of, and
+    /// other members of the old group may have seen later terms than this node.
     fn next_term(&self) -> u64 {
         let (purged, _) = self.store.ends(self.shard);
         let seen: BTreeSet<u64> = self.replayed.terms.iter().copied().chain(purged.map(|point| point.term)).collect();
@@ -360,8 +366,8 @@ impl Remains {
     }
 }
 
-/// Removes what recoveries that were cut off had half made beside a data directory, and names what else they left. To be called by
-/// whoever has the directory open.
+/// Removes what earlier recoveries that were cut off had half made beside a data directory, and names what else they
+/// left. The caller has the directory open.
 pub(crate) fn clear_leftovers(data: &Path) {
     let Leftovers { removed, kept } = beside::clear(data, MADE);
     for path in removed {
@@ -378,8 +384,8 @@ pub(crate) fn clear_leftovers(data: &Path) {
     }
 }
 
-/// The term from which a shard goes on that has seen these. What cannot have come about does not count, or there would be no term
-/// left.
+/// The term from which a shard goes on that has seen these terms. Terms that cannot have come about do not count, or
+/// there would be no term left.
 fn next_term(seen: impl Iterator<Item = u64>) -> u64 {
     let last = seen.filter(|term| *term <= limits::TERM_MAX / 2).max().unwrap_or(0);
     last.saturating_add(limits::RECOVERY_TERMS_AHEAD)

@@ -1,4 +1,4 @@
-//! What a replica comes to that applies everything in its log, committed or not.
+//! Works out the state of a replica that applies everything in its log, committed or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,28 +18,28 @@ use crate::raft::types::{Member, SnapshotMeta, decode};
 /// Bytes of entries that are read at a time.
 const READ_BYTES_MAX: usize = 1024 * 1024;
 
-/// What there is.
+/// The result of applying everything.
 pub(super) struct Replayed {
     pub(super) state: FleetState,
-    /// The last entry that was applied.
+    /// The index of the last entry that was applied.
     pub(super) last: u64,
-    /// The last entry in the log.
+    /// The index of the last entry in the log.
     pub(super) end: u64,
-    /// All who are members of the group in anything that is left.
+    /// All members that any membership in the snapshot or the log names.
     pub(super) members: BTreeMap<RaftId, Member>,
-    /// Those who vote by the last word of it.
+    /// The voters of the last membership.
     pub(super) voters: BTreeMap<RaftId, Member>,
     /// The terms of all entries.
     pub(super) terms: BTreeSet<u64>,
-    /// Where entries begin that the snapshot does not hold.
+    /// The index of the first entry that the snapshot does not hold.
     pub(super) from: u64,
-    /// What these did, from an entry on.
+    /// The changes that these entries made, from one entry on.
     pub(super) sets: Vec<ChangeSet>,
-    /// The first entry that cannot be applied, and why.
+    /// The first entry that this build cannot apply: its index, and the reason.
     pub(super) unread: Option<(u64, String)>,
 }
 
-/// Applies everything. What entries before `told_from` did is not kept.
+/// Applies everything. Keeps no changes of entries before `told_from`.
 pub(super) fn replay(store: &Store, shard: ShardId, build: &Build, told_from: u64) -> Result<Replayed, RecoverError> {
     let mut replayed = begin(store, shard, build)?;
     let (_, last) = store.ends(shard);
@@ -69,7 +69,7 @@ pub(super) fn replay(store: &Store, shard: ShardId, build: &Build, told_from: u6
     Ok(replayed)
 }
 
-/// What the snapshot holds.
+/// The state in the snapshot.
 fn begin(store: &Store, shard: ShardId, build: &Build) -> Result<Replayed, RecoverError> {
     let malformed = |why: &dyn std::fmt::Display| RecoverError::Malformed(format!("the snapshot: {why}"));
     let stored = store.snapshots().load(shard)?;
@@ -99,7 +99,7 @@ fn begin(store: &Store, shard: ShardId, build: &Build) -> Result<Replayed, Recov
 }
 
 impl Replayed {
-    /// Takes note of who is a member, and who votes from then on.
+    /// Notes the members and voters of a membership.
     fn note(&mut self, membership: &Membership<RaftId, Member>) {
         let members = || membership.nodes().map(|(id, member)| (*id, member.clone()));
         self.members.extend(members());
@@ -107,7 +107,7 @@ impl Replayed {
         self.voters = members().filter(|(id, _)| voters.contains(id)).collect();
     }
 
-    /// Applies an entry; what it did, or why it cannot be applied.
+    /// Applies an entry; returns its changes, or why this build cannot apply it.
     fn apply(&mut self, build: &Build, point: LogPoint, bytes: &Bytes) -> Result<Vec<Change>, String> {
         let entry = entry(point, bytes).map_err(|error| error.to_string())?;
         let read = read_payload(build, self.state.fleet_version(), entry.log_id, &entry.payload);

@@ -1,4 +1,4 @@
-//! On real directories: what goes on, what is over, and what stays where it was.
+//! Tests of recovery on real directories: what goes on, what is over, and what stays where it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,7 +64,7 @@ fn member(n: u8, incarnation: [u8; 16]) -> Member {
     Member { node: node(n), incarnation: Incarnation(incarnation), name: None, charter: None }
 }
 
-/// The three voters of the group that is lost; the first of them is the survivor.
+/// The three voters of the lost group; the first of them is the survivor.
 fn lost() -> BTreeMap<RaftId, Member> {
     let members = [member(1, INCARNATION), member(2, [2; 16]), member(3, [3; 16])];
     members.into_iter().map(|member| (member.raft_id(), member)).collect()
@@ -93,8 +93,8 @@ fn create(n: u8) -> EntryBody {
     EntryBody::Requests(vec![Request { id: RequestId::from_bytes([n; 16]), first_sent, deadline, op }])
 }
 
-/// A directory of the survivor: members, a founding entry, and two tasks, of which the second one is not known to be committed.
-/// Somebody who lied has put the shard into a term after which there is none.
+/// A directory of the survivor: members, a founding entry, and two tasks; the second task is not known to be committed.
+/// A voter that lied has put the shard into the highest term of all.
 fn directory(data: &Path, more: Vec<(u64, Payload)>) {
     let store = Store::open(data, INCARNATION, store_options(&CONFIG)).unwrap();
     let entries = [(0, members()), (1, EntryPayload::Blank), (1, body(1, founding())), (1, body(1, create(1)))];
@@ -165,10 +165,10 @@ fn a_survivor_goes_on_with_all_that_its_log_holds_as_the_only_voter_of_another_g
     assert_eq!(state.clock().era(), 1);
     assert_eq!(state.recovery().map(|word| word.last_index), Some(4));
     assert!(lost().into_keys().all(|former| state.is_former(former) && !members.contains_key(&former)));
-    // The history has what each entry did, and lacks nothing.
+    // The history has the effects of each entry, and lacks nothing.
     let standing = store.history().standing(SHARD);
     assert_eq!((standing.next, standing.missing, standing.lost), (6, 0, 0));
-    // What it was is kept, and the other shard is as it was.
+    // The earlier directory is kept, and the other shard is as it was.
     let before = Store::open_alone(&now.before, [0; 16], store_options(&CONFIG)).unwrap();
     assert_eq!((before.incarnation(), before.ends(SHARD)), (Incarnation(INCARNATION), (None, Some(last))));
     let other = store.entries(OTHER, 0..9, usize::MAX).unwrap();
@@ -213,12 +213,12 @@ fn what_a_recovery_that_was_cut_off_had_half_made_is_removed_by_the_next_one_and
     beside::begin(&half).unwrap();
     drop(Store::make_alone(&half, [2; 16], store_options(&CONFIG)).unwrap());
     let refused = remains(&half, None).err();
-    assert!(matches!(refused, Some(RecoverError::Store(StoreError::HalfMade { .. }))), "it is nobody's");
+    assert!(matches!(refused, Some(RecoverError::Store(StoreError::HalfMade { .. }))), "it is no node's directory");
     for kept in [&whole, &before] {
         std::fs::create_dir(kept).unwrap();
         std::fs::write(kept.join("FORMAT"), "skep 2").unwrap();
     }
-    // Whoever only asks changes nothing.
+    // A caller that only looks changes nothing.
     let was = remains(&data, None).unwrap();
     assert!(half.exists());
     let word = signed(&was, 7, &operator());
@@ -237,7 +237,7 @@ fn a_recovery_that_is_cut_off_once_the_directories_have_changed_places_loses_nei
     let was = remains(&data, None).unwrap();
     let word = signed(&was, 7, &operator());
     let now = was.recover(word, [9; 16]).unwrap();
-    // As it is before the history has followed, and the old directory has its name.
+    // This is the moment before the history is taken over, while the old directory has its name.
     let made = beside::named(&data, &format!("{MADE}cut-off"));
     beside::rename(&now.before, &made).unwrap();
     beside::move_history(&data, &made).unwrap();
@@ -278,7 +278,7 @@ fn a_directory_in_which_a_node_runs_or_that_holds_nothing_is_left_alone() {
     let running = Store::open(&data, [0; 16], store_options(&CONFIG)).unwrap();
     assert!(matches!(remains(&data, None).err(), Some(RecoverError::Store(StoreError::InUse { .. }))));
     drop(running);
-    // The other one of its shards never began.
+    // The other shard of the node never began.
     let other = Remains::open(&data, (node(1), OTHER), Build::default(), &CONFIG, None);
     assert!(matches!(other.err(), Some(RecoverError::NoReplica { shard: OTHER, .. })));
 }
@@ -307,7 +307,7 @@ fn shards_of_one_directory_are_recovered_one_after_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     directory(&data, Vec::new());
-    // Another shard of the same three.
+    // Another shard with the same three voters.
     let place = Place { shard: THIRD, ..place() };
     let stated = FirstOperator { place: place.clone(), operator: operator().key(), name: "first".parse().unwrap() };
     let charter = Charter { place, first: Some(stated.sign(&operator()).unwrap()), root: None };
@@ -323,7 +323,7 @@ fn shards_of_one_directory_are_recovered_one_after_the_other() {
         let now = was.recover(word, [genesis; 16]).unwrap();
         assert_eq!(now.incarnation, Incarnation([7; 16]), "the one that goes on already keeps its only voter");
     }
-    // As it is now, none of them can be recovered again by itself: the other one would have no voter.
+    // In this state neither shard can be recovered again by itself: the other one would have no voter.
     let was = remains(&data, None).unwrap();
     let word = signed(&was, 9, &operator());
     let refused = was.recover(word, [9; 16]);

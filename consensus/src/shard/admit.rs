@@ -1,8 +1,10 @@
-//! What a voter can have sent, whoever it is: judged before it reaches openraft, which would write it down.
+//! Judges what voters send before it reaches openraft, which would write it down: whatever its sender claims, it must
+//! be possible.
 //!
-//! A vote is for ever: one of a term after which there is none leaves a group without a leader for good. An entry is in the log
-//! for as long as the log is: one that nobody can read stops whoever applies it, and again after each start. A stamp moves the
-//! clock, and with it every deadline. So none of them is taken that cannot have come about.
+//! A vote holds for ever: a vote of the highest term leaves a group without a leader for good. An entry stays in the
+//! log as long as the log: an entry that no build can read stops each replica that applies it, and again after each
+//! start. A stamp moves the clock, and every deadline with it. So a node takes no vote, entry or stamp that cannot have
+//! come about.
 
 use std::sync::atomic::Ordering;
 
@@ -21,14 +23,14 @@ use super::continuity::ClockSaid;
 use crate::net::Who;
 use crate::raft::types::{TypeConfig, Vote};
 
-/// Whether a term can have come about, for a node that has seen another one last. One that has seen none, such as after its disk
-/// was lost, cannot know how many there were.
+/// Whether a term can have come about, for a node that has last seen the term `seen`. A node that has seen none, such
+/// as after the loss of its disk, cannot know how many there were.
 pub(crate) fn is_possible_term(seen: u64, term: u64) -> bool {
     let last = if seen == 0 { limits::TERM_MAX } else { seen.saturating_add(limits::TERMS_AHEAD_MAX) };
     is_on(Mutant::TermUnbounded) || term <= last.min(limits::TERM_MAX)
 }
 
-/// A vote in a frame must be its sender's own: an admitted peer speaks for itself only.
+/// Checks that a vote in a frame is its sender's own: an admitted peer speaks for itself only.
 fn check_sender(who: Who, vote: &Vote) -> Result<(), String> {
     if vote.leader_id.voted_for == who.raft_id {
         return Ok(());
@@ -37,7 +39,7 @@ fn check_sender(who: Who, vote: &Vote) -> Result<(), String> {
 }
 
 impl Shard {
-    /// Whether a node votes, as the last membership in this node's log says.
+    /// Whether a node votes, by the last membership in this node's log.
     pub(crate) fn is_voter(&self, node: NodeId) -> bool {
         let metrics = self.raft().metrics();
         let watched = metrics.borrow_watched();
@@ -45,14 +47,14 @@ impl Shard {
         membership.voter_ids().any(|id| membership.get_node(&id).is_some_and(|member| member.node == node))
     }
 
-    /// Whether a node is a member, with a vote or without.
+    /// Whether a node is a member, voter or learner.
     pub(crate) fn is_member(&self, node: NodeId) -> bool {
         let metrics = self.raft().metrics();
         let watched = metrics.borrow_watched();
         watched.membership_config.membership().nodes().any(|(_, member)| member.node == node)
     }
 
-    /// Whether a node votes by the last membership that is committed, though a later one in this node's log may leave it out.
+    /// Whether a node votes by the last committed membership, even if a later one in this node's log leaves it out.
     pub(crate) fn was_voter(&self, node: NodeId) -> bool {
         let metrics = self.raft().metrics();
         let watched = metrics.borrow_watched();
@@ -60,7 +62,7 @@ impl Shard {
         membership.voter_ids().any(|id| membership.get_node(&id).is_some_and(|member| member.node == node))
     }
 
-    /// Whether a vote is its sender's own, of a term that can have come about.
+    /// Checks that a vote is its sender's own, and of a term that can have come about.
     pub(super) fn check_vote(&self, who: Who, vote: &Vote) -> Result<(), String> {
         check_sender(who, vote)?;
         let (seen, term) = (self.raft().metrics().borrow_watched().current_term, vote.leader_id.term);
@@ -78,8 +80,8 @@ impl Shard {
         Err(format!("term {term} cannot have come about after {seen}"))
     }
 
-    /// Whether a vote is a candidate's own. openraft takes the vote of a request over as it is: one that says that it is a
-    /// leader's would make a leader of the candidate.
+    /// Checks that a vote is a candidate's own. openraft takes over the vote in a request as it is: a vote that claims
+    /// to be a leader's would make the candidate a leader.
     pub(super) fn check_candidate(&self, who: Who, vote: &Vote) -> Result<(), String> {
         if vote.committed {
             return Err("a request for votes says that its sender was elected already".to_owned());
@@ -87,7 +89,8 @@ impl Shard {
         self.check_vote(who, vote)
     }
 
-    /// Whether the entries of a leader can be: read by this build, of its terms, and of its clock.
+    /// Checks that the entries of a leader are possible: this build reads them, and they are of the leader's terms and
+    /// within its clock.
     pub(super) fn check_entries(&self, who: Who, request: &AppendEntriesRequest<TypeConfig>) -> Result<(), String> {
         let term = request.vote.leader_id.term;
         for one in &request.entries {
@@ -110,7 +113,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether a first entry is this shard's: one of another would have the replica pass for what it is not.
+    /// Checks that a first entry is this shard's: with the entry of another shard the replica would pass for that
+    /// shard.
     fn check_founding(&self, body: &EntryBody) -> Result<(), String> {
         let EntryBody::Founding(founding) = body else { return Ok(()) };
         let place = &founding.charter.place;
@@ -131,7 +135,7 @@ impl Shard {
         format!("entry {index} is not understood ({error}) by the Skep of this node")
     }
 
-    /// Whether the shard's clock can show this by now.
+    /// Checks that the shard's clock can show this stamp by now.
     pub(super) fn check_stamp(&self, from: NodeId, stamp: LogInstant) -> Result<(), String> {
         if self.inner.clock.is_possible(stamp) {
             return Ok(());
@@ -140,9 +144,9 @@ impl Shard {
         Err(format!("the shard's clock cannot show {stamp} yet, as far as this node knows"))
     }
 
-    /// A leader's clock is ahead of what this node can explain. The machine of this node may have stood still, so the other voters
-    /// are asked: one that bears the leader out, or none that contradicts it for long, and this node gives up its estimate and
-    /// learns the clock as one that has none.
+    /// Deals with a leader's clock that is ahead of what this node can explain. The machine of this node may have stood
+    /// still, so this node asks the other voters. If one supports the leader, or none contradicts it for long, this
+    /// node drops its estimate and learns the clock anew.
     pub(super) fn doubt_clock(&self, leader: NodeId, claimed: LogInstant) {
         let Some(asked_at) = self.inner.clock.ask() else { return };
         let shard = self.clone();
@@ -164,8 +168,8 @@ impl Shard {
         });
     }
 
-    /// Whether leaders were contradicted for so long that it is not waited for any more. What a leader gains by that is that what has
-    /// a deadline ends early.
+    /// Whether voters have contradicted leaders for so long that this node does not wait any longer. A leader that lies
+    /// gains only that deadlines end early.
     fn is_contradicted_for_long(&self) -> bool {
         let now = self.inner.clock.boot_ms().max(1);
         match self.inner.contradicted_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
@@ -174,7 +178,7 @@ impl Shard {
         }
     }
 
-    /// Whether another voter's clock has come as far, or none says that it has not.
+    /// Whether another voter's clock has come as far, or no voter says that it has not.
     async fn is_borne_out(&self, leader: NodeId, claimed: LogInstant) -> bool {
         let local = self.inner.parts.node;
         let voters: Vec<NodeId> = self.voters().into_values().map(|member| member.node).collect();
@@ -199,7 +203,7 @@ mod tests {
     fn a_term_after_which_there_is_none_is_not_taken_and_one_of_a_month_is() {
         let month = 30 * 24 * 60 * 60;
         for seen in [1, 7, 1 << 30] {
-            // An election every four seconds.
+            // This is one election every four seconds.
             assert!(is_possible_term(seen, seen + month / 4), "{seen}");
             assert!(is_possible_term(seen, 1), "an earlier one is for openraft to refuse");
             assert!(!is_possible_term(seen, seen + limits::TERMS_AHEAD_MAX + 1), "{seen}");

@@ -1,7 +1,7 @@
-//! Telling others who leads.
+//! Tells other nodes which node leads.
 //!
-//! A new leader says so to everybody who is connected, and to whoever connects later: they need not search, and know who
-//! votes. Nobody believes it before it has answered as a leader.
+//! A new leader announces itself to every connected peer, and to each peer that connects later: they need not search
+//! for it, and learn who votes. A peer believes it only after this node has answered as a leader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use skep_protocol::leader::{LeaderHint, Voters};
 
 use super::Shard;
 
-/// How often whoever could not be told is told again, and voters are looked at.
+/// Interval at which the leader tells the peers again that it could not reach, and looks at the voters.
 const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 impl Shard {
@@ -26,18 +26,18 @@ impl Shard {
         LeaderHint { leader, term: metrics.current_term, voters: Voters::of(voters) }
     }
 
-    /// The same, from a node that does not lead.
+    /// The same hint, from a node that does not lead.
     pub(super) fn elsewhere(&self) -> LeaderHint {
         self.hint().elsewhere(self.inner.parts.node)
     }
 
-    /// Tells a peer that this node leads; whether it heard.
+    /// Tells a peer that this node leads; returns the peer, and whether it heard.
     async fn announce(self, node: NodeId, hint: LeaderHint) -> (NodeId, bool) {
         (node, self.inner.parts.tell_lead(node, self.id(), &hint).await)
     }
 }
 
-/// Which run of a peer was told of which voters.
+/// For each peer: the run of its process that was told, and the voters that it was told of.
 type Told = BTreeMap<NodeId, (u64, Voters)>;
 
 /// Tells every peer that this node leads, for as long as the term lasts.
@@ -68,7 +68,7 @@ pub(super) async fn run(shard: Shard, term: u64) {
             }
         }
         tokio::select! {
-            // In order, and not by chance: a simulated run is the same every time.
+            // In order, and not at random: each simulated run takes the same way.
             biased;
             Some((node, heard)) = in_flight.next() => {
                 if let Some(what) = telling.remove(&node).filter(|_| heard) {

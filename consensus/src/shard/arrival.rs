@@ -1,6 +1,7 @@
-//! What has come of a leader's snapshot, and for how long it is kept.
+//! What has arrived of a leader's snapshot, and how long this node keeps it.
 //!
-//! It comes in chunks, over as many connections as it takes, and goes to a file: memory holds only chunks that overtook others.
+//! The snapshot comes in chunks, over as many connections as that takes, and goes to a file: memory holds only chunks
+//! that overtook others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,24 +14,24 @@ use skep_protocol::limits;
 use skep_store::{PartFile, PartHead};
 use tokio::time::Instant;
 
-/// Why another one is neither begun nor installed.
+/// The refusal to begin or install another snapshot.
 const INSTALLING: &str = "a snapshot is being installed on this node";
-/// Why no chunk is taken.
+/// The refusal of a chunk.
 const NOT_ARRIVING: &str = "the snapshot is not arriving; begin it again";
 
 /// The order in which chunks are written.
 #[derive(Debug)]
 struct Order {
-    /// How much there is of the snapshot.
+    /// Bytes of the whole snapshot.
     bytes: u64,
-    /// How much of it is written, without a gap.
+    /// Bytes that are written, without a gap.
     there: u64,
-    /// Chunks that are to be written, by their places.
+    /// Chunks that are to be written, by their offsets in bytes.
     ahead: BTreeMap<u64, Bytes>,
 }
 
 impl Order {
-    /// Takes a chunk of a place. One that overtook too many others is dropped: it is sent again.
+    /// Takes a chunk at an offset. A chunk that overtook too many others is dropped: the leader sends it again.
     fn take(&mut self, at: u64, chunk: Bytes) -> Result<(), String> {
         let end = at.checked_add(chunk.len() as u64).filter(|end| *end <= self.bytes);
         if end.is_none() || chunk.is_empty() || chunk.len() > limits::SNAPSHOT_CHUNK_BYTES_MAX {
@@ -49,7 +50,7 @@ impl Order {
         Ok(())
     }
 
-    /// What is to be written next, where no gap is; none if that has not come.
+    /// The chunk to be written next, without a gap; none if it has not come.
     fn next_chunk(&mut self) -> Option<Bytes> {
         while let Some(first) = self.ahead.first_entry().filter(|first| *first.key() <= self.there) {
             let (at, chunk) = first.remove_entry();
@@ -62,14 +63,14 @@ impl Order {
     }
 }
 
-/// A snapshot that comes.
+/// A snapshot that is arriving.
 #[derive(Debug)]
 struct Part {
     file: Arc<PartFile>,
     order: Order,
-    /// When something came of it last, or it was begun.
+    /// When the last bytes of it came, or when it began.
     grew: Instant,
-    /// Since when its next chunk is waited for.
+    /// Since when this node waits for its next chunk.
     waits_since: Instant,
 }
 
@@ -79,16 +80,17 @@ impl Part {
     }
 }
 
-/// The one place for a snapshot that comes.
+/// The one place for a snapshot that arrives.
 #[derive(Debug)]
 enum Slot {
-    /// Nothing comes, and nothing is left.
+    /// No snapshot arrives, and no file is left.
     Empty,
-    /// One comes.
+    /// A snapshot is arriving.
     Arriving(Part),
-    /// There may be a file of one that came no further, or that came to a process before this one. It goes on if it is begun again.
+    /// There may be the file of a snapshot that came no further, or that came to an earlier process. The transfer goes
+    /// on if the leader begins it again.
     Left {
-        /// The last entry in it, if this process knows.
+        /// The index of the last entry in it, if this process knows.
         index: Option<u64>,
         since: Instant,
     },
@@ -101,8 +103,9 @@ impl Default for Slot {
 }
 
 impl Slot {
-    /// Gives the place of what comes back, if no chunk came for too long; whether its file is of no use any more: this node has
-    /// everything in it (`applied`), it did not go on for very long, or the disk needs its room.
+    /// Frees the place of a snapshot that got no chunk for too long. Returns whether its file is of no further use:
+    /// this node has applied everything in it (`applied`), the transfer did not go on for very long, or the disk needs
+    /// the room.
     fn look(&mut self, applied: Option<u64>, is_low: bool) -> bool {
         let waits = Duration::from_millis(limits::SNAPSHOT_CHUNK_WAIT_MS);
         let kept = Duration::from_millis(limits::SNAPSHOT_PART_KEPT_MS);
@@ -125,14 +128,14 @@ impl Slot {
     }
 }
 
-/// The snapshot that is arriving: one at a time.
+/// The snapshot that is arriving: at most one at a time.
 #[derive(Debug, Default)]
 pub(super) struct Arrival {
     slot: Mutex<Slot>,
-    /// Held by whoever does something with the file of what comes: in the order in which they ask.
+    /// Held by each task that works with the file of the snapshot, in the order in which they ask.
     pub(super) turn: tokio::sync::Mutex<()>,
-    /// Held while one is installed, which may have to wait for room on the disk. Who begins it anew, or another one, is told so
-    /// at once: calls that waited for it would keep those of other shards from being answered.
+    /// Held while a snapshot is installed, which may have to wait for room on the disk. A call that begins it anew, or
+    /// another one, is refused at once: waiting calls would keep those of other shards from an answer.
     installing: tokio::sync::Mutex<()>,
 }
 
@@ -141,12 +144,12 @@ impl Arrival {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until what is returned is dropped, none is begun or installed. An error if one is being installed.
+    /// Until the returned guard is dropped, no snapshot begins or is installed. An error if one is being installed.
     pub(super) fn installs(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, String> {
         self.installing.try_lock().map_err(|_| INSTALLING.to_owned())
     }
 
-    /// How much has come of a snapshot that is begun again, if it is the one that comes.
+    /// How many bytes have come of a snapshot that is begun again, if it is the one that is arriving.
     pub(super) fn goes_on(&self, head: &PartHead) -> Option<u64> {
         match &*self.slot() {
             Slot::Arriving(part) if part.file.head() == head => Some(part.order.there),
@@ -154,14 +157,15 @@ impl Arrival {
         }
     }
 
-    /// What arrives was begun again, and there is room for it: its next chunk is waited for from now on.
+    /// Notes that the arriving snapshot was begun again, and that there is room for it: the wait for its next chunk
+    /// starts anew.
     pub(super) fn wait_anew(&self) {
         if let Slot::Arriving(part) = &mut *self.slot() {
             part.waits_since = Instant::now();
         }
     }
 
-    /// Nothing comes until another one has a file. Since when what there is has not grown.
+    /// Stops the arrival until another snapshot has a file. Returns the instant since which the file has not grown.
     pub(super) fn set_aside(&self) -> Instant {
         let mut slot = self.slot();
         let since = match &*slot {
@@ -173,7 +177,7 @@ impl Arrival {
         since
     }
 
-    /// A snapshot comes to a file, in which so much is there; what was there before has not grown since an instant.
+    /// A snapshot arrives to a file that already holds `there` bytes, and has not grown since an instant.
     pub(super) fn begin(&self, file: PartFile, there: u64, since: Instant) {
         let now = Instant::now();
         let grew = if there > 0 { since } else { now };
@@ -181,7 +185,7 @@ impl Arrival {
         *self.slot() = Slot::Arriving(Part { file: Arc::new(file), order, grew, waits_since: now });
     }
 
-    /// Takes a chunk of the snapshot that comes from a node under a name.
+    /// Takes a chunk of the snapshot that a node sends under a name.
     pub(super) fn take(&self, (from, id): (RaftId, SnapshotId), at: u64, chunk: Bytes) -> Result<(), String> {
         match &mut *self.slot() {
             Slot::Arriving(part) if (part.file.head().from, part.file.head().id) == (from, id) => {
@@ -191,7 +195,8 @@ impl Arrival {
         }
     }
 
-    /// What is to be written next of the snapshot that comes, to which file, and where; none if that has not come.
+    /// What is to be written next of the arriving snapshot: the file, the chunk, and its offset in bytes; none if that
+    /// has not come.
     pub(super) fn next_chunk(&self) -> Option<(Arc<PartFile>, Bytes, u64)> {
         let mut slot = self.slot();
         let Slot::Arriving(part) = &mut *slot else { return None };
@@ -199,7 +204,7 @@ impl Arrival {
         Some((Arc::clone(&part.file), bytes, part.order.there))
     }
 
-    /// So many bytes more were written; how much is there. None are written while nothing comes.
+    /// Counts bytes that were written; returns how many are there. No bytes are written while no snapshot arrives.
     pub(super) fn grow(&self, bytes: u64) -> u64 {
         let mut slot = self.slot();
         let Slot::Arriving(part) = &mut *slot else { return 0 };
@@ -211,7 +216,7 @@ impl Arrival {
         part.order.there
     }
 
-    /// The file of a snapshot that has come whole, for whoever installs it.
+    /// The file of a snapshot that has arrived whole, for the task that installs it.
     pub(super) fn take_whole(&self, head: &PartHead) -> Option<Arc<PartFile>> {
         let mut slot = self.slot();
         let file = match &*slot {
@@ -240,7 +245,7 @@ mod tests {
         Order { bytes, there: 0, ahead: BTreeMap::new() }
     }
 
-    /// Takes a chunk, and writes what there is to be written; how much is there then.
+    /// Takes a chunk, and writes what there is to be written; returns how many bytes are there then.
     fn take(order: &mut Order, written: &mut Vec<u8>, at: u64, chunk: &'static [u8]) -> Result<u64, String> {
         order.take(at, Bytes::from_static(chunk))?;
         while let Some(next) = order.next_chunk() {
@@ -300,7 +305,7 @@ mod tests {
         PartHead { from: RaftId(7), id, index: 5, meta: Bytes::from_static(b"meta") }
     }
 
-    /// A leader begins its snapshot; how much is there.
+    /// A leader begins its snapshot; returns how many bytes are there.
     fn begin(store: &Store, arrival: &Arrival) -> u64 {
         if let Some(there) = arrival.goes_on(&head()) {
             return there;
@@ -341,7 +346,7 @@ mod tests {
         assert!(!arrival.look(None, false), "what came may go on");
         assert!(matches!(*arrival.slot(), Slot::Left { .. }), "what came before keeps no place");
         assert_eq!(chunk(&arrival, 9, &STATE[9..]).unwrap_err(), NOT_ARRIVING);
-        // Whoever only begins it again and again keeps it no longer.
+        // A leader that only begins the snapshot again and again keeps it no longer.
         for passed in 1..limits::SNAPSHOT_PART_KEPT_MS / limits::SNAPSHOT_CHUNK_WAIT_MS {
             assert_eq!(begin(&store, &arrival), 9, "after {passed} times as long");
             pass_ms(limits::SNAPSHOT_CHUNK_WAIT_MS - 1).await;
@@ -360,8 +365,8 @@ mod tests {
         assert!(!arrival.look(Some(4), false) && arrival.look(Some(5), false), "all of it is applied");
         begin(&store, &arrival);
         pass_ms(limits::SNAPSHOT_CHUNK_WAIT_MS).await;
-        assert!(arrival.look(None, true), "nobody sends it, and there is no room");
-        // A process before this one may have left something.
+        assert!(arrival.look(None, true), "no leader sends it, and there is no room");
+        // An earlier process may have left a file.
         let arrival = Arrival::default();
         assert!(!arrival.look(Some(5), false));
         pass_ms(limits::SNAPSHOT_PART_KEPT_MS).await;

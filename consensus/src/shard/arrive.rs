@@ -1,4 +1,4 @@
-//! Snapshots of the leader as they arrive.
+//! Takes snapshots of the leader as they arrive.
 
 use std::io;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::raft::saved::{Arrived, SnapshotData};
 use crate::raft::types::{Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
 use crate::threads::Errand;
 
-/// Why a snapshot is not taken.
+/// The refusal of a snapshot for want of room.
 const NO_ROOM: &str = "there is no room for the snapshot on the disk of this node; free some space";
 
-/// What a leader offers.
+/// The snapshot that a leader offers.
 struct Offered {
     from: NodeId,
     id: SnapshotId,
@@ -36,7 +36,7 @@ impl Offered {
         self.meta.last_log_id.map_or(0, |id| id.index)
     }
 
-    /// As its file names it.
+    /// The head by which its file names the snapshot.
     fn head(&self, from: RaftId) -> Result<PartHead, String> {
         let meta = encode(&self.meta).map_err(|e| e.to_string())?;
         Ok(PartHead { from, id: self.id, index: self.index(), meta: Bytes::from(meta) })
@@ -60,23 +60,23 @@ impl Shard {
         Ok(Offered { from: who.node, id, vote, meta })
     }
 
-    /// Whether this node has everything that is in a snapshot, such as after the answer to its installation was lost.
+    /// Whether this node has everything in a snapshot, such as after the answer to its installation was lost.
     fn has_all_of(&self, offered: &Offered) -> bool {
         let applied = self.inner.state.read().applied();
         applied.is_some_and(|applied| applied.index >= offered.index())
     }
 
-    /// Answers how much of a snapshot is there. Another one that is arriving is let go of.
+    /// Answers how many bytes of a snapshot are there. Drops another snapshot that is arriving.
     pub(crate) async fn begin_snapshot(&self, who: Who, body: &[u8]) -> Result<Vec<u8>, String> {
         let offered = self.offered(who, body)?;
         self.check_proven(&offered.vote).await?;
-        // The one who leads no more would only have what comes from the next one dropped.
+        // A deposed leader would only make this node drop what comes from the next leader.
         if offered.vote < self.metrics().vote {
             return Err("the snapshot is of an earlier leader".to_owned());
         }
         let (arrival, store) = (&self.inner.arrival, &self.inner.parts.store);
         let _turn = arrival.turn.lock().await;
-        // What is applied of one that is being installed is not on the disk yet.
+        // What is applied of a snapshot that is being installed is not on the disk yet.
         let _not_meanwhile = arrival.installs()?;
         if self.has_all_of(&offered) {
             return Ok(offered.id.bytes.to_be_bytes().to_vec());
@@ -96,7 +96,7 @@ impl Shard {
         Ok(there.to_be_bytes().to_vec())
     }
 
-    /// Has a snapshot arrive; how much of it has come before.
+    /// Opens the file in which a snapshot arrives; returns how many bytes of it came before.
     async fn open_part(&self, head: PartHead) -> Result<u64, String> {
         let (store, shard) = (self.inner.parts.store.clone(), self.id());
         let since = self.inner.arrival.set_aside();
@@ -117,7 +117,7 @@ impl Shard {
         }
     }
 
-    /// Takes a chunk of the snapshot that is arriving; answers how much is there without a gap.
+    /// Takes a chunk of the arriving snapshot; answers how many bytes are there without a gap.
     pub(crate) async fn take_chunk(&self, who: Who, body: &Bytes) -> Result<Vec<u8>, String> {
         let (id, rest) = SnapshotId::split(body).map_err(|e| e.to_string())?;
         let (at, rest) = rest.split_first_chunk::<8>().ok_or("the chunk of a snapshot is too short")?;
@@ -130,7 +130,8 @@ impl Shard {
             let written = self.inner.parts.threads.offload(Errand::Files, move || file.write(&part, at)).await;
             match written.flatten() {
                 Ok(()) => _ = arrival.grow(bytes),
-                // Room may be there in a moment. If it is not, what came is let go of as of any other that does not go on.
+                // There may be room in a moment. If not, this node drops what came, as of any other snapshot that does
+                // not go on.
                 Err(error) if is_shortage(&error) => return Err(NO_ROOM.to_owned()),
                 Err(error) => {
                     arrival.set_aside();
@@ -142,7 +143,7 @@ impl Shard {
         Ok(arrival.grow(0).to_be_bytes().to_vec())
     }
 
-    /// Installs a snapshot of which everything has come.
+    /// Installs a snapshot that has arrived whole.
     pub(crate) async fn install_snapshot(&self, who: Who, body: &[u8]) -> Result<Vec<u8>, String> {
         let offered = self.offered(who, body)?;
         self.check_proven(&offered.vote).await?;
@@ -155,7 +156,7 @@ impl Shard {
         match file {
             Some(file) => {
                 let installed = self.install(offered, file).await;
-                // By now it has another name, or is of no use.
+                // By now the file has another name, or is of no use.
                 self.drop_part().await;
                 installed
             }
@@ -172,8 +173,8 @@ impl Shard {
 
     async fn install(&self, offered: Offered, file: Arc<PartFile>) -> Result<Vec<u8>, String> {
         let Offered { from, vote, meta, .. } = offered;
-        // A snapshot that does not decode, or is not what its head says, would stop the group: it is refused before. Its bytes are in
-        // memory only for that.
+        // A snapshot that does not decode, or is not what its head says, would stop the group: this node refuses it
+        // before. Its bytes are in memory only for that.
         let (came, speaks) = (Arc::clone(&file), self.inner.parts.build.versions);
         let decode = move || {
             let data = match came.load() {
@@ -215,23 +216,23 @@ impl Shard {
         encode(&response).map_err(|e| e.to_string())
     }
 
-    /// Lets go of the file of what came of a snapshot, if there is one.
+    /// Removes the file of an arriving snapshot, if there is one.
     async fn drop_part(&self) {
         let (store, shard) = (self.inner.parts.store.clone(), self.id());
         let drop_it = move || store.snapshots().drop_part(shard).map_err(io::Error::other);
         if let Err(error) = self.inner.parts.threads.offload(Errand::Files, drop_it).await.flatten() {
-            tracing::warn!(%shard, %error, "what came of a snapshot could not be removed");
+            tracing::warn!(%shard, %error, "the file of an arriving snapshot could not be removed");
         }
     }
 
-    /// Gives back the place of a snapshot of which nothing came for long, and lets go of what came of one that is of no use any more.
+    /// Frees the place of a snapshot that got no bytes for long, and removes the file of one that is of no further use.
     pub(super) async fn let_go_of_snapshot(&self) {
         let arrival = &self.inner.arrival;
-        // Whoever has it in hand is not done with it: it is looked again.
+        // Another task works with the file: the next look comes to it again.
         let (Ok(_turn), Ok(_not_meanwhile)) = (arrival.turn.try_lock(), arrival.installs()) else { return };
         let applied = self.inner.state.read().applied().map(|applied| applied.index);
         if arrival.look(applied, self.inner.parts.store.is_low()) {
-            tracing::debug!(shard = %self.id(), "what came of a snapshot, if anything did, is let go of");
+            tracing::debug!(shard = %self.id(), "the file of an arriving snapshot is removed, if there is one");
             self.drop_part().await;
         }
     }

@@ -1,10 +1,10 @@
 //! The heartbeats of a leader.
 //!
-//! openraft sends one heartbeat at a time to each follower, and a follower answers it when its disk has written what came
-//! before it. Where a disk takes a second, or a round trip does, followers would hear their leader so seldom, and the leader
-//! its followers. So a leader says that it is there in frames of its own, several under way at a time, that are answered from
-//! memory: that a follower follows it, and has promised its vote to nobody else. That also confirms the lead for reads (see
-//! `confirm`).
+//! openraft sends one heartbeat at a time to each follower, and a follower answers it after its disk has written what
+//! came before it. Where a disk or a round trip takes a second, followers would hear their leader too seldom, and the
+//! leader its followers. So a leader sends heartbeats in frames of its own, several under way at a time. A follower
+//! answers them from memory: that it follows, and has promised its vote to no other node. That also confirms the lead
+//! for reads (see `confirm`).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -21,17 +21,17 @@ use crate::net::Who;
 use crate::raft::acked::FORGOT;
 use crate::raft::types::{TypeConfig, Vote, decode};
 
-/// Heartbeats under way to one member. One more is not sent.
+/// The most heartbeats under way to one member. At this number the leader sends no more.
 const UNDER_WAY_MAX: u32 = 8;
-/// Heartbeats in a round trip, where that is longer than they are apart: a slow link is not filled with them.
+/// Heartbeats in a round trip, where that is longer than their interval: a slow link is not filled with them.
 const PER_ROUND_TRIP: u32 = 4;
-/// How often openraft sends one of its own to followers that follow, in milliseconds: often within its lease.
+/// Interval between openraft's own heartbeats to followers, in milliseconds: several within its lease.
 const OPENRAFT_EVERY_MS: u64 = 1_000;
 
-/// The answer to a heartbeat is one byte: whether its sender follows, and behind that how full its disk is.
+/// The answer to a heartbeat is one byte that says whether the member follows, and behind it how full its disk is.
 const FOLLOWS: u8 = 1;
 
-/// What a member answers.
+/// The answer of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Answer {
     follows: bool,
@@ -49,16 +49,17 @@ impl Answer {
     }
 }
 
-/// What is known of one member.
+/// What the leader knows of one member.
 #[derive(Clone, Copy, Debug, Default)]
 struct MemberBeat {
-    /// When the last heartbeat was sent, and the last one that was acknowledged.
+    /// When the leader sent the last heartbeat, and the last one that the member acknowledged, in milliseconds of the
+    /// boot clock.
     sent_ms: Option<u64>,
     acked_ms: Option<u64>,
     under_way: u32,
-    /// It was reached and does not follow.
+    /// The member was reached and does not follow.
     strays: bool,
-    /// How full its disk is, as it said last.
+    /// How full the member's disk is, as it said last.
     pressure: Option<DiskPressure>,
 }
 
@@ -67,15 +68,15 @@ struct State {
     term: u64,
     members: BTreeMap<RaftId, MemberBeat>,
     openraft_ms: u64,
-    /// The term whose lead this node hands over.
+    /// The term in which this node is handing over the lead.
     handed_over: Option<u64>,
 }
 
-/// The heartbeats of a shard's leader, as they were answered.
+/// The heartbeats of a shard's leader, and the answers to them.
 #[derive(Debug, Default)]
 pub(super) struct Beats {
     state: Mutex<State>,
-    /// A member acknowledged one.
+    /// Signals that a member acknowledged a heartbeat.
     acknowledged: Notify,
 }
 
@@ -84,12 +85,13 @@ impl Beats {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next time that a member acknowledges a heartbeat. Begun before what was acknowledged is looked at, nothing is missed.
+    /// Completes at the next acknowledgement. A caller that begins this before it looks at what was acknowledged misses
+    /// none.
     pub(super) fn next_acknowledgement(&self) -> Notified<'_> {
         self.acknowledged.notified()
     }
 
-    /// The members that are to be told now.
+    /// The members that are due for a heartbeat.
     fn due(&self, term: u64, members: &[(RaftId, NodeId, u64)], now_ms: u64) -> Vec<(RaftId, NodeId)> {
         let mut state = self.state();
         if state.term != term {
@@ -108,7 +110,7 @@ impl Beats {
         due
     }
 
-    /// A heartbeat ended: whether its member follows, if it answered.
+    /// Notes the end of a heartbeat: whether its member follows, if it answered.
     fn ended(&self, term: u64, id: RaftId, sent_ms: u64, follows: Option<bool>) {
         let mut state = self.state();
         if state.term != term {
@@ -127,7 +129,7 @@ impl Beats {
         }
     }
 
-    /// A member said how full its disk is.
+    /// Notes how full a member says its disk is.
     fn note_pressure(&self, term: u64, id: RaftId, pressure: DiskPressure) {
         let mut state = self.state();
         if state.term == term
@@ -137,28 +139,29 @@ impl Beats {
         }
     }
 
-    /// How full the disk of a member is, as it said last; none if it has not said so in this term.
+    /// How full a member's disk is, as it said last; none if it has not said so in this term.
     pub(super) fn pressure(&self, id: &RaftId) -> Option<DiskPressure> {
         self.state().members.get(id)?.pressure
     }
 
-    /// This node hands the lead of a term over, and makes itself heard no more in it. openraft proposes nothing in that term
-    /// from then on, whether anybody takes the lead or not: followers that heard this node would elect nobody else.
+    /// Notes that this node hands over the lead of a term, and sends no more heartbeats in it. From then on openraft
+    /// proposes nothing in that term, whether another node takes the lead or not: followers that heard this node would
+    /// elect no other.
     pub(super) fn hand_over(&self, term: u64) {
         self.state().handed_over = Some(term);
     }
 
-    /// Whether this node hands the lead of a term over.
+    /// Whether this node is handing over the lead of this term.
     pub(super) fn is_handed_over(&self, term: u64) -> bool {
         self.state().handed_over == Some(term)
     }
 
-    /// When the last heartbeat that a member acknowledged was sent.
+    /// When the last heartbeat was sent that a member acknowledged, in milliseconds of the boot clock.
     pub(super) fn acked_ms(&self, id: &RaftId) -> Option<u64> {
         self.state().members.get(id)?.acked_ms
     }
 
-    /// Whether openraft is to send one of its own: from time to time, and to whoever does not follow yet.
+    /// Whether openraft is to send a heartbeat of its own: from time to time, and to a member that does not follow yet.
     fn is_openrafts_turn(&self, now_ms: u64) -> bool {
         let mut state = self.state();
         let strays = state.members.values().any(|member| member.strays);
@@ -169,7 +172,8 @@ impl Beats {
         true
     }
 
-    /// When what a quorum of each of these groups acknowledged was sent. The leader is of every quorum.
+    /// The instant up to which a quorum of each of these groups has acknowledged heartbeats. The leader is in every
+    /// quorum.
     fn quorum_acked_ms(&self, term: u64, local: RaftId, groups: &[Vec<RaftId>]) -> Option<u64> {
         let state = self.state();
         if state.term != term {
@@ -190,7 +194,7 @@ impl Beats {
 }
 
 impl Shard {
-    /// Tells all members that this node leads.
+    /// Sends heartbeats to all members that are due.
     pub(super) async fn beat(&self, metrics: &RaftMetrics<TypeConfig>, now_ms: u64) -> Option<()> {
         let (parts, term) = (&self.inner.parts, metrics.current_term);
         if self.inner.beats.is_handed_over(term) {
@@ -225,21 +229,21 @@ impl Shard {
         Some(())
     }
 
-    /// When what a quorum acknowledged last was sent, if any did in this term.
+    /// When the last heartbeats were sent that a quorum acknowledged in this term; none if no quorum did.
     pub(super) fn beats_acked_ms(&self, metrics: &RaftMetrics<TypeConfig>) -> Option<u64> {
         let groups = metrics.membership_config.membership().get_joint_config();
         let groups: Vec<Vec<RaftId>> = groups.iter().map(|group| group.iter().copied().collect()).collect();
         self.inner.beats.quorum_acked_ms(metrics.current_term, metrics.id, &groups)
     }
 
-    /// The latest vote that this node may have told anybody of. openraft says of one only once it is written; it was given to
-    /// the store before.
+    /// The latest vote of this node that another node may know. openraft tells of a vote only after writing it; it gave
+    /// the vote to the store before.
     pub(super) fn promised(&self) -> Option<Vote> {
         let vote = self.inner.parts.store.vote(self.id())?;
         decode("vote", &vote).ok()
     }
 
-    /// Whether this node follows the leader that says that it is there, and how full its disk is.
+    /// Answers whether this node follows the leader that sent the heartbeat, and how full its disk is.
     pub(crate) fn answer_beat(&self, who: Who, header: Header, body: &[u8]) -> Result<Vec<u8>, String> {
         if self.has_forgotten() {
             return Err(FORGOT.to_owned());

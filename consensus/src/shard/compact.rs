@@ -1,24 +1,25 @@
-//! Letting go of a log that takes too much of the disk, of snapshots that do not come whole, and of old history.
+//! Drops log entries when the log takes too much of the disk, snapshots that did not arrive whole, and old history.
 //!
-//! openraft makes a snapshot every so many entries and keeps some behind it. Entries differ in size by a factor of a
-//! thousand, so that their number bounds nothing: here it is their bytes, the space that is left, and how much a start
-//! would apply again. Nothing is purged that no snapshot covers, and no snapshot covers what is not in the history.
+//! openraft makes a snapshot after a number of entries, and keeps some entries behind it. Entries differ in size by a
+//! factor of a thousand, so their number bounds nothing. The bounds here are the bytes of the log, the free space, and
+//! how much a start would apply again. The log purges only what a snapshot covers, and a snapshot covers only what the
+//! history holds.
 
 use std::time::Duration;
 
 use super::Shard;
 use crate::threads::Errand;
 
-/// How often the size of the log is looked at.
+/// Interval between two looks at the size of the log.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Entries kept behind a snapshot for followers that lag a little.
 const KEPT: u64 = 128;
-/// Entries for which another snapshot is worth its writing.
+/// The fewest entries for which another snapshot is worth its writing.
 const ENTRIES_MIN: u64 = 256;
-/// Looks after which it is looked for history that is too old.
+/// Number of looks between two searches for history that is too old.
 const LOOKS_PER_RETAIN: u32 = 30;
 
-/// Keeps the log and what came of snapshots within their bounds until the group ends.
+/// Keeps the log, and the files of arriving snapshots, within their bounds until the group ends.
 pub(super) async fn run(shard: Shard) {
     let store = shard.inner.parts.store.clone();
     let mut looks = 0_u32;
@@ -28,7 +29,7 @@ pub(super) async fn run(shard: Shard) {
         } else if shard.inner.replay.is_long() && shard.unfit().is_none() {
             shorten_start(&shard).await;
         }
-        // On a disk that is nearly full the history gives room to the log, and to what ends work.
+        // On a disk that is nearly full the history makes way for the log, and for requests that end work.
         let is_low = store.is_low();
         if is_low || looks.is_multiple_of(LOOKS_PER_RETAIN) {
             let (history, id, now) = (store.history().clone(), shard.id(), shard.inner.clock.now());
@@ -38,7 +39,7 @@ pub(super) async fn run(shard: Shard) {
                     history.give_back(id);
                 }
             };
-            // It is looked again later.
+            // A failure is tried again after as many looks.
             let _ = shard.inner.parts.threads.offload(Errand::Files, retain).await;
         }
         looks = looks.wrapping_add(1);
@@ -47,21 +48,22 @@ pub(super) async fn run(shard: Shard) {
     }
 }
 
-/// Has a snapshot made, so that the next start finds less to apply.
+/// Has openraft make a snapshot, so that the next start finds less to apply.
 async fn shorten_start(shard: &Shard) {
     if let Err(error) = shard.raft().trigger().snapshot().await {
         tracing::debug!(shard = %shard.id(), %error, "the group is ending");
     }
 }
 
-/// Has a snapshot made of what is new, or drops what the last one covers; the other one comes with the next look.
+/// Has openraft make a snapshot of what is new, or drop what the last one covers; the other one comes with the next
+/// look.
 async fn compact(shard: &Shard) {
     let metrics = shard.metrics();
     let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
     let applied = next(metrics.last_applied.map(|id| id.index));
     let covered = next(metrics.snapshot.map(|id| id.index));
     let purged = next(metrics.purged.map(|id| id.index));
-    // Followers that lag a little are spared a snapshot, unless every byte counts.
+    // Followers that lag a little are spared a snapshot, unless the disk is nearly full.
     let kept = if shard.inner.parts.store.is_low() { 0 } else { KEPT };
     let asked = if covered > purged + kept {
         shard.raft().trigger().purge_log(covered - kept - 1).await

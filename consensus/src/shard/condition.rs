@@ -1,7 +1,8 @@
 //! How current this replica is, and what is wrong with the shard as this node sees it.
 //!
-//! That frames arrive says nothing: a leader may lead nobody, and a replica may hear of entries that it never gets. So
-//! it is counted since when the leader has had more than this replica, and since when it has not said that it serves.
+//! Arriving frames prove nothing: a leader may have no followers, and a replica may hear of entries that it never gets.
+//! So the node counts since when the leader has had more than this replica, and since when the leader has not said that
+//! it serves.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,10 +18,10 @@ use super::Shard;
 use super::lead::has_quorum;
 use crate::raft::types::{Member, TypeConfig};
 
-/// How often the log is told what is wrong.
+/// Interval at which the node's log is told what is wrong.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// An index that a replica is to reach, and since when.
+/// An index that a replica is to reach, and since when, in milliseconds of the boot clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Due {
     index: u64,
@@ -28,7 +29,7 @@ struct Due {
 }
 
 impl Due {
-    /// What is due after this was heard: the oldest thing that is lacking stays until it is there.
+    /// What is due after this report: the oldest missing entry stays due until it is there.
     fn after(known: Option<Self>, committed: Option<u64>, has: Option<u64>, now_ms: u64) -> Option<Self> {
         match known {
             Some(due) if has < Some(due.index) => known,
@@ -36,7 +37,7 @@ impl Due {
         }
     }
 
-    /// For how long it has been lacking.
+    /// For how long the entry has been missing, in milliseconds.
     fn late_ms(self, has: Option<u64>, now_ms: u64) -> Option<u64> {
         (has < Some(self.index)).then(|| now_ms.saturating_sub(self.since_ms))
     }
@@ -44,28 +45,28 @@ impl Due {
 
 #[derive(Debug)]
 struct Heard {
-    /// Since when a leader could have been heard: since the start of the process, or since this node led itself.
+    /// Since when this node could have heard a leader: since the start of the process, or since it led itself.
     since_ms: u64,
-    /// What this replica is to apply.
+    /// The entry that this replica is to apply.
     due: Option<Due>,
     /// Since when the leader does not say that it serves.
     unready_since_ms: Option<u64>,
-    /// What each voter is to hold, while this node leads.
+    /// The entry that each voter is to hold, while this node leads.
     voters: BTreeMap<RaftId, Due>,
     /// The term in which this node led last, and since when.
     led: Option<(u64, u64)>,
 }
 
-/// What was heard of the leader and of the voters.
+/// What this node has heard of the leader and of the voters.
 #[derive(Debug)]
 pub(super) struct Condition {
     heard: Mutex<Heard>,
-    /// Somebody was heard that leads, while nobody was known to.
+    /// Signals that this node heard a leader while it knew none.
     found: Notify,
 }
 
 impl Condition {
-    /// Of a replica that is opened now.
+    /// The condition of a replica that is just opened.
     pub(super) fn new(now_ms: u64) -> Self {
         let heard = Heard { since_ms: now_ms, due: None, unready_since_ms: None, voters: BTreeMap::new(), led: None };
         Self { heard: Mutex::new(heard), found: Notify::new() }
@@ -75,18 +76,18 @@ impl Condition {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This node was elected in a term.
+    /// Notes that this node was elected in a term.
     pub(super) fn begins_to_lead(&self, term: u64, now_ms: u64) {
         self.heard().led = Some((term, now_ms));
     }
 
-    /// This node does not lead any more: it hears of the next leader from now on.
+    /// Notes that this node does not lead: from then on it hears of the next leader.
     pub(super) fn follows(&self, now_ms: u64) {
         let mut heard = self.heard();
         (heard.since_ms, heard.due, heard.unready_since_ms) = (now_ms, None, None);
     }
 
-    /// Waits until a leader is heard while none was known.
+    /// Waits until this node hears a leader while it knows none.
     pub(super) async fn leader_found(&self) {
         self.found.notified().await;
     }
@@ -111,7 +112,8 @@ impl Shard {
         self.inner.applied.borrow().checked_sub(1)
     }
 
-    /// A frame of the leader was accepted: how far the group has committed, and whether the leader says that it serves.
+    /// Notes an accepted frame of the leader: how far the group has committed, and whether the leader says that it
+    /// serves.
     pub(super) fn note_leader(&self, committed: Option<u64>, serves: bool) {
         let (now, applied) = (self.inner.clock.boot_ms(), self.applied_index());
         let mut heard = self.inner.condition.heard();
@@ -123,19 +125,19 @@ impl Shard {
         }
     }
 
-    /// For how long no other node was heard that leads.
+    /// For how long this node has heard no other node that leads, in milliseconds.
     fn silence_ms(&self) -> u64 {
         let since = self.inner.clock.boot_ms().saturating_sub(self.inner.condition.heard().since_ms);
         self.inner.clock.leader_age_ms().map_or(since, |ms| ms.min(since))
     }
 
-    /// For how long this replica has lacked what its leader has committed.
+    /// For how long this replica has lacked an entry that its leader has committed, in milliseconds.
     fn behind_ms(&self) -> Option<u64> {
         let due = self.inner.condition.heard().due?;
         due.late_ms(self.applied_index(), self.inner.clock.boot_ms())
     }
 
-    /// For how long the leader has not said that it serves.
+    /// For how long the leader has not said that it serves, in milliseconds.
     fn unready_ms(&self) -> Option<u64> {
         let since = self.inner.condition.heard().unready_since_ms?;
         Some(self.inner.clock.boot_ms().saturating_sub(since))
@@ -147,8 +149,8 @@ impl Shard {
         !self.stands_aside() && self.silence_ms() <= patience && self.unready_ms().is_none_or(|ms| ms <= patience)
     }
 
-    /// How old what this replica has may be, in milliseconds: since a majority last said that this node leads, or since it
-    /// last had all that the leader had. None if no leader was heard since the start of the process.
+    /// The greatest age of what this replica has, in milliseconds: since a majority last said that this node leads, or
+    /// since this replica last had all that the leader had. None if this process has heard no leader.
     pub(super) fn age_ms(&self) -> Option<u64> {
         let metrics = self.metrics();
         if leads(&metrics) {
@@ -162,25 +164,25 @@ impl Shard {
         Some(heard.max(self.behind_ms().unwrap_or(0)).max(self.unready_ms().unwrap_or(0)))
     }
 
-    /// How long ago a voter answered this node, which leads.
+    /// How long ago a voter last answered this node, which leads, in milliseconds.
     pub(super) fn voter_age_ms(&self, voter: &RaftId) -> Option<u64> {
         let acked = self.inner.beats.acked_ms(voter)?;
         Some(self.inner.clock.boot_ms().saturating_sub(acked))
     }
 
-    /// The silence that is no fault yet, in milliseconds: what a slow link explains is none.
+    /// The longest silence that is no fault, in milliseconds: a slow link explains it.
     pub(super) fn borne_ms(&self) -> u64 {
         self.inner.parts.config.silence_ms_max.max(self.detector().borne_ms())
     }
 
-    /// Whether this node, which leads, has led for no longer than its patience: who has not answered it yet may be about to.
+    /// Whether this node has led for no longer than its patience: a voter that has not answered yet may be about to.
     fn has_just_begun(&self, metrics: &Metrics) -> bool {
         let led = self.inner.condition.heard().led.filter(|(term, _)| *term == metrics.current_term);
         let now = self.inner.clock.boot_ms();
         led.is_none_or(|(_, since)| now.saturating_sub(since) <= self.borne_ms())
     }
 
-    /// Everything that is wrong with the shard as this node sees it.
+    /// All faults of the shard as this node sees it.
     pub(super) fn faults(&self) -> Vec<FaultReport> {
         let metrics = self.metrics();
         let own = |fault, detail: String| FaultReport { fault, node: None, detail };
@@ -245,7 +247,7 @@ impl Shard {
         let mut faults = Vec::new();
         let leader = metrics.current_leader.and_then(|id| metrics.membership_config.membership().get_node(&id));
         match (leader, late(Some(self.silence_ms())), late(self.unready_ms())) {
-            (None, _, _) => faults.push(own(ShardFault::NoLeader, "nobody is known to lead".to_owned())),
+            (None, _, _) => faults.push(own(ShardFault::NoLeader, "this node knows no leader".to_owned())),
             (Some(leader), Some(ms), _) => {
                 let detail = format!("{} has not been heard for {}", name(leader), span(ms));
                 faults.push(own(ShardFault::NoLeader, detail));
@@ -278,14 +280,14 @@ impl Shard {
         let budget = self.inner.parts.config.silence_ms_min / 2;
         for peer in self.inner.parts.peers.views().into_iter().filter(|peer| voters.contains(&peer.node)) {
             if let Some(ms) = peer.rtt_ms.filter(|ms| peer.up && *ms > budget) {
-                let detail = format!("a round trip takes {ms} ms, and {budget} ms are reckoned with");
+                let detail = format!("a round trip takes {ms} ms, and the configuration allows for {budget} ms");
                 faults.push(FaultReport { fault: ShardFault::SlowLink, node: Some(peer.node), detail });
             }
         }
         faults
     }
 
-    /// The first thing that is wrong with a voter: what is silent need not be called late as well.
+    /// The first fault of a voter: the report does not call a silent voter late as well.
     fn fault_of_voter(&self, metrics: &Metrics, id: RaftId, member: &Member) -> Option<(ShardFault, String)> {
         let patience = self.borne_ms();
         let peers = &self.inner.parts.peers;
@@ -298,7 +300,7 @@ impl Shard {
             return Some((ShardFault::VoterRestoredFromCopy, detail));
         }
         let version = self.fleet_version();
-        // Zero: nothing is agreed on yet.
+        // Zero: the shard has agreed on nothing yet.
         let lacks = |speaks: &FleetVersions| version > 0 && !speaks.contains(version);
         if let Some(speaks) = self.speaks(id, member).filter(lacks) {
             let detail = format!("{} speaks fleet version {speaks}, and the shard speaks {version}", name(member));
@@ -317,19 +319,19 @@ impl Shard {
         Some((ShardFault::VoterBehind, what))
     }
 
-    /// What a voter has lacked for longer than a slow link explains, and for how long.
+    /// The entry that a voter has lacked for longer than a slow link explains, and for how long, in milliseconds.
     fn lateness(&self, metrics: &Metrics, id: &RaftId) -> Option<(Due, u64)> {
         let due = self.inner.condition.heard().voters.get(id).copied()?;
         let ms = due.late_ms(matched(metrics, id), self.inner.clock.boot_ms())?;
         (ms > self.borne_ms()).then_some((due, ms))
     }
 
-    /// Whether a voter is behind this node, which leads, by more than it could catch up with in a moment.
+    /// Whether a voter lags behind this node, which leads, by more than it could catch up with in a moment.
     pub(super) fn is_voter_behind(&self, metrics: &Metrics, id: &RaftId) -> bool {
         self.lateness(metrics, id).is_some()
     }
 
-    /// Counts since when each voter has lacked what is committed.
+    /// Counts since when each voter has lacked a committed entry.
     fn note_voters(&self) {
         let metrics = self.metrics();
         let now = self.inner.clock.boot_ms();
@@ -348,12 +350,12 @@ impl Shard {
     }
 }
 
-/// The last entry that a voter is known to hold.
+/// The index of the last entry that a voter is known to hold.
 pub(super) fn matched(metrics: &Metrics, id: &RaftId) -> Option<u64> {
     metrics.replication.as_ref()?.get(id).copied().flatten().map(|id| id.index)
 }
 
-/// Tells the log what goes wrong, once, and when it is over.
+/// Writes each fault to the node's log once when it begins, and once when it is over.
 pub(super) async fn run(shard: Shard) {
     let mut known: BTreeMap<(ShardFault, Option<NodeId>), String> = BTreeMap::new();
     loop {
@@ -363,11 +365,11 @@ pub(super) async fn run(shard: Shard) {
         let faults: BTreeMap<_, _> = faults.collect();
         for ((fault, node), detail) in faults.iter().filter(|(key, _)| !known.contains_key(*key)) {
             let node = node.map(|node| node.to_string()).unwrap_or_default();
-            tracing::warn!(shard = %shard.id(), %fault, node, detail, advice = fault.advice(), "something is wrong");
+            tracing::warn!(shard = %shard.id(), %fault, node, detail, advice = fault.advice(), "a fault has begun");
         }
         for (fault, node) in known.keys().filter(|key| !faults.contains_key(*key)) {
             let node = node.map(|node| node.to_string()).unwrap_or_default();
-            tracing::info!(shard = %shard.id(), %fault, node, "it is well again");
+            tracing::info!(shard = %shard.id(), %fault, node, "a fault is over");
         }
         known = faults;
         if shard.metrics().running_state.is_err() {

@@ -1,4 +1,4 @@
-//! That the log clock goes on: from one process of this node to the next, and from one leader to the next.
+//! Keeps the log clock going: from one process of this node to the next, and from one leader to the next.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use skep_protocol::time::LogInstant;
 use super::Shard;
 use crate::threads::Errand;
 
-/// How often the clock is kept for the next process, if something was learned of it.
+/// Interval at which the clock is saved for the next process, if the node learned something of it.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// What a voter said of the clock.
 pub(crate) enum ClockSaid {
     Clock(LogInstant),
-    /// It knows none.
+    /// The voter knows no clock.
     None,
-    /// Nobody knows whether it does.
+    /// It is unknown whether the voter knows a clock.
     Nothing,
 }
 
 impl Shard {
-    /// Takes up the clock that the process before this one left, if it was in the same boot of the machine.
+    /// Takes up the clock that the previous process saved, if the machine was not booted since.
     pub(super) fn resume_clock(&self) {
         let (clock, marks) = (&self.inner.clock, self.inner.parts.store.clock_marks());
         let mark = clock.boot().and_then(|boot| marks.load(self.id(), boot));
@@ -33,17 +33,17 @@ impl Shard {
         }
     }
 
-    /// Leaves the clock for the next process. The reason if it could not be written.
+    /// Saves the clock for the next process. Returns the error if it could not be written.
     pub(super) async fn keep_clock(&self, boot: u128) -> Result<(), std::io::Error> {
         let Some(mark) = self.inner.clock.to_keep(boot) else { return Ok(()) };
         let (marks, shard) = (self.inner.parts.store.clock_marks().clone(), self.id());
-        // A disk that is being synced can hold up a write, though it is not waited for.
+        // A disk that is being synced can hold up a write, even one that is not synced itself.
         self.inner.parts.threads.offload(Errand::Files, move || marks.save(shard, &mark)).await?
     }
 
-    /// Asks the other voters for their clocks, as a new leader that has none: the shard keeps its era if anybody knows how
-    /// long it lasts. Waits for all, but after a while only until a quorum has said that it knows none. False if nobody
-    /// knows yet whether there is a clock.
+    /// Asks the other voters for their clocks, as a new leader that has none: the shard keeps its era if one voter
+    /// knows how long it lasts. Waits for all voters, but after a while only until a quorum has said that it knows
+    /// none. False if it is still unknown whether there is a clock.
     pub(super) async fn learn_from_voters(&self) -> bool {
         let parts = &self.inner.parts;
         let metrics = self.metrics();
@@ -60,14 +60,14 @@ impl Shard {
         loop {
             let enough = without > voters.len() / 2;
             let said = tokio::select! {
-                // In order, and not by chance: a simulated run is the same every time.
+                // In order, and not at random: each simulated run takes the same way.
                 biased;
                 said = answers.next() => said,
                 () = &mut patience, if enough => None,
             };
             match said {
                 Some(ClockSaid::Clock(clock)) if self.inner.clock.learn(clock, asked_at) => return true,
-                // Of an era that the log knows to be over, or longer under way than anything may be.
+                // A clock of an era that has ended by the log, or one that has run longer than any may.
                 Some(ClockSaid::Clock(_) | ClockSaid::None) => without += 1,
                 Some(ClockSaid::Nothing) => {}
                 None => return enough,
@@ -76,7 +76,7 @@ impl Shard {
     }
 }
 
-/// Keeps the clock of a shard for the next process, for as long as the group runs.
+/// Saves the clock of a shard for the next process, for as long as the group runs.
 pub(super) async fn keep(shard: Shard) {
     let Some(boot) = shard.inner.clock.boot() else {
         tracing::warn!(shard = %shard.id(), "the system does not say which boot this is: the log clock outlives no restart");

@@ -1,4 +1,4 @@
-//! Raft frames of peers, on their way into the group.
+//! Takes Raft frames of peers into the group.
 
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ use crate::raft::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
 use crate::threads::Errand;
 
 impl Shard {
-    /// Answers a Raft frame. The reason as text if it is refused.
+    /// Answers a Raft frame. The reason as text if this node refuses it.
     pub(crate) async fn raft_frame(&self, who: Who, header: Header, body: &[u8]) -> Result<Vec<u8>, String> {
         let (address, body) = RaftAddress::split(body).map_err(|e| e.to_string())?;
         if address.from != who.raft_id {
@@ -72,7 +72,8 @@ impl Shard {
         self.check_vote(who, &request.vote)?;
         self.check_proven(&request.vote).await?;
         self.check_entries(who, &request)?;
-        // What this node has already is not written again: a leader that does not know yet how far it is sends some.
+        // This node does not write again what it has: a leader that does not know yet how far this node is sends some
+        // entries again.
         let held = self.raft().metrics().borrow_watched().last_log_index;
         let mut news = request.entries.iter().filter(|entry| Some(entry.log_id.index) > held);
         if self.inner.parts.store.is_exhausted() && !news.all(makes_a_leader) {
@@ -87,7 +88,7 @@ impl Shard {
         encode(&response).map_err(text)
     }
 
-    /// A frame of the leader was accepted. The clock is taken from nobody else.
+    /// Notes an accepted frame of the leader. The node takes the clock from no other node.
     pub(super) fn hear(&self, who: Who, header: Header) {
         self.heard_leader();
         let Some(clock) = header.clock else { return };
@@ -100,11 +101,11 @@ impl Shard {
         }
     }
 
-    /// The leader says that this node acknowledged an entry to it that the node lacks.
+    /// Takes a leader's word that this node acknowledged an entry to it which this node lacks.
     async fn hear_forgotten(&self, vote: Vote, held: LogId) -> Result<(), String> {
         let known = self.raft().with_raft_state(|state| (*state.vote_ref(), state.log_ids.last().copied())).await;
         let (own, last) = known.map_err(|e| e.to_string())?;
-        // To one that only asks for votes nobody acknowledged anything.
+        // Members acknowledge nothing to a candidate.
         if own != vote || !vote.committed {
             return Err(format!("this node follows {own}, and not {vote}"));
         }
@@ -115,7 +116,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes part no more: what this node forgot may have been counted on, and so may a vote that it does not know of.
+    /// Takes no further part: another node may have counted on what this node forgot, and on a vote that this node does
+    /// not know of.
     async fn stand_aside(&self, held: u64) {
         if self.inner.forgot.swap(true, Ordering::Relaxed) {
             return;
@@ -127,12 +129,13 @@ impl Shard {
         let note = move || store.marks().note_forgotten(shard).map_err(std::io::Error::other);
         let noted = self.inner.parts.threads.offload(Errand::Files, note).await;
         if let Err(error) = noted.flatten() {
-            // A leader to which it acknowledged that tells it again after a restart.
-            tracing::error!(%shard, %error, "that this node forgot something could not be written down");
+            // After a restart a leader to which this node acknowledged the entry tells it again.
+            tracing::error!(%shard, %error, "this node could not write down that it forgot entries");
         }
     }
 
-    /// Asks the leader for its clock, unless it is being asked. Another frame of it comes soon if it does not answer.
+    /// Asks the leader for its clock, unless a question is under way. If the leader does not answer, its next frame
+    /// comes soon.
     pub(super) fn learn_clock(&self, leader: NodeId) {
         let Some(asked_at) = self.inner.clock.ask() else { return };
         let shard = self.clone();
@@ -150,8 +153,8 @@ fn text(error: std::io::Error) -> String {
     error.to_string()
 }
 
-/// Whether an entry only makes a leader ready. It is as small as a vote, and where all disks are full there would be nobody who
-/// could say so without it.
+/// Whether an entry only makes a leader ready. Such an entry is as small as a vote. Where all disks are full, no leader
+/// could refuse work without it.
 fn makes_a_leader(entry: &Entry) -> bool {
     match &entry.payload {
         EntryPayload::Blank => true,

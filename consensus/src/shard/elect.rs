@@ -1,4 +1,4 @@
-//! Being heard as a leader, noticing that nobody leads, and helping to elect somebody.
+//! Keeps a leader heard, notices a silent leader, and helps to elect the next one.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Shard, lead};
 use crate::raft::elections::Candidacy;
 use crate::raft::types::TypeConfig;
 
-/// Keeps a leader heard; calls elections when none is.
+/// Sends heartbeats while this node leads; stands for election when it hears no leader.
 pub(super) async fn run(shard: Shard) {
     let mut without_clock = 0;
     let mut view = shard.view();
@@ -21,11 +21,11 @@ pub(super) async fn run(shard: Shard) {
             return;
         }
         let now = shard.inner.clock.boot_ms();
-        // One that takes part no more is not heard any more, so that another one is elected.
+        // A leader that takes no further part is not heard, so that the voters elect another.
         let leads = metrics.state == ServerState::Leader && shard.unfit().is_none();
         let next = if leads { beat(&shard, &metrics).await } else { stand(&shard, &metrics, &mut without_clock).await };
         let Some(next) = next else { return };
-        // The detector may be armed anew, nearer than it was: so often it is looked at anyhow.
+        // The detector may be armed anew, for an earlier time: this bounds the wait.
         let look = shard.inner.parts.config.silence_ms_min / 4;
         let wait = Duration::from_millis(next.saturating_sub(now).clamp(1, look.max(1)));
         tokio::select! {
@@ -37,7 +37,7 @@ pub(super) async fn run(shard: Shard) {
     }
 }
 
-/// A leader's part; when to look again, in milliseconds of the boot clock. None if the group has ended.
+/// A leader's part. Returns when to look again, in milliseconds of the boot clock; none if the group has ended.
 async fn beat(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> Option<u64> {
     lead::has_quorum(shard, metrics);
     let now = shard.inner.clock.boot_ms();
@@ -52,7 +52,7 @@ async fn beat(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> Opt
     Some(next)
 }
 
-/// The part of everybody else.
+/// The part of a node that does not lead.
 async fn stand(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>, without_clock: &mut u32) -> Option<u64> {
     let now = shard.inner.clock.boot_ms();
     let round_ms = round_ms(shard, metrics);
@@ -74,8 +74,9 @@ async fn stand(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>, witho
     Some(next)
 }
 
-/// The round trip that an election needs. Both who stands and who votes writes that down first, and who was elected is heard
-/// by those who have written that down, too: on a slow disk that is as long as the way.
+/// The time that an election needs for a round trip, in milliseconds. Candidate and voter both write the vote down
+/// first, and followers hear the new leader after they have written that down, too: on a slow disk that takes as long
+/// as the way.
 fn round_ms(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> u64 {
     let membership = metrics.membership_config.membership();
     let others = membership.voter_ids().filter(|id| *id != metrics.id);
@@ -84,12 +85,13 @@ fn round_ms(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> u64 {
     u64::try_from(round.as_millis()).unwrap_or(u64::MAX).saturating_add(shard.inner.flush_time.ms() / 2)
 }
 
-/// openraft refuses to stand within its lease of the last leader. Ours, which is over, is the one that counts: openraft is
-/// told what a leader says that hands over to another, upon which it believes in that lease no more.
+/// Makes openraft forget the lease of the last leader, within which it refuses to stand. Our lease, which is over, is
+/// the one that counts. So openraft gets the message of a leader that hands over the lead, and then believes in that
+/// lease no longer.
 async fn forget_lease(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> Option<()> {
     let vote = shard.raft().with_raft_state(|state| *state.vote_ref()).await.ok()?;
-    // Of a candidate there is no lease, and of this node itself none that it would have to forget. Whoever led last may be
-    // no voter any more, and this node the only one.
+    // A candidate has no lease, and this node need not forget its own. The last leader may be no voter by this time,
+    // and this node the only one.
     let led_by = vote.leader_id.voted_for;
     if vote.committed && led_by != metrics.id {
         let let_go = TransferLeaderRequest::new(vote, led_by, None);
@@ -99,8 +101,8 @@ async fn forget_lease(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>
 }
 
 impl Shard {
-    /// Whether this node may help to elect another leader than the one that it knows: it has not heard that one for longer
-    /// than is explained, or leads without a quorum.
+    /// Whether this node may help to elect another leader: it has not heard the known one for longer than a slow link
+    /// explains, or leads without a quorum itself.
     fn bears_no_leader(&self) -> bool {
         let metrics = self.metrics();
         if metrics.state == ServerState::Leader {
@@ -109,7 +111,7 @@ impl Shard {
         self.detector().is_silent(self.inner.clock.boot_ms())
     }
 
-    /// Answers whether this node would vote for a candidate. Nothing changes by it.
+    /// Answers whether this node would vote for a candidate. The answer changes nothing.
     pub(super) async fn would_vote(
         &self,
         request: VoteRequest<TypeConfig>,
@@ -127,7 +129,7 @@ impl Shard {
         Ok(response)
     }
 
-    /// Votes for a candidate and signs that, or does not.
+    /// Votes for a candidate and signs the vote, or refuses.
     pub(super) async fn vote(
         &self,
         mut request: VoteRequest<TypeConfig>,
@@ -140,14 +142,14 @@ impl Shard {
             let refused = self.raft().with_raft_state(refuse).await.map_err(|e| e.to_string())?;
             return Ok((refused, None));
         }
-        // Our lease is over: what openraft believes of it does not count.
+        // Our lease is over: openraft's own does not count.
         request.leadership_transfer = true;
         let asked = request.vote;
         let response = self.raft().vote(request).await.map_err(|e| e.to_string())?;
         if response.vote_granted {
             self.detector().voted(self.inner.clock.boot_ms(), self.inner.parts.chance.next());
         }
-        // It is written down by now.
+        // The vote is written down by now.
         let is_granted = response.vote_granted && response.vote == asked;
         let ballot = is_granted.then(|| self.inner.elections.grant(&asked, candidacy));
         Ok((response, ballot))

@@ -1,33 +1,33 @@
-//! Who finishes a change of voters whose leader is to leave: a leader does not take itself out.
+//! Chooses the voter that finishes a change of voters whose leader is to leave: a leader does not take itself out.
 
 use skep_protocol::ids::{NodeId, RaftId};
 
 use super::MembershipError;
 
-/// A voter that stays, as the leader knows it that is to leave.
+/// A voter that stays, as the leader that is to leave knows it.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) id: RaftId,
     pub(super) node: NodeId,
-    /// The last entry that it is known to hold.
+    /// The index of the last entry that the voter is known to hold.
     pub(super) holds: Option<u64>,
-    /// Whether it could lead, however much it holds.
+    /// Whether the voter could lead, however much of the log it holds; else the reason.
     pub(super) can_lead: Result<(), MembershipError>,
 }
 
 impl Candidate {
-    /// How much it holds, if it can be handed the lead. Of whose log nothing is known may have to catch up first, and until then
-    /// nobody would lead.
+    /// How much of the log the voter holds, if it can take the lead. A voter whose log is unknown may have to catch up
+    /// first, and until then no node would lead.
     fn standing(&self) -> Result<u64, MembershipError> {
         self.can_lead.clone()?;
         self.holds.ok_or(MembershipError::LogNotKnown { node: self.node })
     }
 }
 
-/// To whom the lead is handed: whoever holds most of the log can take it soonest.
+/// The voter that gets the lead: the one that holds most of the log can take it soonest.
 ///
 /// # Errors
-/// [`MembershipError::NoHeir`] says of each why it is not the one.
+/// [`MembershipError::NoHeir`] says of each voter why it is not chosen.
 pub(super) fn heir(candidates: &[Candidate]) -> Result<RaftId, MembershipError> {
     let able = candidates.iter().filter_map(|candidate| Some((candidate.standing().ok()?, candidate.id)));
     able.max().map(|(_, id)| id).ok_or_else(|| {

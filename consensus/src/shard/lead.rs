@@ -1,4 +1,4 @@
-//! Leading a shard.
+//! Leads a shard.
 
 use std::time::Duration;
 
@@ -13,12 +13,13 @@ use crate::raft::types::TypeConfig;
 
 /// Keeps the shard's view up to date, and leads while this node is the leader.
 ///
-/// A leader is ready when its own first entry is applied, so that it knows everything its predecessors acknowledged,
-/// and when it has a log clock: one that knows none asks the voters, and says in the log that it is lost if none does. The
-/// first leader of a shard says in the log by which rules entries are applied.
+/// A leader is ready when two things are so. It has applied its own first entry, so that it knows everything that its
+/// predecessors acknowledged. And it has a log clock: a leader that knows none asks the voters, and says in the log
+/// that the clock is lost if no voter knows it. The first leader of a shard says in the log by which rules entries are
+/// applied.
 ///
-/// A leader without a quorum is none for anybody: it is named to nobody, and nothing is proposed to it. Nor is one that
-/// is not heard any more, or that says of itself that it has no quorum.
+/// A leader without a quorum does not count as a leader: the view does not name it, and nodes propose nothing to it.
+/// The same holds for a leader that is not heard, or that says itself that it has no quorum.
 pub(super) async fn follow_leadership(shard: Shard) {
     let mut metrics = shard.raft().metrics();
     let (mut led_term, mut counted_term, mut driven_term) = (None, None, None);
@@ -34,7 +35,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
             begin(&shard, term);
         }
         if !leads && led_term.take().is_some() {
-            tracing::info!(shard = %shard.id(), term = now.current_term, "this node does not lead the shard any more");
+            tracing::info!(shard = %shard.id(), term = now.current_term, "this node has stopped leading the shard");
             shard.inner.clock.set_leads(false);
             shard.inner.condition.follows(shard.inner.clock.boot_ms());
         }
@@ -50,10 +51,10 @@ pub(super) async fn follow_leadership(shard: Shard) {
         show(&shard, ShardView { leader, term: now.current_term, ready, member });
         if leads && led_term == Some(term) && driven_term != Some(term) {
             driven_term = Some(term);
-            // After the view says who leads: they look at it.
+            // This comes after the view names the leader: the tasks look at the view.
             drive(&shard, term);
         }
-        // A lost quorum changes nothing in the metrics, nor does a leader that is not heard: they are looked for.
+        // A lost quorum changes nothing in the metrics, and neither does a silent leader: this loop looks for both.
         let config = &shard.inner.parts.config;
         let wait_ms = if leads { config.silence_ms_min / 2 } else { config.silence_ms_min };
         let taken = tokio::select! {
@@ -71,7 +72,8 @@ pub(super) async fn follow_leadership(shard: Shard) {
             Some(true) => led_term = taking.take().map(|taking| taking.term),
             Some(false) => {
                 taking = None;
-                // It has no quorum. To be refused changes the metrics too: without a breath this would keep the thread busy.
+                // The leader has no quorum. A refusal changes the metrics too: without this wait the loop would keep
+                // the thread busy.
                 tokio::time::sleep(Duration::from_millis(config.heartbeat_ms)).await;
             }
             None => {}
@@ -79,14 +81,14 @@ pub(super) async fn follow_leadership(shard: Shard) {
     }
 }
 
-/// This node was elected.
+/// Notes that this node was elected.
 fn begin(shard: &Shard, term: u64) {
     let now_ms = shard.inner.clock.boot_ms();
     shard.pulse().begin(now_ms, shard.inner.flush_time.ms());
     shard.inner.condition.begins_to_lead(term, now_ms);
 }
 
-/// The rest of the node sees who leads.
+/// Shows the rest of the node which node leads.
 fn show(shard: &Shard, view: ShardView) {
     shard.inner.view.send_if_modified(|known| {
         let changed = *known != view;
@@ -95,7 +97,7 @@ fn show(shard: &Shard, view: ShardView) {
     });
 }
 
-/// Starts what a leader does for as long as its term lasts.
+/// Starts the tasks of a leader for as long as its term lasts.
 fn drive(shard: &Shard, term: u64) {
     let work = shard.inner.parts.threads.work();
     work.spawn(orchestrate::run(shard.clone(), term));
@@ -103,14 +105,15 @@ fn drive(shard: &Shard, term: u64) {
     work.spawn(versions::run(shard.clone(), term));
 }
 
-/// What a leader that was elected does to be ready, while it is at it. Its entries take as long as disks take to write them.
+/// What an elected leader does to become ready, while that is under way. Its entries take as long as disks take to
+/// write them.
 struct Taking {
     term: u64,
-    /// Whether it could be done.
+    /// Completes with whether the leader became ready.
     end: BoxFuture<'static, bool>,
 }
 
-/// Waits until what makes this node ready has ended; for ever if nothing does.
+/// Waits until the work that makes this node ready has ended; for ever if there is none.
 async fn end_of(taking: &mut Option<Taking>) -> bool {
     match taking {
         Some(taking) => taking.end.as_mut().await,
@@ -118,8 +121,8 @@ async fn end_of(taking: &mut Option<Taking>) -> bool {
     }
 }
 
-/// Whether a quorum acknowledged a leader lately. One that hands the lead over counts as one that has none: entries are
-/// still acknowledged to it, and nothing is proposed to it any more.
+/// Whether a quorum acknowledged a leader lately. A leader that hands over the lead counts as one without a quorum:
+/// members still acknowledge entries to it, but no node proposes anything to it.
 pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> bool {
     if shard.inner.beats.is_handed_over(metrics.current_term) {
         return false;
@@ -129,8 +132,8 @@ pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConf
     }
     let clock = &shard.inner.clock;
     let (now, awake_ms) = (clock.boot_ms(), clock.awake_ms());
-    // What openraft knows is as good, since entries are acknowledged too: but what was heard before the machine slept is
-    // older than openraft's clock says.
+    // What openraft knows is as good, since members acknowledge entries too: but what this node heard before the
+    // machine slept is older than openraft's clock says.
     let age = metrics.last_quorum_acked.map(|acked| acked.into_inner().elapsed().as_millis());
     let age = age.and_then(|age| u64::try_from(age).ok()).filter(|age| *age < awake_ms);
     let acked = age.map(|age| now.saturating_sub(age)).max(shard.beats_acked_ms(metrics));
@@ -141,13 +144,13 @@ pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConf
     pulse.has_quorum(now)
 }
 
-/// A group that failed never serves again in this process.
+/// Takes a failed group out of service: it never serves again in this process.
 fn out_of_service(shard: &Shard) {
     shard.inner.clock.set_leads(false);
     shard.inner.view.send_replace(ShardView::default());
 }
 
-/// False if it could not be taken now: the next look tries again.
+/// Makes this node a leader that is ready. False if that failed this time: the next look tries again.
 async fn take_the_lead(shard: Shard, term: u64) -> bool {
     let clock = &shard.inner.clock;
     if clock.now().is_none() && !shard.learn_from_voters().await {
@@ -155,14 +158,14 @@ async fn take_the_lead(shard: Shard, term: u64) -> bool {
     }
     if !clock.lead() {
         let Some(reply) = shard.write_as(term, EntryBody::ClockLost).await else { return false };
-        // Said once: it is tried again as long as there is no room for the entry, or no quorum.
+        // Said once: the leader tries again as long as there is no room for the entry, or no quorum.
         tracing::warn!(
             shard = %shard.id(), term,
             "no voter of a quorum knows the log clock: everything with a deadline expires"
         );
         clock.begin(reply.stamp);
     }
-    // Before the first entry that says by which rules it is, no request would be heard.
+    // Without the first entry, which says the rules, the shard would hear no request.
     if !shard.agree_first(term).await {
         return false;
     }

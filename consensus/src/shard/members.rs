@@ -1,4 +1,4 @@
-//! Creating a shard, changing its voters, and handing over the lead.
+//! Creates a shard, changes its voters, and hands over its lead.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl Shard {
         membership.voter_ids().filter_map(member).collect()
     }
 
-    /// Who votes once a change that is under way is finished: the voters, if there is none.
+    /// The voters once a change that is under way is finished; the present voters if there is none.
     pub(super) fn wanted_voters(&self) -> BTreeMap<RaftId, Member> {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
@@ -59,7 +59,7 @@ impl Shard {
         self.metrics().membership_config.membership().get_joint_config().len() > 1
     }
 
-    /// What the shard is, as whoever made it said: with its first voters, before it is in an entry.
+    /// What the shard is, as the node that made it said together with the first voters, before an entry says so.
     pub(super) fn charter(&self) -> Option<Charter> {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
@@ -71,19 +71,19 @@ impl Shard {
         place.site == self.inner.parts.config.node.site && place.shard == self.inner.id
     }
 
-    /// Refuses a charter of another shard, or with a first operator that has not shown that it has its key.
+    /// Refuses a charter of another shard, or one whose first operator has not shown that it has its key.
     fn check_charter(&self, charter: &Charter) -> Result<(), MembershipError> {
         if !self.is_here(&charter.place) {
             return Err(MembershipError::Charter("it is of another site or shard".to_owned()));
         }
         if charter.first.is_some() && charter.shown().is_none() {
-            let why = "the first operator has not signed that it is that, for this site, shard and genesis";
+            let why = "the first operator has not signed that it is the first operator of this site, shard and genesis";
             return Err(MembershipError::Charter(why.to_owned()));
         }
         Ok(())
     }
 
-    /// Creates the shard with these voters, this node among them.
+    /// Creates the shard with these voters; this node must be one of them.
     pub(crate) async fn initialize(&self, voters: &[NodeId], charter: Charter) -> Result<(), MembershipError> {
         self.check_charter(&charter)?;
         if voters.is_empty() || voters.len() > limits::VOTERS_MAX {
@@ -109,13 +109,14 @@ impl Shard {
             self.check_holds_nothing(*voter).await?;
         }
         self.raft().initialize(members).await.map_err(raft_error)?;
-        // Done as far as the log is concerned; the caller wants to see the voters.
+        // The log has it already; the caller wants to see the voters.
         let mut metrics = self.raft().metrics();
         while self.voters().is_empty() && metrics.changed().await.is_ok() {}
         Ok(())
     }
 
-    /// Nodes take Raft from those alone who are marked: a shard of others would never have a leader.
+    /// Refuses voters that are not marked: nodes take Raft from marked nodes only, so a shard of others would never
+    /// have a leader.
     fn check_marked(&self, voters: &[NodeId]) -> Result<(), MembershipError> {
         let parts = &self.inner.parts;
         if parts.peers.is_of_site() {
@@ -131,7 +132,7 @@ impl Shard {
         })
     }
 
-    /// At a site a certificate says who may vote.
+    /// Refuses a node without the right: at a site a certificate says who may vote.
     fn check_role(&self, node: NodeId) -> Result<(), MembershipError> {
         if self.inner.parts.peers.may(node, Action::Vote, None) {
             return Ok(());
@@ -140,8 +141,8 @@ impl Shard {
         Err(MembershipError::Voters(format!("{node} {why}")))
     }
 
-    /// A group that is made anew over a replica of an earlier one would have two histories under one name: the last good
-    /// copy would follow those that forgot.
+    /// Refuses a node that holds a replica. A group made anew over a replica of an earlier one would have two histories
+    /// under one name: the last good copy would follow the nodes that forgot.
     async fn check_holds_nothing(&self, node: NodeId) -> Result<(), MembershipError> {
         let holds = self.inner.parts.ask_for_replica(node, self.id()).await?;
         if holds { Err(MembershipError::HeldBy { node }) } else { Ok(()) }
@@ -172,20 +173,21 @@ impl Shard {
         if voters.len() >= limits::VOTERS_MAX {
             return Err(MembershipError::Voters(format!("there are {} voters already", voters.len())));
         }
-        // As a learner it catches up first, so that the new quorum does not wait for it.
+        // The node catches up as a learner first, so that the new quorum does not wait for it.
         self.raft().add_learner(id, member.clone(), false).await.map_err(raft_error)?;
         let caught_up = self.wait_caught_up(id);
         if tokio::time::timeout(Duration::from_secs(60), caught_up).await.is_err() {
             return Err(MembershipError::Raft(format!("{node} did not catch up within a minute; try again")));
         }
-        // It may have been started again meanwhile, as another build.
+        // The node may have been started again meanwhile, as another build.
         self.check_speaks(node)?;
         voters.insert(id, member);
         self.replace_voters(voters).await
     }
 
-    /// Refuses a node that has a replica of another shard under this one's number. It is asked, since it may not have known when it
-    /// connected; one that does not answer is taken at what it said last, and has to be reached before it can catch up.
+    /// Refuses a node that has a replica of another shard under this shard's number. This node asks it, since it may
+    /// not have known when it connected. If it does not answer, its last word counts, and it has to be reached before
+    /// it can catch up.
     async fn check_lineage(&self, node: NodeId) -> Result<(), MembershipError> {
         let parts = &self.inner.parts;
         if node == parts.node {
@@ -231,22 +233,22 @@ impl Shard {
             return Err(MembershipError::Voters("it is the last voter".to_owned()));
         }
         if node == self.inner.parts.node {
-            // A leader that is no voter any more goes on leading for a while, and openraft does not expect more changes.
+            // A leader that has become no voter goes on leading for a while, and openraft does not expect more changes.
             let leader = self.transfer_leader(None).await?;
             return Err(MembershipError::HandedOver { leader });
         }
         self.replace_voters(voters).await
     }
 
-    /// Finishes what an earlier leader left halfway, unless somebody is at it.
+    /// Finishes a change that an earlier leader left halfway, unless another task changes the voters.
     pub(super) async fn settle_members(&self) -> Result<(), MembershipError> {
         let _one_at_a_time = self.inner.changing_members.lock().await;
         self.check_leads()?;
         self.finish_change().await
     }
 
-    /// Takes out whoever a change that was cut off was to take out; nothing if there is none. Until then both the old
-    /// voters and the new ones must agree, so that the loss of one that was to leave counts as if it were to stay.
+    /// Takes out the voters that a cut-off change was to take out; does nothing if there is no such change. Until then
+    /// both the old voters and the new ones must agree, so that the loss of a leaving voter counts as if it stayed.
     async fn finish_change(&self) -> Result<(), MembershipError> {
         if !self.is_joint() {
             return Ok(());
@@ -254,14 +256,14 @@ impl Shard {
         let wanted = self.wanted_voters();
         let metrics = self.metrics();
         if !wanted.contains_key(&metrics.id) {
-            // A leader does not take itself out: one of those who stay finishes it.
+            // A leader does not take itself out: one of the voters that stay finishes the change.
             let candidate = |(id, member): (&RaftId, &Member)| {
                 let (holds, can_lead) = (matched(&metrics, id), self.check_can_lead(*id, member));
                 Candidate { id: *id, node: member.node, holds, can_lead }
             };
             let to = heir(&wanted.iter().map(candidate).collect::<Vec<_>>())?;
             let leader = match self.in_time(hand_over(self, to, true)).await {
-                // Whoever leads now finishes it, or hands on the lead in its turn.
+                // The new leader finishes the change, or hands on the lead in its turn.
                 Err(MembershipError::NotTaken { leader, .. }) => leader,
                 taken => taken?,
             };
@@ -289,7 +291,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Makes these nodes, to which the log is sent already, the voters, whether they are reached now or not.
+    /// Makes these nodes, which already get the log, the voters, whether they are reached at the time or not.
     pub(crate) async fn vote_by(&self, nodes: &[NodeId]) -> Result<(), MembershipError> {
         let metrics = self.metrics();
         let members = metrics.membership_config.membership().nodes();
@@ -303,8 +305,9 @@ impl Shard {
     }
 }
 
-/// Hands the lead to a voter, or to the most advanced other one, and waits until somebody leads: who does. That is whoever was
-/// named, or it is an error; of others the one that was chosen may be away, and another one as good.
+/// Hands the lead to a voter, or to the other voter that holds most of the log, and waits until a node leads; returns
+/// the leader. If the caller named a voter, another leader is an error. If not, the chosen voter may be away, and
+/// another one is as good.
 pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
     shard.check_leads()?;
     let metrics = shard.metrics();
@@ -330,7 +333,7 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
     hand_over(shard, target, to.is_some()).await
 }
 
-/// Hands the lead to a voter that can take it, and waits until somebody leads: see [`transfer_leader`].
+/// Hands the lead to a voter that can take it, and waits until a node leads: see [`transfer_leader`].
 async fn hand_over(shard: &Shard, target: RaftId, is_named: bool) -> Result<NodeId, MembershipError> {
     let (metrics, voters) = (shard.metrics(), shard.voters());
     let local = metrics.id;
@@ -340,7 +343,7 @@ async fn hand_over(shard: &Shard, target: RaftId, is_named: bool) -> Result<Node
     let mut metrics = shard.raft().metrics();
     loop {
         let now = metrics.borrow_watched().clone();
-        // Nobody may have taken it, and this node been elected again.
+        // The voters may have refused the lead, and elected this node again.
         if let Some(id) = now.current_leader.filter(|leader| *leader != local || now.current_term > term) {
             let node = |id: &RaftId| voters.get(id).map(|member| member.node);
             let leader = node(&id).ok_or(MembershipError::NotLeader { leader: None })?;
@@ -356,7 +359,7 @@ async fn hand_over(shard: &Shard, target: RaftId, is_named: bool) -> Result<Node
 }
 
 impl Shard {
-    /// Hands over the lead, within a limit of time.
+    /// Hands over the lead, within a time limit.
     pub(crate) async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
         self.in_time(transfer_leader(self, to)).await
     }
@@ -378,7 +381,7 @@ impl Shard {
         &self,
         handed: impl Future<Output = Result<NodeId, MembershipError>>,
     ) -> Result<NodeId, MembershipError> {
-        // As long as an election takes on these links, a few times over: another one may have to stand.
+        // The time of an election on these links, a few times over: a second candidate may have to stand.
         let patience = Duration::from_millis(self.borne_ms().saturating_mul(4));
         match tokio::time::timeout(patience, handed).await {
             Ok(result) => result,

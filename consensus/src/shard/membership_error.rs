@@ -1,84 +1,84 @@
-//! Why the members of a shard are as they were.
+//! Why the members of a shard were not changed.
 
 use skep_protocol::fleet::FleetVersions;
 use skep_protocol::ids::{NodeId, ShardId};
 
-/// Why a shard's members could not be changed. Says what to do.
+/// Why a change of a shard's members failed. The text says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MembershipError {
     /// This node does not lead.
     #[error("this node does not lead the shard; ask {}", leader.map_or("a node that does".to_owned(), |l| l.to_string()))]
     NotLeader {
-        /// Who does, as far as it knows.
+        /// The leader, as far as this node knows.
         leader: Option<NodeId>,
     },
-    /// This node has nothing of the shard.
+    /// This node holds nothing of the shard.
     #[error(
         "this node holds no replica of shard {shard}; 'skep node status' names those that it holds, --shard says which is meant"
     )]
     NoReplica {
-        /// Which.
+        /// The number of the shard.
         shard: ShardId,
     },
-    /// A voter-to-be holds something of the shard.
+    /// A node that was to vote holds something of the shard.
     #[error(
         "{node} holds a replica of the shard, so that it exists already; 'skep shard add-voter' on its leader takes \
          this node in. If all that it holds is to be given up, move its data directory away first"
     )]
     HeldBy {
-        /// Which.
+        /// The node that was to vote.
         node: NodeId,
     },
-    /// A leader does not take itself out.
+    /// The leader was to be taken out, and a leader does not take itself out.
     #[error(
         "this node led the shard and has handed the lead to {leader}, since a leader does not take itself out; ask it"
     )]
     HandedOver {
-        /// To whom.
+        /// The node that got the lead.
         leader: NodeId,
     },
-    /// Somebody did not take the lead that was handed to it.
+    /// A node did not take the lead that it was handed.
     #[error("not done: {leader} leads the shard, since {to} did not take the lead; see that it runs and is reached")]
     NotTaken {
-        /// Who was to lead.
+        /// The node that was to lead.
         to: NodeId,
-        /// Who leads.
+        /// The node that leads.
         leader: NodeId,
     },
     /// The shard exists already.
     #[error("the shard exists already; 'skep shard status' shows it, 'skep shard add-voter' changes it")]
     Exists,
-    /// This node has heard that others vote in a shard of this number.
+    /// This node has heard that other nodes vote in a shard of this number.
     #[error(
         "this node has heard of a shard {shard} with voters elsewhere: {voters}; 'skep shard add-voter' on its leader takes this node \
          in, and another shard needs another number (--shard). If it is gone for good, start all nodes that have heard of it again, \
          and ask again"
     )]
     Elsewhere {
-        /// Which.
+        /// The number of the shard.
         shard: ShardId,
-        /// Who votes there, or leads.
+        /// The voters there, or the leader, as text.
         voters: String,
     },
     /// A node has not shown its incarnation.
     #[error("{node} is not connected; start it, and let it and this node list each other as [[peers]]")]
     Unreachable {
-        /// Which.
+        /// The node that was to vote.
         node: NodeId,
     },
-    /// The node is no voter.
+    /// The node is not a voter.
     #[error("{node} is not a voter of the shard")]
     NotVoter {
-        /// Which.
+        /// The node that the caller named.
         node: NodeId,
     },
-    /// The node forgot what it had acknowledged under the incarnation that it still has.
+    /// The node forgot what it had acknowledged, and still has the same incarnation.
     #[error(
         "{node} lacks entries that it acknowledged, so that it cannot be counted on under this incarnation; move its data \
          directory away, start it, and ask again"
     )]
     Forgot {
-        /// Which.
+        /// The node that forgot.
         node: NodeId,
     },
     /// The node lost its data directory: it is another member than the voter that it was.
@@ -86,31 +86,31 @@ pub enum MembershipError {
         "{node} lost its data directory and is no voter as it is now; 'skep shard add-voter' with its id takes it in"
     )]
     OtherIncarnation {
-        /// Which.
+        /// The node that was replaced.
         node: NodeId,
     },
-    /// The leader has not heard of a voter yet how much of the log it holds.
-    #[error("it is not known yet how much of the log {node} holds; ask again in a moment")]
+    /// The leader does not know yet how much of the log a voter holds.
+    #[error("the leader does not know yet how much of the log {node} holds; ask again in a moment")]
     LogNotKnown {
-        /// Which.
+        /// The voter.
         node: NodeId,
     },
-    /// A change of voters that was cut off is to be finished by another leader, and there is none.
+    /// Another leader is to finish a change of voters that was cut off, and no voter can lead.
     #[error(
         "an earlier change of voters takes this node out, so that one of those who stay has to lead and finish it, and \
          none can: {why}"
     )]
     NoHeir {
-        /// Of each who stays.
+        /// For each voter that stays, the reason as text.
         why: String,
     },
-    /// The node still has what it held in a group before this one, which may be no part of this one.
+    /// The node still has what it held in an earlier group, which may be no part of this one.
     #[error(
         "{node} was of the group that this shard was before it was recovered, and still has its log; stop it, move its data \
          directory away, start it, and ask again"
     )]
     OfGroupBefore {
-        /// Which.
+        /// The node that holds the old replica.
         node: NodeId,
     },
     /// The node has a replica of another shard under the same number.
@@ -119,9 +119,9 @@ pub enum MembershipError {
          ask again"
     )]
     AnotherShard {
-        /// Which.
+        /// The node that belongs to the other shard.
         node: NodeId,
-        /// What was seen.
+        /// What this node saw of the other shard, as text.
         why: String,
     },
     /// The node runs a build that cannot apply what the shard has agreed on.
@@ -130,23 +130,23 @@ pub enum MembershipError {
          it, and ask again"
     )]
     WrongVersion {
-        /// Which.
+        /// The node with that build.
         node: NodeId,
-        /// What it can apply.
+        /// The versions that the node can apply.
         speaks: FleetVersions,
-        /// What the shard has agreed on.
+        /// The version that the shard has agreed on.
         version: u32,
     },
-    /// What the shard is to be makes no sense.
+    /// The description of the new shard makes no sense.
     #[error("no shard is made: {0}")]
     Charter(String),
-    /// The voters make no sense.
+    /// The list of voters makes no sense.
     #[error("{0}")]
     Voters(String),
-    /// The group cannot do it now: nothing was changed.
+    /// The group cannot do it at this time: nothing was changed.
     #[error("{0}")]
     Raft(String),
-    /// It may have been done all the same.
+    /// The outcome is unknown: the change may have been made.
     #[error("{0}; 'skep shard status' shows what became of it")]
     Unknown(String),
 }

@@ -1,4 +1,4 @@
-//! One shard on this node: its Raft group, and what runs beside it.
+//! One shard on this node: its Raft group, and the tasks that run beside it.
 
 mod admit;
 mod announce;
@@ -75,11 +75,11 @@ pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
 pub(crate) struct NodeParts {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
-    /// The node's key, for its votes.
+    /// The node's key, which signs its votes.
     pub(crate) key: Arc<BallotKey>,
-    /// The same key, for what it seals in its site.
+    /// The same key, which seals statements in the node's site.
     pub(crate) seals: Arc<SecretKey>,
-    /// What can be applied here.
+    /// What this build can apply.
     pub(crate) build: Build,
     pub(crate) config: Arc<ControlConfig>,
     pub(crate) store: Store,
@@ -96,7 +96,7 @@ impl NodeParts {
         RaftId::derive(self.node, self.incarnation)
     }
 
-    /// Hands what agents of this node hold to its driver; whether they were told.
+    /// Tells the driver what agents of this node hold; returns whether the agents were told.
     pub(crate) async fn note(&self, shard: ShardId, update: ClaimsUpdate) -> bool {
         let (noted, answer) = oneshot::channel();
         if self.updates.try_send(FromLeader::Claims(LocalUpdate { shard, update, noted })).is_err() {
@@ -110,9 +110,9 @@ impl NodeParts {
 /// What the rest of the node follows of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardView {
-    /// Who leads, as far as this node knows.
+    /// The leader, as far as this node knows.
     pub leader: Option<NodeId>,
-    /// The term.
+    /// The term of the group.
     pub term: u64,
     /// Whether this node leads and has all that it needs to propose.
     pub ready: bool,
@@ -126,7 +126,7 @@ pub(crate) struct Shard {
     inner: Arc<Inner>,
 }
 
-/// What voters sent that cannot be, as it is told in the log: of each kind a line a minute.
+/// Counts what voters sent that is impossible, as the node's log says it: one line a minute for each kind.
 #[derive(Debug, Default)]
 struct Refused {
     terms: Noise,
@@ -145,13 +145,13 @@ struct Inner {
     detector: Mutex<ElectionDetector>,
     pulse: Mutex<LeaderPulse>,
     beats: beat::Beats,
-    /// A follower acknowledged a leader that is not ready yet.
+    /// Signals that a follower acknowledged a leader that is not ready yet.
     acknowledged: tokio::sync::Notify,
     view: watch::Sender<ShardView>,
     submissions: mpsc::Sender<Submission>,
     queued: Arc<propose::Queued>,
-    /// Held from when an entry is stamped until the core has it: whoever asks the core for the last entry then knows that
-    /// none with an earlier stamp follows.
+    /// Held from the stamping of an entry until openraft's core has it: a task that then asks the core for the last
+    /// entry knows that no entry with an earlier stamp follows.
     stamping: tokio::sync::Mutex<()>,
     desk: orchestrate::HeartbeatDesk,
     stale_queries: tokio::sync::Semaphore,
@@ -161,30 +161,31 @@ struct Inner {
     condition: condition::Condition,
     relief: relief::Relief,
     flush_time: FlushTime,
-    /// What a start would apply again.
+    /// What a start would apply again, in bytes.
     replay: Replay,
-    /// What has come of a snapshot of the leader.
+    /// What has arrived of a snapshot of the leader.
     arrival: arrival::Arrival,
-    /// What came of it once it is whole and sound.
+    /// The state of that snapshot, once it is whole and sound.
     checked: Checked,
     /// What members acknowledged, while this node leads.
     acked: Acked,
-    /// Who was elected, as it is shown.
+    /// The elections of the group, and their proofs.
     elections: Elections,
-    /// Whether this node lacks what it acknowledged: it takes part no more.
+    /// Whether this node lacks what it acknowledged: then it takes no further part.
     forgot: AtomicBool,
-    /// Whether this build can apply what the shard has agreed on: if not, the node takes part no more.
+    /// Whether this build can apply what the shard has agreed on: if not, the node takes no further part.
     fitness: Fitness,
     noise: Refused,
-    /// Since when leaders' clocks are ahead of what can be, and other voters contradict them; 0 while that is not so.
+    /// Since when leaders' clocks are ahead of what can be while other voters contradict them, in milliseconds; 0 while
+    /// that is not so.
     contradicted_ms: AtomicU64,
     /// The signatures of operators that are known to hold.
     verdicts: Arc<Verdicts>,
 }
 
 impl Shard {
-    /// Opens the shard's group from the store and starts what runs beside it. To be called on the control thread, where the
-    /// group stays.
+    /// Opens the shard's group from the store and starts the tasks beside it. The caller is on the control thread,
+    /// where the group stays.
     ///
     /// # Errors
     /// The reason as text if the log or snapshot is damaged.
@@ -249,7 +250,7 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Starts what runs beside the group.
+    /// Starts the tasks that run beside the group.
     fn start(&self, queue: mpsc::Receiver<Submission>) {
         let (control, work) = (self.inner.parts.threads.control(), self.inner.parts.threads.work());
         work.spawn(propose::run(self.clone(), queue));
@@ -278,13 +279,15 @@ impl Shard {
         self.inner.state.read().agent(agent).and_then(|record| record.attachment).map(|attachment| attachment.node)
     }
 
-    /// How the shard came about, as far as this replica knows. What its first entry says of another number is not of this shard.
+    /// How the shard began, as far as this replica knows. If its first entry speaks of another number, that is not
+    /// about this shard.
     pub(crate) fn lineage(&self) -> Option<Lineage> {
         self.inner.state.read().lineage().filter(|lineage| lineage.shard == self.id())
     }
 
-    /// The same; of a replica that has not applied its first entry, what whoever made the shard says in the last membership of its
-    /// log. That may not be committed: it is for others who ask what this node holds, and nothing is refused here for it.
+    /// The same. For a replica that has not applied its first entry, it is what the node that made the shard says in
+    /// the last membership of the log. That membership may not be committed: the value is for other nodes that ask what
+    /// this node holds, and this node refuses nothing because of it.
     pub(crate) fn lineage_in_log(&self) -> Option<Lineage> {
         let by_charter = || {
             let place = self.charter().map(|charter| charter.place).filter(|place| self.is_here(place))?;
@@ -325,30 +328,30 @@ impl Shard {
         self.inner.forgot.load(Ordering::Relaxed)
     }
 
-    /// Whether this node takes part no more, though its group runs.
+    /// Whether this node takes no further part, though its group runs.
     fn stands_aside(&self) -> bool {
         self.has_forgotten() || self.unfit().is_some()
     }
 
-    /// A frame of the current leader was accepted.
+    /// Notes an accepted frame of the current leader.
     fn heard_leader(&self) {
         self.inner.clock.heard_leader();
         let mut detector = self.detector();
         detector.heard_leader(self.inner.clock.boot_ms(), self.inner.parts.chance.next());
     }
 
-    /// The answer when nothing was proposed because this node does not lead.
+    /// The answer when this node proposed nothing because it does not lead.
     fn not_leader(&self) -> ProposeOutcome {
         ProposeOutcome::NotLeader(self.elsewhere())
     }
 
-    /// Ends what is left of a group whose process is said to have ended.
+    /// Ends the rest of a group whose process is said to have ended.
     #[cfg(test)]
     pub(crate) async fn abandon(&self) {
         let _ = self.raft().shutdown().await;
     }
 
-    /// The term that this node leads, if it does.
+    /// The term in which this node leads, if it does.
     #[cfg(test)]
     pub(crate) fn leads_term(&self) -> Option<u64> {
         let metrics = self.metrics();
@@ -362,15 +365,15 @@ impl Shard {
         self.inner.state.read().task(task).is_some()
     }
 
-    /// Hands the lead to another voter if this node leads, then stops. A disk that does not answer is not waited for: what was
-    /// not written was not acknowledged.
+    /// Hands the lead to another voter if this node leads, then stops. This does not wait for a disk that does not
+    /// answer: what was not written was not acknowledged.
     pub(crate) async fn shut_down(&self) {
         let shard = self.id();
         if self.inner.view.borrow().ready {
             match tokio::time::timeout(STOP_PATIENCE, members::transfer_leader(self, None)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(%shard, %error, "the lead could not be handed over"),
-                Err(_) => tracing::warn!(%shard, "nobody has taken the lead in time"),
+                Err(_) => tracing::warn!(%shard, "no other voter has taken the lead in time"),
             }
         }
         match tokio::time::timeout(STOP_PATIENCE, self.raft().shutdown()).await {
@@ -387,30 +390,30 @@ impl Shard {
     }
 }
 
-/// How long a shard that stops waits for each of these: that another voter takes the lead, that its group ends, that its clock
-/// is written down.
+/// How long a stopping shard waits for each of these: another voter takes the lead, its group ends, its clock is
+/// written down.
 pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long openraft believes in the lease of a leader. It bounds nothing: whether a leader has its quorum, and whether a
-/// voter may help to elect another, is judged by what is measured, in [`lead`] and [`dispatch`], since openraft's own lease
-/// is the same on every link and cannot be changed.
+/// How long openraft believes in the lease of a leader. The value bounds nothing. Measured times decide in [`lead`] and
+/// [`dispatch`] whether a leader has its quorum, and whether a voter may help to elect another: openraft's own lease is
+/// the same on every link and cannot be changed.
 const OPENRAFT_LEASE: Duration = Duration::from_secs(60);
-/// How long openraft waits for a vote, and, a third shorter, for the answer to a heartbeat. It ends those that wait longer by
-/// what they learned of a slow link.
+/// How long openraft waits for a vote; it waits two thirds of this for the answer to a heartbeat. Longer waits end by
+/// what the node learned of a slow link.
 const OPENRAFT_VOTE: Duration = Duration::from_secs(45);
 
-/// Entries of which openraft keeps when they came to each of six stages, 24 bytes each. Nobody asks, and as Skep builds it nothing
-/// is put in: the places would be made all the same.
+/// Number of entries of which openraft records when they reached each of six stages, 24 bytes each. Nothing reads the
+/// records, and as Skep builds openraft it writes none: it would still allocate the places.
 const OPENRAFT_STAGES_KEPT: u64 = 1;
 
-/// Brings the snapshot and the log of a shard to agree, as they do unless something was cut off between them.
+/// Makes the snapshot and the log of a shard agree: they do, unless a crash came between the two.
 async fn agree(id: ShardId, parts: &NodeParts) -> Result<(), String> {
     let store = parts.store.clone();
     let agreed = parts.threads.offload(Errand::Snapshots, move || bring_to_agree(&store, id)).await;
     agreed.map_err(|e| e.to_string())?.map_err(|e| format!("shard {id} cannot be opened: {e}"))
 }
 
-/// How a group reaches its members.
+/// The network by which a group reaches its members.
 fn network(shard: ShardId, parts: &NodeParts, sending: Sending, (acked, elections): (Acked, Elections)) -> Network {
     let rpc_timeout = Duration::from_millis(parts.config.rpc_timeout_ms);
     let rate = parts.config.snapshot_bytes_per_s;
@@ -455,7 +458,7 @@ fn raft_config(config: &ControlConfig) -> openraft::Config {
         snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(config.snapshot_every_entries),
         max_in_snapshot_log_to_keep: config.entries_kept,
         purge_batch_size: 256,
-        // Followers get an entry while the leader still syncs it; it counts itself only after.
+        // Followers get an entry while the leader still syncs it; the leader counts itself only after the sync.
         broadcast_submitted_on_append: Some(true),
         log_stage_capacity: Some(OPENRAFT_STAGES_KEPT),
         ..openraft::Config::default()

@@ -1,4 +1,4 @@
-//! Driving the orchestrator while this node leads the shard.
+//! Drives the orchestrator while this node leads the shard.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -18,44 +18,44 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::propose::ENTRY_PATIENCE;
 use super::{Shard, ShardView, announce};
 
-/// Longest wait for something to happen.
+/// The longest wait for something to happen, in milliseconds.
 const QUIET_MS: u64 = 3_600_000;
 
 /// What agents of this node hold, from the orchestrator of a shard.
 #[derive(Debug)]
 pub struct LocalUpdate {
-    /// The shard.
+    /// The shard of the orchestrator.
     pub shard: ShardId,
-    /// What they hold.
+    /// What the agents hold.
     pub update: ClaimsUpdate,
-    /// Whether the agents were told; otherwise they are told again later.
+    /// Takes whether the agents were told; otherwise the orchestrator tells them again later.
     pub noted: oneshot::Sender<bool>,
 }
 
 /// What the leader of a shard says to this node.
 #[derive(Debug)]
 pub enum FromLeader {
-    /// What agents of this node hold.
+    /// The leader says what agents of this node hold.
     Claims(LocalUpdate),
-    /// That it leads. Nobody has shown yet that it does.
+    /// A node says that it leads. It has not yet shown that it does.
     Leads {
-        /// The shard.
+        /// The shard that the node says it leads.
         shard: ShardId,
-        /// Who says so.
+        /// The node that says so.
         by: NodeId,
-        /// What it says.
+        /// The hint that the node gives.
         hint: LeaderHint,
     },
 }
 
-/// A heartbeat and where its answer goes.
+/// A heartbeat, and where its answer goes.
 struct Said {
     node: NodeId,
     heartbeat: Heartbeat,
     answer: oneshot::Sender<HeartbeatReply>,
 }
 
-/// Where heartbeats are handed in while this node leads.
+/// Where nodes' heartbeats are handed in while this node leads.
 #[derive(Default)]
 pub(super) struct HeartbeatDesk(Mutex<Option<mpsc::Sender<Said>>>);
 
@@ -92,12 +92,12 @@ impl Shard {
         Ok(HeartbeatReply { lead: self.hint(), ..reply })
     }
 
-    /// Whether a quorum confirms that this node leads a term, and everything that it wrote before now is applied.
+    /// Whether a quorum confirms that this node leads a term, and everything that it wrote before this call is applied.
     pub(super) async fn confirm_lead(&self, term: u64) -> bool {
         let round = async {
             // Another thread may have stamped an entry that the core does not have yet.
             drop(self.inner.stamping.lock().await);
-            // Asked of the core, behind every write that was handed to it before.
+            // The core answers this after every write that it was given before.
             let last = self.raft().with_raft_state(|state| state.log_ids.last().map(|id| id.index)).await;
             let Ok(last) = last else { return false };
             if !self.confirm_quorum(term).await {
@@ -110,7 +110,7 @@ impl Shard {
         self.while_leading(ENTRY_PATIENCE, round).await.unwrap_or(false)
     }
 
-    /// How much a node can be told at once of what its agents hold.
+    /// How much of what its agents hold a node can be told at once.
     fn carries(&self, node: NodeId) -> OrchestratorEvent {
         OrchestratorEvent::Carries { node, bytes: self.inner.parts.peers.answer_bytes(node) }
     }
@@ -140,7 +140,7 @@ struct OrchestratorDriver {
 pub(super) async fn run(shard: Shard, term: u64) {
     let config = OrchestratorConfig { policy: policy(shard.inner.parts.config.policy) };
     let applied = shard.inner.applied.clone();
-    // Before the clock: nothing in it is of later than that.
+    // Read before the clock: then nothing in the state is of a later time.
     let state = shard.inner.state.now();
     let Some(now) = shard.inner.clock.to_send() else { return };
     let orchestrator = Orchestrator::new(config, &state, now);
@@ -182,7 +182,7 @@ impl OrchestratorDriver {
         drop(state);
         let wait = next.map_or(QUIET_MS, |next| next.since_ms(now)).clamp(1, QUIET_MS);
         tokio::select! {
-            // In order, and not by chance: a simulated run is the same every time. Nothing here is always ready.
+            // In order, and not at random: each simulated run takes the same way. No branch here is always ready.
             biased;
             Some(event) = self.in_flight.next() => Step::Event(event),
             Some(said) = self.heartbeats.recv(), if self.answers.len() < limits::HEARTBEATS_QUEUED_MAX => Step::Said(said),
@@ -198,9 +198,10 @@ impl OrchestratorDriver {
         }
     }
 
-    /// Whether the term goes on.
+    /// Applies a step; returns whether the term goes on.
     fn apply(&mut self, step: Step) -> bool {
-        // Before the clock: nothing in it is of later than that. Applying waits for nothing that is decided here.
+        // Read before the clock: then nothing in the state is of a later time. Applying waits for nothing that is
+        // decided here.
         let state = self.shard.inner.state.now();
         let Some(now) = self.shard.inner.clock.to_send() else { return false };
         match step {
@@ -225,7 +226,7 @@ impl OrchestratorDriver {
             match effect {
                 OrchestratorEffect::Propose(mut decisions) => self.in_flight.push(Box::pin(async move {
                     if shard.inner.parts.store.is_low() {
-                        // What ends goes on; nobody is given more.
+                        // Decisions that end work go on; no agent gets more work.
                         decisions.retain(|decision| !matches!(decision, Decision::AssignTask { .. }));
                     }
                     if decisions.is_empty() {
@@ -242,7 +243,7 @@ impl OrchestratorDriver {
                     OrchestratorEvent::UpdateEnded { node, arrived }
                 })),
                 OrchestratorEffect::Answer { key, reply } => {
-                    // Whoever asked may be gone.
+                    // The node that asked may be gone.
                     let _ = self.answers.remove(&key).map(|answer| answer.send(reply));
                 }
             }

@@ -1,7 +1,7 @@
 //! From requests to entries: the proposal queue of a leader.
 //!
-//! Requests that wait are put into one entry together. With one client an entry holds one request and leaves at once;
-//! with hundreds, an entry holds what arrived while the ones before it were on their way.
+//! The leader puts waiting requests into one entry together. With one client an entry holds one request and leaves at
+//! once. With hundreds of clients, an entry holds what arrived while the entries before it were on their way.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,14 +31,14 @@ use super::Shard;
 use crate::raft::types::{ApplyReply, EntryBytes, TypeConfig};
 use crate::threads::{Errand, Threads};
 
-/// The longest that an entry of others is waited for, by the leader and by those who ask it. It has to end some day, and what
-/// disks take needs no other measure: who wants to hear sooner has a patience of its own, and a leader that loses its quorum
-/// waits no longer than [`LOST_PATIENCE`].
+/// The longest wait for an entry of other proposers, by the leader and by nodes that ask it. The wait has to end some
+/// day, and the time that disks take needs no other measure: a caller that wants to hear sooner has a patience of its
+/// own, and a leader that loses its quorum waits no longer than [`LOST_PATIENCE`].
 pub(crate) const ENTRY_PATIENCE: Duration = Duration::from_secs(60);
-/// How long a leader that has no quorum, or leads no more, waits for its entries: another one may commit them, or it finds its
-/// quorum again.
+/// How long a leader that has no quorum, or has stopped leading, waits for its entries: another leader may commit them,
+/// or it finds its quorum again.
 const LOST_PATIENCE: Duration = Duration::from_secs(5);
-/// The answer while the history is behind: it takes a while until it is not.
+/// The answer while the history is behind: that lasts for a while.
 const HISTORY_BEHIND: ProposeOutcome = ProposeOutcome::Overloaded { retry_after_ms: 200 };
 /// The answer for want of room.
 const OVERLOADED: ProposeOutcome = ProposeOutcome::Overloaded { retry_after_ms: 20 };
@@ -50,14 +50,14 @@ pub(crate) struct Submission {
     room: QueueRoom,
 }
 
-/// What waits, by count and bytes.
+/// The requests that wait, by count and bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Queued {
     requests: AtomicUsize,
     bytes: AtomicUsize,
 }
 
-/// Room in the queue, which is given back when this is dropped.
+/// Room in the queue. Dropping this gives it back.
 struct QueueRoom {
     queued: Arc<Queued>,
     requests: usize,
@@ -65,8 +65,8 @@ struct QueueRoom {
 }
 
 impl QueueRoom {
-    /// Takes room; none if the queue is full. `ends_work`: what ends work has room of its own, or pressure would lock
-    /// itself.
+    /// Takes room; none if the queue is full. `ends_work`: requests that end work have room of their own, or a full
+    /// queue would keep itself full.
     fn take(queued: &Arc<Queued>, requests: usize, bytes: usize, ends_work: bool) -> Option<Self> {
         let room = Self { queued: Arc::clone(queued), requests, bytes };
         let waiting = queued.requests.fetch_add(requests, Ordering::Relaxed) + requests;
@@ -87,7 +87,7 @@ impl Drop for QueueRoom {
 }
 
 impl Shard {
-    /// Proposes requests, and waits until they are applied, refused, or nobody knows.
+    /// Proposes requests, and waits until each is applied, refused, or of unknown outcome.
     pub(crate) async fn propose(&self, requests: Vec<Request>) -> Vec<ProposeOutcome> {
         let count = requests.len();
         let all = |outcome: ProposeOutcome| vec![outcome; count];
@@ -108,7 +108,7 @@ impl Shard {
         if !requests.iter().any(|request| pressure.is_some() || request.op.is_signed_by_operator()) {
             return self.enqueue(requests).await;
         }
-        // What waits for a helper counts as what waits for an entry.
+        // A request that waits for a helper counts like one that waits for an entry.
         let Some(room) = self.room_for(&requests) else { return all(OVERLOADED) };
         let (threads, verdicts) = (&self.inner.parts.threads, Arc::clone(&self.inner.verdicts));
         let (requests, refused) = refuse_early(threads, verdicts, requests, pressure).await;
@@ -123,13 +123,13 @@ impl Shard {
         self.enqueue(requests).await
     }
 
-    /// A place for requests among those that wait; none if there is none.
+    /// A place for requests among those that wait; none if the queue is full.
     fn room_for(&self, requests: &[Request]) -> Option<QueueRoom> {
         let bytes = requests.iter().map(Request::bytes_bound).sum();
         QueueRoom::take(&self.inner.queued, requests.len(), bytes, Proposal::is_reserved_for(requests))
     }
 
-    /// Waits for a place in an entry, and for what becomes of it.
+    /// Waits for a place in an entry, and for the outcome.
     async fn enqueue(&self, requests: Vec<Request>) -> Vec<ProposeOutcome> {
         let count = requests.len();
         let all = |outcome: ProposeOutcome| vec![outcome; count];
@@ -141,15 +141,15 @@ impl Shard {
         answered.await.unwrap_or_else(|_| all(ProposeOutcome::Unknown))
     }
 
-    /// Proposes an entry of the leader's own, as the leader of a term, and waits until it is applied. None: not applied, or not
-    /// known.
+    /// Proposes an entry of the leader's own, as the leader of a term, and waits until it is applied. None if it was
+    /// not applied, or if that is unknown.
     ///
-    /// The leader waits until its term ends, however long disks take: a caller that gave up would only propose the entry
-    /// again.
+    /// The leader waits until its term ends, however long disks take: a caller that gave up would only propose the
+    /// entry again.
     pub(super) async fn write_as(&self, term: u64, body: EntryBody) -> Option<ApplyReply> {
         let has_no_room = self.inner.parts.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
-        // Without its clock, or rules, a leader could not even say that there is no room; and such an entry is hardly larger than
-        // a vote.
+        // Without its clock or rules a leader could not even say that there is no room; and such an entry is hardly
+        // larger than a vote.
         if has_no_room && !matches!(body, EntryBody::ClockLost | EntryBody::Rules(_) | EntryBody::Founding(_)) {
             return None;
         }
@@ -161,7 +161,7 @@ impl Shard {
         self.raft().write(data).with_leader(term).responder(responder).await.ok()?;
         drop(stamping);
         tokio::select! {
-            // In order, and not by chance: a simulated run is the same every time.
+            // In order, and not at random: each simulated run takes the same way.
             biased;
             answer = written => match answer {
                 Ok(Ok(response)) => Some(response.data),
@@ -171,7 +171,7 @@ impl Shard {
         }
     }
 
-    /// Waits until this node does not lead a term any more.
+    /// Waits until this node has stopped leading a term.
     async fn term_ends(&self, term: u64) {
         let mut metrics = self.raft().metrics();
         loop {
@@ -183,13 +183,13 @@ impl Shard {
         }
     }
 
-    /// Returns when the leader stops waiting for an entry with clients' requests. While this node has its quorum the entry
-    /// is on its way, and keeps its place among those in flight: another one would only be put behind it.
+    /// Returns when the leader stops waiting for an entry with clients' requests. While this node has its quorum the
+    /// entry is on its way, and keeps its place among those in flight: another entry would only come behind it.
     async fn entry_is_given_up(&self) {
         let mut view = self.view();
         let lost = async {
             loop {
-                // Also if whoever changes the view is gone.
+                // This ends also if the task that changes the view is gone.
                 if view.wait_for(|view| !view.ready).await.is_err() {
                     return;
                 }
@@ -199,14 +199,14 @@ impl Shard {
                 }
             }
         };
-        // Whether it is lost or took too long: nobody knows what becomes of it.
+        // The lead was lost, or the entry took too long: the outcome is unknown either way.
         let _ = tokio::time::timeout(ENTRY_PATIENCE, lost).await;
     }
 }
 
-/// What is refused before it is proposed: what brings work while there is pressure, such as a disk that is nearly full, and
-/// what was not signed by the operator that it names. Signatures are verified by helpers of their own, and known when the entry is
-/// applied here.
+/// Answers what is refused before it is proposed: requests that bring work while there is pressure, such as a disk that
+/// is nearly full, and requests that the named operator did not sign. Helper threads verify the signatures, and the
+/// verdicts are known when the entry is applied here.
 async fn refuse_early(
     threads: &Threads,
     verdicts: Arc<Verdicts>,
@@ -231,7 +231,7 @@ async fn refuse_early(
     }
 }
 
-/// What became of the submissions of one entry.
+/// The outcomes of the submissions in one entry, and where they go.
 type Answers = Vec<(oneshot::Sender<Vec<ProposeOutcome>>, Vec<ProposeOutcome>)>;
 
 /// Serves the proposal queue of a shard until the shard is closed.
@@ -240,7 +240,7 @@ pub(super) async fn run(shard: Shard, mut queue: mpsc::Receiver<Submission>) {
     let mut in_flight = FuturesUnordered::new();
     loop {
         tokio::select! {
-            // In order, and not by chance: a simulated run is the same every time.
+            // In order, and not at random: each simulated run takes the same way.
             biased;
             Some(answers) = in_flight.next() => answer(answers),
             submission = queue.recv(), if waiting.len() < limits::PROPOSALS_QUEUED_MAX => match submission {
@@ -309,16 +309,16 @@ async fn write(shard: &Shard, requests: Vec<Request>) -> Result<ApplyReply, Prop
     })?;
     let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
     let data = EntryBytes(Bytes::from(bytes));
-    // The core is gone: the entry was not taken.
+    // An error means that the core is gone: it did not take the entry.
     let sent = shard.raft().write(data).with_leader(view.term).responder(responder).await;
     sent.map_err(|_| ProposeOutcome::NotLeader(LeaderHint::default()))?;
     drop(stamping);
     tokio::select! {
-        // In order, and not by chance: a simulated run is the same every time.
+        // In order, and not at random: each simulated run takes the same way.
         biased;
         answer = written => match answer {
             Ok(Ok(response)) => Ok(response.data),
-            // Not appended: the lease ran out, or another node leads.
+            // The entry was not appended: the lease ran out, or another node leads.
             Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(shard.not_leader()),
             Ok(Err(_)) | Err(_) => Err(ProposeOutcome::Unknown),
         },
@@ -328,7 +328,7 @@ async fn write(shard: &Shard, requests: Vec<Request>) -> Result<ApplyReply, Prop
 
 fn answer(answers: Answers) {
     for (sender, outcomes) in answers {
-        // A sender that does not wait any more needs no answer.
+        // A sender that has stopped waiting needs no answer.
         let _ = sender.send(outcomes);
     }
 }

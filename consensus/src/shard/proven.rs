@@ -1,9 +1,9 @@
-//! Who was elected: what a leader sends is taken once it has shown that a quorum voted for it.
+//! Checks elections: a node takes what a leader sends only after the leader has shown that a quorum voted for it.
 //!
-//! A voter whose key was stolen can say that it leads in any term. So its word is not taken for it: not by who follows,
-//! whose vote would be written down, and not by who hands a lead over. What was taken once is in this node's own vote,
-//! as that of a leader: openraft writes that down for nothing else that others say (see `raft/network.rs` of answers,
-//! and [`Shard::vote`] of candidates).
+//! A voter whose key was stolen can say that it leads in any term. So its word alone does not count: not for a
+//! follower, which would write its vote down, and not for a leader that hands over the lead. Proof that this node took
+//! once is in its own vote, as the vote of a leader: openraft writes that down for no other message (see
+//! `raft/network.rs` for answers, and [`Shard::vote`] for candidates).
 
 use std::collections::BTreeSet;
 
@@ -22,17 +22,17 @@ use crate::raft::types::Vote;
 use crate::threads::Errand;
 
 impl Shard {
-    /// Whether this node follows, or leads, by this vote already.
+    /// Whether this node already follows, or leads, by this vote.
     fn has_followed(&self, vote: &Vote) -> bool {
         let own = self.raft().metrics().borrow_watched().vote;
         vote.committed && (own == *vote || self.promised() == Some(*vote))
     }
 
-    /// Takes note of the proof that its sender was elected. `believes`: whether a node is known to vote, by others than
-    /// this replica.
+    /// Notes the proof that its sender was elected. `believes` tells whether nodes other than this replica know a node
+    /// as a voter.
     ///
     /// # Errors
-    /// Why it is no proof, as text.
+    /// The reason as text if the proof does not hold.
     pub(crate) async fn take_proof(
         &self,
         who: Who,
@@ -68,11 +68,11 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether the sender that says that it leads by this vote has shown that it was elected, or leads no more:
-    /// openraft tells it so.
+    /// Whether a sender that says it leads by this vote has shown that it was elected, or has stopped leading: openraft
+    /// then tells it so.
     ///
     /// # Errors
-    /// That it has not, as text.
+    /// The reason as text if it has not.
     pub(super) async fn check_proven(&self, vote: &Vote) -> Result<(), String> {
         let own = self.raft().metrics().borrow_watched().vote;
         if is_on(Mutant::LeaderNotProven) || *vote < own || self.has_followed(vote) {

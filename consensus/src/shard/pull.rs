@@ -1,4 +1,4 @@
-//! Handing commands to the nodes of their agents.
+//! Hands commands to the nodes of their agents.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -20,15 +20,15 @@ use crate::pulls::PullWaiter;
 /// Why a pull looks again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Woken {
-    /// There may be something for its agents.
+    /// There may be something for the node's agents.
     News,
-    /// It has waited for long enough.
+    /// The pull has waited for its whole time.
     Over,
-    /// This node does not lead any more.
+    /// This node has stopped leading.
     Deposed,
 }
 
-/// Waits for what a pull waits for. One that nothing wakes looks again when its time is over.
+/// Waits until something wakes a pull. A pull that nothing wakes looks again when its time is over.
 async fn wait(news: Option<Notified<'_>>, view: &mut watch::Receiver<ShardView>, over: Pin<&mut Sleep>) -> Woken {
     let news = async {
         match news {
@@ -40,7 +40,7 @@ async fn wait(news: Option<Notified<'_>>, view: &mut watch::Receiver<ShardView>,
         biased;
         () = over => Woken::Over,
         () = news => Woken::News,
-        // Also if whoever changes the view is gone.
+        // This ends also if the task that changes the view is gone.
         _ = view.wait_for(|view| !view.ready) => Woken::Deposed,
     }
 }
@@ -52,16 +52,17 @@ impl Shard {
     }
 
     /// Answers a node as soon as there is something for its agents, or when it has waited as long as it said. Only the
-    /// leader does: it has applied everything that was acknowledged, and its clock is the shard's. That it still leads is
-    /// asked of a quorum for a node that knows nothing yet, since it has no clock to tell an era that is over by, and for one that is
-    /// ahead of all that was released or applied here. `room`: where there is some for what it tells, while it does not wait.
+    /// leader answers: it has applied everything that was acknowledged, and its clock is the shard's. The leader asks a
+    /// quorum whether it still leads in two cases: for a node that knows nothing yet, since such a node has no clock by
+    /// which to tell an ended era, and for a node that is ahead of all that was released or applied here. `room`: the
+    /// room for the answer, which the pull does not hold while it waits.
     pub(crate) async fn pull(&self, node: NodeId, pull: &Pull, room: &AnswerRoom) -> Result<Pulled, PullFailure> {
         let elsewhere = || PullFailure::NotLeader(self.elsewhere());
         let mut view = self.inner.view.subscribe();
         // A machine that slept may not have looked since.
         let ShardView { ready, term, .. } = *view.borrow_and_update();
         let ready = ready && has_quorum(self, &self.metrics());
-        // Read after the question arrived, so that whoever asked knows how old it is at most.
+        // Read after the question arrived, so that the node that asked knows the greatest age of the clock.
         let clock = self.inner.clock.to_send().filter(|_| ready).ok_or_else(elsewhere)?;
         let knows_nothing = pull.agents.iter().all(|asked| asked.seen == 0) && !is_on(Mutant::FirstPullNotConfirmed);
         let is_passed = self.inner.state.read().is_passed(node, pull);

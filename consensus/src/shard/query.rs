@@ -1,4 +1,4 @@
-//! Answering queries from a replica.
+//! Answers queries from a replica.
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use skep_store::{ChangesFound, TransitionsFound};
 use super::Shard;
 use crate::threads::{Errand, Threads};
 
-/// Bytes of tasks on one page: it must fit into a frame.
+/// Most bytes of tasks on one page: the page must fit into a frame.
 const PAGE_BYTES_MAX: u64 = limits::FRAME_BYTES_MAX as u64 / 2;
-/// A page may take so many times as long as what a robot waits for: whoever reads lists waits for longer.
+/// A page may take this many times as long as what a robot waits for: a client that reads lists waits longer.
 const PER_PAGE: u64 = 8;
 
 impl Shard {
-    /// Answers another node, with as much as the way to it carries. History is told by any replica, and everything else by the
-    /// leader.
+    /// Answers another node, with as much as the connection to it carries. Any replica tells the history; only the
+    /// leader answers all else.
     pub(crate) async fn query_for(&self, node: NodeId, query: Query) -> Result<QueryReply, QueryFailure> {
         let carries = self.inner.parts.peers.answer_bytes(node);
         match query {
             Query::Changes { .. } => self.stale(query, carries).await,
-            // It is reckoned with before there is any answer.
+            // The room for the answer is taken before there is any answer.
             Query::CommandEnd { .. } => {
                 self.linearizable(query, carries.min(limits::COMMAND_END_BYTES_SOFT_MAX as u64)).await
             }
@@ -37,7 +37,7 @@ impl Shard {
         }
     }
 
-    /// Answers with everything acknowledged before the query. Only the leader can.
+    /// Answers with everything that was acknowledged before the query. Only the leader can.
     pub(crate) async fn query_linearizable(&self, query: Query) -> Result<QueryReply, QueryFailure> {
         self.linearizable(query, PAGE_BYTES_MAX).await
     }
@@ -62,7 +62,7 @@ impl Shard {
     }
 
     async fn stale(&self, query: Query, bytes_max: u64) -> Result<QueryReply, QueryFailure> {
-        // What a group that failed left in memory may be half of something.
+        // A failed group may have left half of an entry's effects in memory.
         if self.metrics().running_state.is_err() || self.inner.state.is_poisoned() {
             return Err(QueryFailure::Storage("the group failed and is out of service; see the node's log".to_owned()));
         }
@@ -70,11 +70,11 @@ impl Shard {
         self.answer(query, false, bytes_max).await
     }
 
-    /// Waits until a command has ended at all of its agents, for a while.
+    /// Waits until a command has ended at all of its agents, for a bounded time.
     async fn wait_for_end(&self, command: CommandId, wait_ms: u32) {
         let Some(waiter) = self.inner.ends.wait_for(command) else { return };
         let mut view = self.inner.view.subscribe();
-        // Shorter than a caller on another node waits.
+        // This is shorter than a caller on another node waits.
         let patience = Duration::from_millis(u64::from(wait_ms).min(self.inner.parts.config.rpc_timeout_ms / 2));
         let ended = async {
             loop {
@@ -88,7 +88,7 @@ impl Shard {
         tokio::select! {
             () = ended => {}
             () = tokio::time::sleep(patience) => {}
-            // What happens now, another one knows.
+            // From then on another node knows how the command ends.
             _ = view.wait_for(|view| !view.ready) => {}
         }
     }
@@ -100,7 +100,7 @@ impl Shard {
             self.wait_for_end(command, wait_ms).await;
         }
         let age_ms = self.age_ms();
-        // One state for all of the answer, and none that applying waits for.
+        // One state for the whole answer, for which applying does not wait.
         let state = self.inner.state.now();
         let as_of = AsOf {
             index: state.applied().map_or(0, |position| position.index),
@@ -156,13 +156,13 @@ impl Shard {
 
     async fn wait_for_history(&self, next: u64) {
         let mut progress = self.inner.parts.store.history().progress(self.inner.id);
-        // Shorter than a caller on another node waits.
+        // This is shorter than a caller on another node waits.
         let patience = Duration::from_millis(self.inner.parts.config.rpc_timeout_ms / 2);
         let _ = tokio::time::timeout(patience, progress.wait_for(|written| *written >= next)).await;
     }
 }
 
-/// As many as one page holds, by count and by bytes, and one at least; whether there are more.
+/// As many items as one page holds, by count and by bytes, and at least one. Returns whether there are more.
 fn fill<T>(items: impl Iterator<Item = T>, limit: u32, bytes_max: u64, bytes_of: impl Fn(&T) -> u64) -> (Vec<T>, bool) {
     let count = (limit as usize).clamp(1, limits::PAGE_ITEMS_MAX);
     let (mut page, mut bytes) = (Vec::new(), 0_u64);
@@ -188,7 +188,7 @@ fn operator_bytes(grant: &OperatorGrant) -> u64 {
     512 + names(grant.verbs.names()) + names(grant.targets.names())
 }
 
-/// A page, of about so many bytes.
+/// A page of about this many bytes.
 fn page(state: &FleetState, query: Query, bytes_max: u64) -> Answer {
     match query {
         Query::Tasks { statuses, after, limit } => {
@@ -225,7 +225,7 @@ fn page(state: &FleetState, query: Query, bytes_max: u64) -> Answer {
     }
 }
 
-/// One command, with about so many bytes of its deliveries.
+/// One command, with about this many bytes of its deliveries.
 fn one_command(state: &FleetState, id: &CommandId, after: Option<&AgentId>, bytes_max: u64) -> Answer {
     let (command, next) = state.command_page(id, after, bytes_max).unzip();
     Answer::Command { command: command.map(Box::new), next: next.flatten() }

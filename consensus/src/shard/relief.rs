@@ -1,13 +1,14 @@
-//! What a leader does about disks that are full: its own, and those of the others who vote.
+//! What a leader does about full disks: its own, and those of the other voters.
 //!
-//! A leader whose disk is nearly full refuses work, though others may have room. Every voter says how full its disk is when it
-//! answers a heartbeat, so that such a leader hands the lead on to one that has more room. Not at once, since a log that is
-//! compacted makes room by itself, and not often: two whose disks fill in turns pass nothing to and fro. Nobody hands anything
-//! on if nobody has more room, nor if those who still write entries down would be no majority under the next leader, nor to one
-//! that is behind: until that has caught up nobody would lead. The shard's status says why such a leader keeps the lead.
+//! A leader whose disk is nearly full refuses work, though other voters may have room. Every voter says how full its
+//! disk is when it answers a heartbeat, so that such a leader hands the lead to a voter that has more room. The leader
+//! waits before it does so, since a compacted log makes room by itself, and does it seldom, so that two voters whose
+//! disks fill in turns do not pass the lead to and fro. The leader keeps the lead if no voter has more room, if the
+//! voters that still write entries down would be no majority under the next leader, or if the voter with room is
+//! behind: until that one has caught up no node would lead. The shard's status says why such a leader keeps the lead.
 //!
-//! Where no majority writes entries down, nothing can be committed whoever leads: the leader refuses work by the name of a
-//! voter that has no room, instead of leaving its outcome unknown.
+//! Where no majority writes entries down, no leader can commit anything. Then the leader refuses work and names a voter
+//! that has no room, instead of leaving the outcome unknown.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,30 +25,30 @@ use super::Shard;
 use super::condition::matched;
 use crate::raft::types::TypeConfig;
 
-/// How often the room of those who vote is looked at.
+/// Interval between two looks at the room of the voters.
 const LOOK_EVERY: Duration = Duration::from_millis(LOOK_EVERY_MS);
 const LOOK_EVERY_MS: u64 = 1_000;
 
-/// What was seen at the last look, while this node leads.
+/// What the last look found, while this node leads.
 #[derive(Debug, Default)]
 pub(super) struct Relief(Mutex<Seen>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
-    /// For want of whose room nothing can be committed.
+    /// The voter without whose room nothing can be committed.
     blocked_by: Option<NodeId>,
     /// Why this node leads on though its disk is full.
     keeps: Option<Keeps>,
 }
 
-/// Why a leader whose disk is full hands the lead to nobody.
+/// Why a leader whose disk is full keeps the lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keeps {
-    /// Nobody who votes and answers has more room.
+    /// No voter that answers has more room.
     NobodyHasRoom,
-    /// One that has lacks too much of the log.
+    /// This voter has more room, and lacks too much of the log.
     Behind(NodeId),
-    /// Too few would write entries down under the next leader.
+    /// Too few voters would write entries down under the next leader.
     TooFewWrite,
 }
 
@@ -66,7 +67,8 @@ impl Relief {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A voter whose disk is full, if so many are that nothing can be committed.
+    /// The voter whose full disk the leader names when the disks of too many voters are full for anything to be
+    /// committed.
     pub(super) fn blocked_by(&self) -> Option<NodeId> {
         self.seen().blocked_by
     }
@@ -76,22 +78,22 @@ impl Relief {
     }
 }
 
-/// Another voter, as this node knows it, which leads.
+/// Another voter, as this node, which leads, knows it.
 #[derive(Clone, Copy, Debug)]
 struct Voter {
     id: RaftId,
     node: NodeId,
-    /// How full its disk is, if it has said so.
+    /// How full the voter's disk is, if it has said so.
     pressure: Option<DiskPressure>,
-    /// It answers, as the member that it is.
+    /// The voter answers, as the member that it is.
     is_there: bool,
-    /// The last entry that it is known to hold.
+    /// The index of the last entry that the voter is known to hold.
     holds: Option<u64>,
-    /// It has lacked something for longer than a slow link explains.
+    /// The voter has lacked something for longer than a slow link explains.
     is_behind: bool,
 }
 
-/// Those who decide: this node, which leads, and how full its disk is; the others; and all by sets that must agree.
+/// The voters: this node, which leads, with how full its disk is; the others; and the sets of voters that must agree.
 #[derive(Debug)]
 struct Electorate {
     local: RaftId,
@@ -101,7 +103,7 @@ struct Electorate {
 }
 
 impl Electorate {
-    /// Whether entries are committed if those write them down of whom this holds.
+    /// Whether entries are committed if the voters for which `writes` holds write them down.
     fn is_majority(&self, writes: impl Fn(DiskPressure, bool) -> bool) -> bool {
         let of = |id: &RaftId| match self.others.iter().find(|voter| voter.id == *id) {
             Some(voter) => writes(voter.pressure.unwrap_or_default(), voter.is_there && voter.pressure.is_some()),
@@ -110,8 +112,8 @@ impl Electorate {
         self.groups.iter().all(|group| group.iter().filter(|id| of(id)).count() > group.len() / 2)
     }
 
-    /// To whom the lead is handed on: of those that have more room than this node, and are not behind, those that have the
-    /// most of it, and of these the one that holds most.
+    /// The voter that gets the lead. Of the voters that have more room than this node and are not behind, those with
+    /// the most room come first, and of these the one that holds most of the log.
     fn heir(&self) -> Result<NodeId, Keeps> {
         let has_more_room = |voter: &&Voter| voter.is_there && voter.pressure.is_some_and(|other| other < self.own);
         let roomier: Vec<&Voter> = self.others.iter().filter(has_more_room).collect();
@@ -123,7 +125,8 @@ impl Electorate {
         if goes_on { Ok(heir.node) } else { Err(Keeps::TooFewWrite) }
     }
 
-    /// One of the others for want of whose room nothing can be committed. What is not known of is no reason.
+    /// One of the other voters without whose room nothing can be committed. A voter whose room is unknown does not
+    /// count.
     fn blocked_by(&self) -> Option<NodeId> {
         if self.is_majority(|pressure, _| pressure < DiskPressure::Exhausted) {
             return None;
@@ -151,7 +154,7 @@ impl Shard {
         Electorate { local: metrics.id, own: self.inner.parts.store.pressure(), others, groups }
     }
 
-    /// That the disk of this node is nearly full, if it is.
+    /// The fault that the disk of this node is nearly full, if it is.
     pub(super) fn fault_of_disk(&self) -> Option<FaultReport> {
         let store = &self.inner.parts.store;
         let keeps = self.inner.relief.seen().keeps.map(|keeps| format!("; this node keeps the lead: {keeps}"));
@@ -161,7 +164,7 @@ impl Shard {
         is_low.then(|| FaultReport { fault: ShardFault::DiskNearlyFull, node: None, detail: detail() })
     }
 
-    /// The voters whose disks are nearly full, as they say themselves to this node, which leads.
+    /// The voters whose disks are nearly full, as they themselves tell this node, which leads.
     pub(super) fn faults_of_full_voters(&self, metrics: &RaftMetrics<TypeConfig>) -> Vec<FaultReport> {
         let full = |voter: Voter| {
             let pressure = voter.pressure.filter(|pressure| voter.is_there && *pressure > DiskPressure::None)?;
@@ -180,9 +183,9 @@ fn consequence(pressure: DiskPressure) -> &'static str {
     }
 }
 
-/// Looks at the room of those who vote, and hands the lead on, while the group runs.
+/// Looks at the room of the voters, and hands on the lead, while the group runs.
 pub(super) async fn run(shard: Shard) {
-    // Since when this node leads on a full disk, and when it may hand the lead on next.
+    // Since when this node leads on a full disk, and when it may next hand on the lead.
     let (mut since_ms, mut not_before_ms) = (None, 0);
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -205,13 +208,13 @@ pub(super) async fn run(shard: Shard) {
             continue;
         }
         let since = *since_ms.get_or_insert(now);
-        // Who is behind is not known before either.
+        // Which voter is behind is not known earlier either.
         let known_ms = shard.borne_ms().saturating_add(LOOK_EVERY_MS);
         let kept_ms = limits::LEAD_KEPT_ON_FULL_DISK_MS.max(known_ms);
         if now < not_before_ms || now.saturating_sub(since) <= kept_ms {
             continue;
         }
-        // A change of voters hands the lead over by itself, if it has to.
+        // A change of voters hands over the lead by itself, if it has to.
         let Ok(_one_at_a_time) = shard.inner.changing_members.try_lock() else { continue };
         let Ok(heir) = heir else { continue };
         not_before_ms = now.saturating_add(limits::LEAD_HANDED_ON_EVERY_MS);

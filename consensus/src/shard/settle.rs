@@ -1,7 +1,7 @@
-//! Finishing what an earlier leader began: a change of voters that was cut off halfway.
+//! Finishes a change of voters that an earlier leader began and that was cut off halfway.
 //!
-//! openraft proposes both steps of a change from the task of whoever asked for it. A leader that dies in between leaves a
-//! group in which the old voters and the new ones must agree, for ever, and nobody who would ask again.
+//! openraft proposes both steps of a change from the task of its caller. If the leader dies in between, it leaves a
+//! group in which the old voters and the new ones must agree for ever, and no caller that would ask again.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use skep_protocol::mutant::{Mutant, is_on};
 
 use super::Shard;
 
-/// How often the leader looks whether a change was left halfway.
+/// Interval between two looks whether a change was left halfway.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Longest wait before it tries again to finish one.
+/// The longest wait before the leader tries again to finish a change.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Finishes changes of voters that were cut off, for as long as this node leads the term.
 pub(super) async fn run(shard: Shard, term: u64) {
     let mut wait = LOOK_EVERY;
     loop {
-        // Whoever asked for a change is most often at it still.
+        // The caller that asked for a change is most often still at work on it.
         tokio::time::sleep(wait).await;
         let metrics = shard.metrics();
         let leads = metrics.state == ServerState::Leader && metrics.current_term == term;

@@ -9,7 +9,7 @@ use crate::raft::acked::FORGOT;
 use crate::raft::types::{LogId, Member, TypeConfig};
 
 impl Shard {
-    /// The shard as this node sees it now.
+    /// The status of the shard as this node sees it.
     pub(crate) fn status(&self) -> ShardStatus {
         let metrics = self.metrics();
         let voters = self.voters();
@@ -62,7 +62,7 @@ impl Shard {
             history,
         }
     }
-    /// What is known of a voter.
+    /// What this node knows of a voter.
     fn voter_status(
         &self,
         metrics: &RaftMetrics<TypeConfig>,
@@ -72,7 +72,7 @@ impl Shard {
     ) -> VoterStatus {
         let is_local = raft_id == metrics.id;
         let matched = metrics.replication.as_ref().and_then(|all| all.get(&raft_id).copied().flatten());
-        // What a voter forgot, it is not known to hold.
+        // A voter is not known to hold what it forgot.
         let matched = matched.map(|id| id.index).filter(|_| !self.inner.acked.is_forgetful(raft_id));
         let own = metrics.last_log_index.filter(|_| is_local && role == ShardRole::Leader);
         VoterStatus {
@@ -88,7 +88,7 @@ impl Shard {
     }
 }
 
-/// What a change of voters that is under way has in mind for one of them.
+/// What a change of voters that is under way does with one of them.
 fn standing(metrics: &RaftMetrics<TypeConfig>, id: &RaftId) -> VoterStanding {
     let configs = metrics.membership_config.membership().get_joint_config();
     match (configs.first(), configs.last()) {

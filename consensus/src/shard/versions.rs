@@ -1,9 +1,9 @@
-//! Which rules a shard agrees on: raising the meaning of entries once every voter can apply the next one.
+//! Raises the rules that a shard agrees on: entries get a new meaning once every voter can apply it.
 //!
-//! A voter says what it can apply in its hello, on each connection. The leader proposes a version only while it is connected
-//! to every voter, of the old set and of the new one while voters change, and each of them has said that it can apply it:
-//! whoever votes may lead next, and whoever is to be counted on must not stop at the entry. With the version come the
-//! limits of the leader's build, so that a limit changes where a version does and nowhere else.
+//! A voter says in its hello, on each connection, which versions it can apply. The leader proposes a version only while
+//! it is connected to every voter, of the old set and of the new one while voters change, and each voter has said that
+//! it can apply the version. Any voter may lead next, and a voter on which the group counts must not stop at the entry.
+//! The version brings the limits of the leader's build, so that a limit changes only where a version does.
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use super::{MembershipError, Shard};
 use crate::raft::fitness::Unfit;
 use crate::raft::types::Member;
 
-/// How often a leader looks whether every voter can apply the next version.
+/// Interval between two looks whether every voter can apply the next version.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What can be agreed on now.
+/// What the voters can agree on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Agreement {
-    /// The newest version that this node and all voters can apply; none if one of them has not said, or there is none.
+    /// The newest version that this node and all voters can apply; none if a voter has not said, or if there is none.
     pub(super) version: Option<u32>,
-    /// The voters for whose sake it is not the newest that this node can apply.
+    /// The voters because of which this is not the newest version that this node can apply.
     pub(super) held_back_by: Vec<NodeId>,
 }
 
-/// What is agreed on by a build and voters that say this of themselves; none of one that is not connected.
+/// What a build and voters with these versions agree on; a voter that is not connected has none.
 fn agree(own: FleetVersions, voters: &[(NodeId, Option<FleetVersions>)]) -> Agreement {
     let said: Option<Vec<FleetVersions>> = voters.iter().map(|(_, said)| *said).collect();
     let version = said.and_then(|said| FleetVersions::newest_of_all(said.into_iter().chain([own])));
@@ -43,12 +43,12 @@ impl Shard {
         self.inner.parts.build
     }
 
-    /// Why this build takes part no more; none if it can apply what the shard has agreed on.
+    /// Why this build takes no further part; none if it can apply what the shard has agreed on.
     pub(crate) fn unfit(&self) -> Option<&Unfit> {
         self.inner.fitness.unfit()
     }
 
-    /// What a peer is told that asks something of a replica that takes part no more.
+    /// The answer to a peer that asks something of a replica that takes no further part.
     pub(super) fn check_fit(&self) -> Result<(), String> {
         match self.unfit() {
             Some(unfit) => Err(format!("this node takes no part in the shard: {unfit}")),
@@ -56,7 +56,8 @@ impl Shard {
         }
     }
 
-    /// What a member says that it can apply; none while it is not connected, or if another incarnation of it is.
+    /// The versions that a member says it can apply; none while it is not connected, or if another incarnation of it
+    /// is.
     pub(super) fn speaks(&self, id: RaftId, member: &Member) -> Option<FleetVersions> {
         let parts = &self.inner.parts;
         if id == parts.raft_id() {
@@ -69,14 +70,14 @@ impl Shard {
         self.inner.state.read().fleet_version()
     }
 
-    /// What can be agreed on now, as far as this node is connected.
+    /// What the voters can agree on, as far as this node is connected.
     pub(super) fn agreement(&self) -> Agreement {
         let voters = self.voters();
         let said: Vec<_> = voters.iter().map(|(id, member)| (member.node, self.speaks(*id, member))).collect();
         agree(self.build().versions, &said)
     }
 
-    /// Refuses a node that does not speak what the shard has agreed on.
+    /// Refuses a node that does not speak the version that the shard has agreed on.
     pub(super) fn check_speaks(&self, node: NodeId) -> Result<(), MembershipError> {
         let parts = &self.inner.parts;
         let version = self.fleet_version();
@@ -85,7 +86,7 @@ impl Shard {
             Some(peer) => peer.hello.fleet,
             None => return Err(MembershipError::Unreachable { node }),
         };
-        // Zero: nothing is agreed on yet.
+        // Zero: the shard has agreed on nothing yet.
         if version == 0 || speaks.contains(version) {
             return Ok(());
         }
@@ -105,7 +106,7 @@ impl Shard {
         }
     }
 
-    /// Proposes a version as the leader of a term, with the limits of this build; whether it was applied.
+    /// Proposes a version as the leader of a term, with the limits of this build; returns whether it was applied.
     async fn propose_version(&self, term: u64, version: u32) -> bool {
         let rules = Rules { version, limits: self.build().limits };
         let proposed = self.write_as(term, EntryBody::Rules(Box::new(rules))).await.is_some();
@@ -115,8 +116,8 @@ impl Shard {
         proposed
     }
 
-    /// Gives a new shard its first entry, with the first rules: the oldest, unless every voter is known to speak newer ones.
-    /// False if it could not be done now.
+    /// Gives a new shard its first entry, with the first rules: the oldest, unless every voter is known to speak newer
+    /// ones. False if that failed this time.
     pub(super) async fn agree_first(&self, term: u64) -> bool {
         if self.fleet_version() > 0 {
             return true;
@@ -136,7 +137,7 @@ impl Shard {
         founded
     }
 
-    /// The version to be proposed, if there is one.
+    /// The version to propose, if there is one.
     fn next_version(&self) -> Option<u32> {
         let next = match is_on(Mutant::RaisedWithoutAllVoters) {
             true => Some(self.build().versions.max),
@@ -149,7 +150,7 @@ impl Shard {
         if self.next_version().is_none() {
             return;
         }
-        // Nobody is made a voter meanwhile: whoever is being made one has shown that it speaks the present version.
+        // No node becomes a voter meanwhile: a node that is to become one has shown that it speaks the present version.
         let _one_at_a_time = self.inner.changing_members.lock().await;
         if let Some(version) = self.next_version() {
             self.propose_version(term, version).await;
@@ -157,7 +158,7 @@ impl Shard {
     }
 }
 
-/// Raises the version of the shard whenever that can be done, for as long as this node leads the term.
+/// Raises the version of the shard whenever that is possible, for as long as this node leads the term.
 pub(super) async fn run(shard: Shard, term: u64) {
     loop {
         let metrics = shard.metrics();
@@ -170,10 +171,10 @@ pub(super) async fn run(shard: Shard, term: u64) {
     }
 }
 
-/// What a test needs to have an entry of another build in the log.
+/// What a test needs to put an entry of another build into the log.
 #[cfg(test)]
 impl Shard {
-    /// Writes bytes as an entry, as the leader that this node is.
+    /// Writes bytes as an entry; this node must lead.
     pub(crate) async fn write_bytes(&self, bytes: Vec<u8>) {
         use openraft::impls::ProgressResponder;
         use openraft::raft::ClientWriteResult;
@@ -184,7 +185,7 @@ impl Shard {
         let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
         let data = EntryBytes(bytes.into());
         let _ = self.raft().write(data).with_leader(term).responder(responder).await;
-        // Nobody answers.
+        // No task waits for the answer.
         drop(written);
     }
 

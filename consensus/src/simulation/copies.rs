@@ -1,4 +1,4 @@
-//! Disks that are restored from a copy: they hold less than was acknowledged from them.
+//! Disks that are restored from a copy: they hold less than their nodes acknowledged.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::shard::Shard;
 
 /// Longest wait for what must come, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it is seen that nothing comes.
+/// How long the test watches that nothing comes, in virtual time.
 const QUIET: Duration = Duration::from_secs(20);
 
 fn shard(nodes: &Nodes, at: usize) -> Option<Shard> {
@@ -33,7 +33,7 @@ fn leads(nodes: &Nodes, at: usize) -> bool {
     shard(nodes, at).is_some_and(|shard| shard.leads_term().is_some())
 }
 
-/// Creates tasks until so many were acknowledged.
+/// Creates tasks until this many are acknowledged.
 async fn create(nodes: &mut Nodes, shard: &Shard, rng: &mut SmallRng, count: usize) {
     let mut done = 0;
     for _ in 0..50 * count {
@@ -47,7 +47,7 @@ async fn create(nodes: &mut Nodes, shard: &Shard, rng: &mut SmallRng, count: usi
     panic!("{done} of {count} tasks were acknowledged");
 }
 
-/// What one voter acknowledged and nobody but the leader holds, it forgets. Its vote would lose it for all.
+/// A voter forgets what it acknowledged and only the leader holds besides. Its vote would lose that for all.
 async fn restore_a_voter(seed: u64, watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let (mut nodes, ids) = three_seeded(seed, 3, &watch).await;
@@ -61,7 +61,7 @@ async fn restore_a_voter(seed: u64, watch: Watch) {
     let copy = nodes.copy(forgets);
     nodes.start(forgets).await;
     assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await, "a restart is no loss");
-    // Five entries that the third does not get.
+    // Five entries that the third voter does not get.
     let both = |a: NodeId, b: NodeId| [(a, b), (b, a)];
     nodes.fabric.cut([both(ids[third], id), both(ids[third], ids[forgets])].concat());
     create(&mut nodes, &leading, &mut rng, 5).await;
@@ -72,9 +72,9 @@ async fn restore_a_voter(seed: u64, watch: Watch) {
         told.set(told.get() || has_fault(nodes, at, ShardFault::VoterRestoredFromCopy));
         told.get() && has_fault(nodes, forgets, ShardFault::RestoredFromCopy)
     });
-    assert!(found.await, "nobody says that a voter forgot what it had acknowledged");
+    assert!(found.await, "no node says that a voter forgot what it had acknowledged");
     assert_eq!(create_one(&leading, &mut rng, &watch).await, None, "it is counted on all the same");
-    // The leader is gone, and whoever is left has one vote.
+    // The leader is down, and the last sound voter has one vote.
     nodes.kill(at);
     nodes.fabric.heal();
     let elected = within(&mut nodes, QUIET, |nodes| leads(nodes, third) || leads(nodes, forgets));
@@ -91,7 +91,7 @@ async fn restore_a_voter(seed: u64, watch: Watch) {
     take_in_again(&mut nodes, &ids, forgets).await;
 }
 
-/// It is wiped, and comes back as another member; not before.
+/// The voter is wiped, and comes back as another member, and not before that.
 async fn take_in_again(nodes: &mut Nodes, ids: &[NodeId], forgets: usize) {
     let (_, leading) = leader(nodes).await;
     let at = (0..3).find(|at| leads(nodes, *at)).unwrap();

@@ -1,4 +1,4 @@
-//! The log and the snapshots beside it: at every moment at which the power can go, and cut off at every place.
+//! The log and the snapshots beside it: at every moment at which the power can go, and cut off at every offset.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,11 +20,11 @@ use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, encode};
 const DIR: &str = "/data";
 const BUSY: ShardId = ShardId(1);
 const QUIET: ShardId = ShardId(2);
-/// Rounds of a story: enough for more segments than are kept.
+/// Number of rounds of a story: enough for more segments than are kept.
 const ROUNDS: u64 = 60;
 
 fn open(machine: &Machine) -> Result<Store, StoreError> {
-    // A process whose disk is gone ends nothing here.
+    // A process whose disk is gone ends nothing in this test.
     let options = StoreOptions {
         segment_bytes: 4_096,
         low_water_bytes: 0,
@@ -46,12 +46,12 @@ fn entry(shard: ShardId, of: LogPoint) -> Bytes {
 fn snapshot(of: LogPoint) -> StoredSnapshot {
     let last_log_id = Some(LogId { leader_id: of.term.into(), index: of.index });
     let meta = SnapshotMeta { last_log_id, last_membership: StoredMembership::default() };
-    // More than a sector, so that it can be torn.
+    // This is more than a sector, so that a power cut can tear it.
     let data = Bytes::from(format!("{of:?}").repeat(40));
     StoredSnapshot { index: of.index, meta: Bytes::from(encode(&meta).unwrap()), data }
 }
 
-/// Starts to add entries. What is answered is the moment at which they were acknowledged.
+/// Starts to add entries. The receiver gets the moment at which they were acknowledged.
 fn append(machine: &Machine, store: &Store, shard: ShardId, points: &[LogPoint]) -> oneshot::Receiver<usize> {
     let (done, acknowledged) = oneshot::channel();
     let entries = points.iter().map(|point| (*point, entry(shard, *point))).collect();
@@ -73,18 +73,18 @@ async fn vote(machine: &Machine, store: &Store, number: u64) -> usize {
     acknowledged.await.unwrap()
 }
 
-/// What a process wrote, and what was said to be durable after so many moments.
+/// What a process wrote, and how much of it was said to be durable after how many moments.
 struct Story {
     machine: Machine,
     entries: Vec<(usize, ShardId, LogPoint)>,
     votes: Vec<(usize, u64)>,
     snapshots: Vec<(usize, LogPoint)>,
-    /// Which entry is committed at an index.
+    /// The term of the committed entry at each index.
     committed: BTreeMap<u64, u64>,
 }
 
 impl Story {
-    /// A voter: entries, votes, snapshots of its own, and those of leaders whose entries it did not have.
+    /// A voter's story: entries, votes, snapshots of its own, and snapshots of leaders whose entries it did not have.
     async fn tell(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let machine = Machine::new(rng.random());
@@ -132,7 +132,8 @@ impl Story {
         story
     }
 
-    /// Entries that nobody committed come, then another leader, and its snapshot, which has others at their places.
+    /// The voter gets entries that no quorum commits, then another leader, and that leader's snapshot with other
+    /// entries at their indexes.
     async fn be_replaced(&mut self, store: &Store, next: u64, term: u64) -> (u64, u64) {
         let lost: Vec<LogPoint> = (next..next + 6).map(|index| point(index, term)).collect();
         append(&self.machine, store, BUSY, &lost).await.unwrap();
@@ -147,7 +148,7 @@ impl Story {
         (last.index + 1, last.term)
     }
 
-    /// A process finds what earlier ones said to be durable by a moment.
+    /// Checks that a process finds what earlier ones said to be durable by a moment.
     fn check(&self, machine: &Machine, moment: usize, what: &str) -> Store {
         let store = open(machine).unwrap_or_else(|error| panic!("{what}: {error}"));
         let saved = store.snapshots().load(BUSY).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -180,7 +181,7 @@ impl Story {
         store
     }
 
-    /// A process goes on, and what it adds is there too after the power went once more.
+    /// Lets a process go on, and checks that what it adds is there too after another power cut.
     async fn go_on(&self, machine: &Machine, store: Store, moment: usize, what: &str) {
         let next = store.ends(BUSY).1.map_or(0, |last| last.index + 1);
         let added = point(next, 1_000);
@@ -232,14 +233,14 @@ fn read(machine: &Machine, path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// Puts bytes in the place of what a file holds.
+/// Puts these bytes in the place of a file's content.
 fn put(machine: &Machine, path: &Path, bytes: &[u8]) {
     let file = machine.mount().open(path, Open::Truncate).unwrap();
     file.write_all_at(bytes, 0).unwrap();
     file.sync().unwrap();
 }
 
-/// A log of so many entries over several segments, of which nothing was purged, and its process has ended.
+/// A log of this many entries over several segments, with nothing purged; its process has ended.
 async fn written(count: u64) -> Machine {
     let machine = Machine::new(1);
     let store = open(&machine).unwrap();
@@ -251,21 +252,21 @@ async fn written(count: u64) -> Machine {
     machine
 }
 
-/// How many entries a log opens with; none if it is refused.
+/// With how many entries a log opens; none if the store refuses it.
 async fn held(machine: &Machine) -> Option<u64> {
     let store = open(machine).ok()?;
     let held = store.entries(BUSY, 0..u64::MAX, usize::MAX).unwrap().len() as u64;
     drop(store);
-    // Its writer begins, and ends.
+    // The writer of the store begins, and ends.
     tokio::task::yield_now().await;
     Some(held)
 }
 
-/// The same, of a copy in which a file holds something else.
+/// The same, on a copy of the disk in which a file has another content.
 async fn held_with(machine: &Machine, marked: bool, path: &Path, bytes: &[u8]) -> Option<u64> {
     let copy = machine.copy();
     if !marked {
-        // As a power cut may leave it.
+        // A power cut may leave the file like this.
         put(&copy, &Path::new(DIR).join("progress"), &[]);
     }
     put(&copy, path, bytes);
@@ -280,7 +281,7 @@ fn no_segment_can_be_cut_anywhere_without_notice() {
         let files = wal_files(&whole);
         let used = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
         let all: Vec<Vec<u8>> = files.iter().map(|path| read(&whole, path)).collect();
-        // The last one is there for later.
+        // The last segment is there for later.
         let last = all.iter().rposition(|bytes| used(bytes) > 64).unwrap();
         assert!(last >= 2, "{last}");
         for (at, (path, bytes)) in files.iter().zip(&all).enumerate() {
@@ -291,7 +292,7 @@ fn no_segment_can_be_cut_anywhere_without_notice() {
                     let mut zeroed = bytes.clone();
                     zeroed[cut..].fill(0);
                     let zeroed = held_with(&whole, marked, path, &zeroed).await;
-                    // Without the mark nothing vouches for the last batch of all.
+                    // Without the mark nothing proves that the very last batch was written.
                     let is_told = marked || at < last || cut < 64;
                     let sound = |held: Option<u64>| held.is_none_or(|held| held == COUNT) || !is_told;
                     assert!(sound(shorter), "{what}: {shorter:?} of {COUNT}");
@@ -327,7 +328,7 @@ fn an_oldest_segment_that_is_missing_is_noticed_and_one_that_comes_back_is_not_n
         let cut = machine.copy();
         cut.mount().remove(&new[0]).unwrap();
         assert_eq!(held(&cut).await, None, "the oldest one is missing");
-        // A power cut brings back some of what was removed, with a gap behind it.
+        // A power cut brings back some of the removed files, with a gap behind them.
         put(&machine, gone[0], &read(&before, gone[0]));
         let store = open(&machine).unwrap();
         assert_eq!(store.entries(BUSY, 0..u64::MAX, usize::MAX).unwrap().len() as u64, left);

@@ -10,21 +10,22 @@ use rand::{RngExt as _, SeedableRng as _};
 use rustix::io::Errno;
 use skep_store::disk::{Disk, DiskFile, Open};
 
-/// What a power cut tears apart: a sector is written whole or not at all.
+/// Bytes of a sector. A power cut leaves a sector whole or unwritten, and tears longer writes apart.
 const SECTOR_BYTES: usize = 512;
 
 #[derive(Clone, Debug, Default)]
 struct Content {
-    /// As programs see it.
+    /// The content as programs see it.
     now: Vec<u8>,
-    /// As it is on the platter.
+    /// The content on the platter.
     durable: Vec<u8>,
-    /// Writes that were not synced.
+    /// Writes that were not synced: their offsets and bytes.
     unsynced: Vec<(usize, Vec<u8>)>,
 }
 
 impl Content {
-    /// What was written since becomes durable. What a failed sync forgot does not, though programs see it.
+    /// Makes the writes since the last sync durable. What a failed sync forgot does not become durable, though programs
+    /// see it.
     fn sync(&mut self) {
         self.durable.resize(self.now.len(), 0);
         for (at, bytes) in std::mem::take(&mut self.unsynced) {
@@ -54,24 +55,24 @@ impl Content {
 #[derive(Clone, Debug)]
 struct Platter {
     rng: SmallRng,
-    /// Which process uses it. Whatever an earlier one still does has no effect.
+    /// The number of the process that uses the disk. What an earlier process still does has no effect.
     generation: u64,
     files: BTreeMap<u64, Content>,
     next: u64,
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
-    /// The next sync fails.
+    /// Whether the next sync fails.
     failing: bool,
-    /// There is no room for another snapshot.
+    /// Whether there is no room for another snapshot.
     refuses_snapshots: bool,
-    /// How much of snapshots was read.
+    /// Bytes of snapshots that were read.
     snapshot_bytes_read: u64,
-    /// What there was after each change, if that is kept.
+    /// A copy of the disk after each change, if the test keeps them.
     moments: Option<Vec<Platter>>,
 }
 
 impl Platter {
-    /// Something was changed.
+    /// Notes a change.
     fn note(&mut self) {
         if let Some(mut moments) = self.moments.take() {
             moments.push(self.clone());
@@ -100,22 +101,22 @@ impl Machine {
         })))
     }
 
-    /// Has no room for another snapshot, or has room again.
+    /// Sets whether the disk refuses another snapshot for want of room.
     pub(super) fn refuse_snapshots(&self, refuses: bool) {
         self.platter().refuses_snapshots = refuses;
     }
 
-    /// How many bytes of snapshots were read from it so far.
+    /// How many bytes of snapshots were read from the disk so far.
     pub(super) fn snapshot_bytes_read(&self) -> u64 {
         self.platter().snapshot_bytes_read
     }
 
-    /// Keeps every moment from now on: what there is after each change.
+    /// Keeps every moment from then on: a copy of the disk after each change.
     pub(super) fn keep_moments(&self) {
         self.platter().moments = Some(Vec::new());
     }
 
-    /// How many moments there were.
+    /// The number of moments so far.
     pub(super) fn moments(&self) -> usize {
         self.platter().moments.as_ref().map_or(0, Vec::len)
     }
@@ -126,7 +127,7 @@ impl Machine {
         Some(Self(Arc::new(Mutex::new(Platter { rng: SmallRng::seed_from_u64(seed), ..moment }))))
     }
 
-    /// Another disk that holds the same.
+    /// Another disk with the same content.
     pub(super) fn copy(&self) -> Self {
         Self(Arc::new(Mutex::new(self.platter().clone())))
     }
@@ -135,7 +136,7 @@ impl Machine {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The disk as a new process sees it. What was written and not synced by earlier ones is still there.
+    /// The disk as a new process sees it. Writes of earlier processes that were not synced are still there.
     pub(super) fn mount(&self) -> Arc<dyn Disk> {
         let mut platter = self.platter();
         platter.generation += 1;
@@ -143,18 +144,18 @@ impl Machine {
         Arc::new(Mounted { platter: Arc::clone(&self.0), generation: platter.generation })
     }
 
-    /// The process that uses it ends: nothing that it still does has an effect.
+    /// Ends the process that uses the disk: nothing that it still does has an effect.
     pub(super) fn end_process(&self) {
         self.platter().generation += 1;
     }
 
-    /// The power goes.
+    /// Cuts the power.
     pub(super) fn cut_power(&self) {
         let mut platter = self.platter();
         platter.generation += 1;
         let Platter { rng, files, names, durable_names, .. } = &mut *platter;
         files.values_mut().for_each(|content| content.lose(rng));
-        // The journal of the file system was written, or was not.
+        // The file system had written its journal, or had not.
         if rng.random_bool(0.5) {
             durable_names.clone_from(names);
         } else {
@@ -162,7 +163,7 @@ impl Machine {
         }
     }
 
-    /// Flips a bit of some file; false if there is none.
+    /// Flips a bit of some file; false if there is no file.
     pub(super) fn flip_a_bit(&self) -> bool {
         let mut platter = self.platter();
         let Platter { rng, files, names, .. } = &mut *platter;
@@ -174,7 +175,7 @@ impl Machine {
         }
         let at = rng.random_range(0..written.len());
         let content = &mut written[at];
-        // Where something is written, rather than in the zeros behind it.
+        // The bit is in the written part, not in the zeros behind it.
         let used = content.now.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
         let byte = rng.random_range(0..used);
         let bit = 1 << rng.random_range(0..8);
@@ -186,19 +187,19 @@ impl Machine {
         true
     }
 
-    /// The next sync of the process that uses it fails.
+    /// Makes the next sync of the process that uses the disk fail.
     pub(super) fn fail_next_sync(&self) {
         self.platter().failing = true;
     }
 
-    /// An older copy is put in the place of what is there.
+    /// Puts an older copy in the place of the content.
     pub(super) fn restore(&self, copy: &Self) {
         let copy = copy.platter().clone();
         let mut platter = self.platter();
         *platter = Platter { generation: platter.generation + 1, ..copy };
     }
 
-    /// Everything is gone.
+    /// Deletes everything.
     pub(super) fn wipe(&self) {
         let mut platter = self.platter();
         platter.generation += 1;
@@ -246,7 +247,7 @@ impl Disk for Mounted {
         let id = match (known, how) {
             (Some(id), Open::Existing | Open::Create) => id,
             (None, Open::Existing) => return Err(io::Error::from(io::ErrorKind::NotFound)),
-            // Emptied, or new: another file under the name.
+            // An emptied or new file is another file under the name.
             (_, Open::Create | Open::Truncate) => {
                 platter.next += 1;
                 let id = platter.next;
@@ -259,7 +260,7 @@ impl Disk for Mounted {
         Ok(Arc::new(SimFile { platter: Arc::clone(&self.platter), generation: self.generation, id, is_snapshot }))
     }
 
-    /// Every other process finds that it can.
+    /// Every second process finds that it can write past the page cache.
     fn open_direct(&self, path: &Path) -> Option<Arc<dyn DiskFile>> {
         if self.generation.is_multiple_of(2) { None } else { self.open(path, Open::Existing).ok() }
     }
@@ -361,7 +362,7 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         self.change(|content, failing| {
             if std::mem::take(failing) {
-                // As Linux does it: what could not be written is forgotten, and looks as if it had been.
+                // Linux does the same: what it could not write is forgotten, and looks as if it had been written.
                 content.unsynced.clear();
                 return Err(io::Error::other("EIO"));
             }

@@ -1,4 +1,4 @@
-//! Disks that are full: who leads then, and what those hear who want something.
+//! Full disks: which node leads then, and what clients hear.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::shard::Shard;
 
 /// Longest wait for what must come, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long it is seen that nothing comes: longer than the pause between two times that a node hands the lead on.
+/// How long the test watches that nothing comes: longer than the pause between two times that a node hands on the lead.
 const QUIET: Duration = Duration::from_secs(150);
 
 fn press(nodes: &Nodes, at: usize, pressure: DiskPressure) {
@@ -45,7 +45,7 @@ async fn led_by(nodes: &mut Nodes) -> (usize, Shard) {
     (at, shard)
 }
 
-/// What becomes of a new task.
+/// The outcome of a new task.
 async fn propose(shard: &Shard, rng: &mut SmallRng) -> ProposeOutcome {
     let request = new_request(rng, shard).expect("a leader knows the clock");
     shard.propose(vec![request]).await.pop().expect("each request has an outcome")
@@ -65,7 +65,7 @@ async fn fill_the_leader(watch: Watch) {
     assert!(has_fault(&nodes, full, ShardFault::DiskNearlyFull));
     let named = within(&mut nodes, PATIENCE, |nodes| has_fault(nodes, next, ShardFault::VoterDiskNearlyFull));
     assert!(named.await, "the leader names the voter");
-    // Once all are, whoever leads goes on, and what ends work with it.
+    // Once all disks are full, the leader goes on, and so do requests that end work.
     let term = leading.leads_term();
     (0..3).for_each(|at| press(&nodes, at, DiskPressure::Low));
     assert_eq!(propose(&leading, &mut rng).await, ProposeOutcome::DiskFull);
@@ -75,7 +75,7 @@ async fn fill_the_leader(watch: Watch) {
     let own = faults.iter().find(|report| report.fault == ShardFault::DiskNearlyFull).expect("its disk is full");
     assert!(own.detail.contains("keeps the lead: no other voter"), "{}", own.detail);
     assert_eq!(leading.leads_term(), term);
-    // As soon as somebody has room, it leads.
+    // As soon as one voter has room, it leads.
     press(&nodes, full, DiskPressure::None);
     assert!(within(&mut nodes, PATIENCE, |nodes| is_ready(nodes, full)).await);
 }
@@ -97,7 +97,7 @@ async fn fill_the_followers(watch: Watch) {
     tokio::time::sleep(Duration::from_secs(3)).await;
     match propose(&leading, &mut rng).await {
         ProposeOutcome::VotersFull { node } => assert!(full.iter().any(|at| ids[*at] == node)),
-        other => panic!("nobody would commit it: {other:?}"),
+        other => panic!("no quorum would commit it: {other:?}"),
     }
     press(&nodes, full[0], DiskPressure::None);
     let mut taken = None;
@@ -122,15 +122,15 @@ async fn start_on_full_disks(watch: Watch) {
     let (mut nodes, _) = three(&watch).await;
     leader(&mut nodes).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    // Nobody knows the clock any more: the next leader must say so in the log.
+    // No voter knows the clock after this: the next leader must say so in the log.
     (0..3).for_each(|at| nodes.cut_power(at));
     for at in 0..3 {
         nodes.start(at).await;
     }
-    // Their stores have looked at their disks by then, and nobody stands yet.
+    // By then the stores have looked at their disks, and no voter stands yet.
     super::step(&mut nodes).await;
     (0..3).for_each(|at| press(&nodes, at, DiskPressure::Exhausted));
-    assert!(within(&mut nodes, PATIENCE, |nodes| !nodes.ready().is_empty()).await, "nobody can say what is wrong");
+    assert!(within(&mut nodes, PATIENCE, |nodes| !nodes.ready().is_empty()).await, "no leader can say what is wrong");
     let (_, leading) = led_by(&mut nodes).await;
     assert_eq!(propose(&leading, &mut rng).await, ProposeOutcome::DiskFull);
     (0..3).for_each(|at| press(&nodes, at, DiskPressure::None));
@@ -146,19 +146,19 @@ fn a_shard_that_starts_on_full_disks_has_a_leader_that_says_so() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// Bytes of a snapshot beside its state; less than this is read where only its header is looked at.
+/// Bytes of a snapshot beside its state; a read of only the header stays below this.
 const HEADERS_BYTES: u64 = 4_096;
-/// How long a follower is not reached for that needs a snapshot: for a few attempts to send it one.
+/// How long a follower that needs a snapshot is not reached: long enough for a few attempts to send it.
 const UNREACHED: Duration = Duration::from_secs(30);
 
-/// How many bytes the snapshot of a node has.
+/// Bytes of a node's snapshot.
 fn snapshot_bytes(nodes: &Nodes, at: usize) -> u64 {
     let process = nodes.all[at].process.as_ref().expect("it runs");
     let stored = process.shards.parts.store.snapshots().load(SHARD).expect("it can be read");
     stored.expect("there is one").data.len() as u64
 }
 
-/// A follower was outrun, and has no room for the snapshot that it needs.
+/// A follower is outrun, and has no room for the snapshot that it needs.
 async fn outrun_without_room(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(8);
     let (mut nodes, ids) = three(&watch).await;
@@ -171,7 +171,7 @@ async fn outrun_without_room(watch: Watch) {
     within(&mut nodes, UNREACHED, |_| false).await;
     let read = nodes.snapshot_bytes_read(at) - before;
     assert!(read < HEADERS_BYTES, "{read} bytes were read for a follower that is not reached");
-    // What comes behind the snapshot.
+    // These entries come behind the snapshot.
     for _ in 0..3 {
         assert!(create_one(&leading, &mut rng, &watch).await.is_some());
     }
@@ -202,7 +202,7 @@ fn a_follower_without_room_for_a_snapshot_is_offered_it_seldom_and_catches_up_on
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// Nobody gets anything written down, and those who stand for the lead wait for their votes.
+/// No disk writes anything, and candidates wait for their votes.
 async fn stop_on_stuck_disks(watch: Watch) {
     let (mut nodes, _) = three(&watch).await;
     let (at, _) = led_by(&mut nodes).await;

@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use super::watch::Watch;
 use crate::net::{AnswerRoom, CallError, Dispatch, Link, Outgoing, Peer, Peers, RoundTrips, Who};
 
-/// A connection over which nothing arrives for so long ends, as a real one does.
+/// A connection ends after this time without arriving data, as a real one does.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// What waits for a thin link before it is dropped, in bytes.
+/// Bytes that may wait for a thin link; more are dropped.
 const THIN_BYTES_MAX: u64 = 64 * 1024;
-/// What a packet carries, in bytes.
+/// Bytes in a packet.
 const PACKET_BYTES: u64 = 1_200;
 
 /// A node as the network knows it.
@@ -38,7 +38,7 @@ type Open = Arc<watch::Sender<bool>>;
 /// A connection.
 struct Joined {
     open: Open,
-    /// What each end has of it.
+    /// The connection as each end has it.
     ends: [Arc<Peer>; 2],
     /// Since when one end does not reach the other.
     silent_since: Option<Instant>,
@@ -47,22 +47,22 @@ struct Joined {
 struct State {
     rng: SmallRng,
     stations: BTreeMap<NodeId, Station>,
-    /// Links by the pair that they join: one flag for both directions.
+    /// Links by the pair of nodes that they join: one flag for both directions.
     links: BTreeMap<(NodeId, NodeId), Joined>,
-    /// Who does not reach whom.
+    /// Pairs of which the first node does not reach the second.
     cut: BTreeSet<(NodeId, NodeId)>,
     lost_permille: u32,
-    /// Shortest and longest time that something is under way, in milliseconds.
+    /// Shortest and longest time that a message is under way, in milliseconds.
     delay_ms: (u64, u64),
-    /// The shortest time that connections have seen it take, in milliseconds.
+    /// The shortest time that connections have seen, in milliseconds.
     shortest_ms: u64,
-    /// Links that carry no more than so many bytes a second, in each direction.
+    /// Bytes a second that the links of these nodes carry, in each direction.
     thin: BTreeMap<NodeId, u64>,
     /// When a thin link has carried what it was given.
     free_at: BTreeMap<(NodeId, NodeId), Instant>,
-    /// How long what came over a thin link had waited for it, smoothed, in seconds.
+    /// How long the bytes over a thin link had waited for it, smoothed, in seconds.
     waited: BTreeMap<(NodeId, NodeId), f64>,
-    /// Calls that were sent, and the bytes in them, by the number of their kind.
+    /// Number of calls that were sent, and the bytes in them, by the number of their kind.
     sent: BTreeMap<u8, (u64, u64)>,
 }
 
@@ -73,20 +73,20 @@ impl State {
         free_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Bytes came, which had waited for so long: each packet of them is seen, as a real connection sees its round trips.
+    /// Notes bytes that arrived after this wait. Each packet of them counts, as a real connection sees its round trips.
     fn came(&mut self, (from, to): (NodeId, NodeId), bytes: u64, waited: Duration) {
         let known = self.waited.entry((from, to)).or_default();
         let packets = i32::try_from(1 + bytes / PACKET_BYTES).unwrap_or(i32::MAX);
         *known = waited.as_secs_f64() + (*known - waited.as_secs_f64()) * (7.0_f64 / 8.0).powi(packets);
     }
 
-    /// How much longer than at rest the way takes of late.
+    /// How much longer than at rest a message has taken of late.
     fn late(&self, from: NodeId, to: NodeId) -> Duration {
         let waited = self.waited.get(&(from, to)).copied().unwrap_or_default();
         Duration::from_secs_f64(waited).max(self.waits(from, to))
     }
 
-    /// Hands bytes to a link; none if there is no room for them.
+    /// Hands bytes to a link; returns their wait, none if there is no room for them.
     fn load(&mut self, from: NodeId, to: NodeId, bytes: u64) -> Option<Duration> {
         let rate = [from, to].iter().filter_map(|node| self.thin.get(node)).min().copied();
         let Some(rate) = rate else { return Some(Duration::ZERO) };
@@ -100,7 +100,7 @@ impl State {
     }
 }
 
-/// The network.
+/// The network of a run.
 #[derive(Clone)]
 pub(super) struct Fabric {
     state: Arc<Mutex<State>>,
@@ -129,12 +129,12 @@ impl Fabric {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A process begins.
+    /// A process begins, and joins the network.
     pub(super) fn join(&self, station: Station) {
         self.state().stations.insert(station.node, station);
     }
 
-    /// A process ends: whatever it still says is not heard.
+    /// A process ends: no node hears what it still says.
     pub(super) fn leave(&self, node: NodeId) {
         let mut state = self.state();
         state.stations.remove(&node);
@@ -144,12 +144,12 @@ impl Fabric {
         }
     }
 
-    /// Some nodes do not reach others.
+    /// Cuts pairs of nodes: the first does not reach the second.
     pub(super) fn cut(&self, pairs: impl IntoIterator<Item = (NodeId, NodeId)>) {
         self.state().cut.extend(pairs);
     }
 
-    /// Those nodes reach those others again.
+    /// Joins these pairs again.
     pub(super) fn join_again(&self, pairs: impl IntoIterator<Item = (NodeId, NodeId)>) {
         let mut state = self.state();
         for pair in pairs {
@@ -157,23 +157,24 @@ impl Fabric {
         }
     }
 
-    /// How much is lost, and how long it takes from one node to another: one time for all, or one of all in between.
+    /// Sets how many messages in a thousand are lost, and how long one takes between nodes: one time for all, or each a
+    /// random time in between.
     pub(super) fn set_quality(&self, lost_permille: u32, delay_ms: (u64, u64)) {
         let mut state = self.state();
         (state.lost_permille, state.delay_ms, state.shortest_ms) = (lost_permille, delay_ms, delay_ms.0);
     }
 
-    /// It takes so long from one node to another from now on, on connections that have seen it take less.
+    /// Sets the time from one node to another, on connections that have seen a shorter one.
     pub(super) fn lengthen(&self, delay_ms: u64) {
         self.state().delay_ms = (delay_ms, delay_ms);
     }
 
-    /// The links of a node carry no more than so many bytes a second.
+    /// Limits the links of a node to this many bytes a second.
     pub(super) fn thin(&self, node: NodeId, bytes_per_s: u64) {
         self.state().thin.insert(node, bytes_per_s);
     }
 
-    /// How long what is sent to a node now waits for a thin link.
+    /// How long a message that is sent at this instant waits for a thin link.
     pub(super) fn waits(&self, from: NodeId, to: NodeId) -> Duration {
         self.state().waits(from, to)
     }
@@ -188,7 +189,7 @@ impl Fabric {
         self.state().sent.get(&(kind as u8)).map_or(0, |(_, bytes)| *bytes)
     }
 
-    /// Everybody reaches everybody.
+    /// Lets every node reach every other.
     pub(super) fn heal(&self) {
         let mut state = self.state();
         state.cut.clear();
@@ -199,7 +200,7 @@ impl Fabric {
         self.set_quality(0, (0, 2));
     }
 
-    /// Ends connections that were closed, and connects whoever is not connected and can be.
+    /// Ends connections that were closed, and connects nodes that are not connected and can be.
     pub(super) fn connect(&self) {
         let mut state = self.state();
         let cut = state.cut.clone();
@@ -265,7 +266,8 @@ impl Fabric {
         self.state().stations.get(&node).filter(|station| station.hello.process == process).cloned()
     }
 
-    /// How long so many bytes wait for the way from one node to another, and how long it takes; none if they do not arrive.
+    /// How long this many bytes wait for the link between two nodes, and how long they take over it; none if they do
+    /// not arrive.
     fn fate(&self, from: NodeId, to: NodeId, bytes: u64) -> Option<(Duration, Duration)> {
         let mut state = self.state();
         let lost = state.lost_permille;
@@ -292,7 +294,7 @@ impl Fabric {
         }
     }
 
-    /// What a link carries in an eighth of a second.
+    /// Bytes that a link carries in an eighth of a second.
     fn window(&self, from: NodeId, to: NodeId) -> u64 {
         let state = self.state();
         let rate = [from, to].iter().filter_map(|node| state.thin.get(node)).min().copied();
@@ -364,7 +366,7 @@ impl MemoryLink {
         let Some(station) = self.fabric.station(self.to, self.to_process) else { std::future::pending().await };
         let (said, answered) = oneshot::channel();
         let (fabric, who, to, to_process) = (self.fabric.clone(), self.from, self.to, self.to_process);
-        // It is answered even if nobody waits any more.
+        // The answer comes even if the caller has stopped waiting.
         tokio::spawn(async move {
             let answer = match station.dispatch.admit(who, header).await {
                 Ok(()) => station.dispatch.call(who, header, body, AnswerRoom::default()).await,
@@ -387,7 +389,7 @@ impl MemoryLink {
         }
     }
 
-    /// Ends with the connection.
+    /// Completes when the connection ends.
     async fn ended(&self) -> CallError {
         let _ = self.open.subscribe().wait_for(|open| !*open).await;
         CallError::Lost("the connection ended".to_owned())

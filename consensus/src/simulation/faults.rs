@@ -12,10 +12,10 @@ use super::site::Nodes;
 
 /// Shortest and longest time between two faults, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 150..1_800;
-/// How long a node stays down, a link bad, a disk slow, in milliseconds.
+/// How long a node stays down, a link bad, or a disk slow, in milliseconds.
 const LASTS_MS: std::ops::Range<u64> = 50..4_000;
 
-/// What a change of members is to lead to.
+/// A change of members that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Add(NodeId),
@@ -24,10 +24,10 @@ enum Change {
 
 #[derive(Debug, Default)]
 struct Members {
-    /// Who votes, as far as changes were acknowledged.
+    /// The voters, as far as changes were acknowledged.
     voters: Vec<NodeId>,
     under_way: bool,
-    /// A change of which nothing definite was heard: it is asked for again until it is done.
+    /// A change with an unknown outcome: the operator asks for it again until it is done.
     doubtful: Option<Change>,
 }
 
@@ -35,11 +35,11 @@ struct Members {
 pub(super) struct Faults {
     rng: SmallRng,
     next: Instant,
-    /// When something ends by itself: a node is started, a network healed, a disk as fast as before.
+    /// When something ends by itself: a node starts, the network heals, a disk is as fast as before.
     starts: Vec<(Instant, usize)>,
     heals_at: Option<Instant>,
     members: Arc<Mutex<Members>>,
-    /// The voter that lost its disk and was not taken in again: only one at a time, or nothing could be promised.
+    /// The voter that lost its disk and was not taken in again: only one at a time, or Skep could promise nothing.
     lost: Option<usize>,
     count: usize,
 }
@@ -58,7 +58,7 @@ impl Faults {
         }
     }
 
-    /// Who votes.
+    /// The voters.
     pub(super) fn voters(&self) -> Vec<NodeId> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner).voters.clone()
     }
@@ -72,7 +72,7 @@ impl Faults {
         self.starts.push((when, at));
     }
 
-    /// Does what is to be done now.
+    /// Does what is due at this instant.
     pub(super) async fn step(&mut self, nodes: &mut Nodes) {
         self.mend_due(nodes).await;
         let now = Instant::now();
@@ -95,7 +95,7 @@ impl Faults {
             5..7 => self.cut(nodes),
             7..9 => {
                 let (lost, longest) = (self.rng.random_range(0..150), self.rng.random_range(2..300));
-                // Often the same for all, which no rounding of chance can outrun.
+                // The time is often the same for all messages, which no average of random times can outrun.
                 let shortest = if self.rng.random_bool(0.5) { longest } else { 0 };
                 nodes.fabric.set_quality(lost, (shortest, longest));
                 nodes.watch.count(|coverage| coverage.bad_links += 1);
@@ -112,7 +112,7 @@ impl Faults {
         }
     }
 
-    /// The power of all machines goes at once.
+    /// Cuts the power of all machines at once.
     fn black_out(&mut self, nodes: &mut Nodes) {
         for at in 0..self.count {
             nodes.cut_power(at);
@@ -140,9 +140,9 @@ impl Faults {
         self.heals_at = Some(self.lasts());
     }
 
-    /// A node loses its disk, or a bit of it.
+    /// Makes a node lose its disk, or a bit of it.
     fn lose(&mut self, nodes: &mut Nodes, at: usize) {
-        // Nor while it is not known who votes: it could be one more than can be lost.
+        // No disk is lost while it is unknown which nodes vote: it could be one more than the group can lose.
         let unsure = {
             let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
             members.under_way || members.doubtful.is_some()
@@ -171,7 +171,7 @@ impl Faults {
         });
     }
 
-    /// Takes a voter in or out: never below three, never more than one at a time.
+    /// Takes a voter in or out: there are never fewer than three, and the changes come one at a time.
     fn change_members(&mut self, nodes: &Nodes) {
         let ready = nodes.ready();
         let Some((_, shard)) = ready.first().cloned() else { return };
@@ -183,7 +183,7 @@ impl Faults {
         let others: Vec<NodeId> = nodes.all.iter().map(|n| n.id).filter(|id| !members.voters.contains(id)).collect();
         let change = match (members.doubtful, lost) {
             (Some(change), _) => change,
-            // What lost its disk is taken in again, under its new incarnation.
+            // A node that lost its disk is taken in again, under its new incarnation.
             (None, Some(id)) if members.voters.contains(&id) => Change::Add(id),
             (None, _) if members.voters.len() > 3 => {
                 Change::Remove(members.voters[self.rng.random_range(0..members.voters.len())])
@@ -211,7 +211,7 @@ impl Faults {
         self.note_regained(nodes);
     }
 
-    /// Starts a node; one that refuses is wiped first, as its error says.
+    /// Starts a node. One that refuses is wiped first, as its error says.
     async fn start(&mut self, nodes: &mut Nodes, at: usize) {
         nodes.start(at).await;
         if nodes.all[at].refuses {
@@ -221,7 +221,7 @@ impl Faults {
         }
     }
 
-    /// Whether the voter that lost its disk is one again, or needs not be.
+    /// Notes whether the voter that lost its disk votes again, or need not.
     fn note_regained(&mut self, nodes: &Nodes) {
         let Some(at) = self.lost else { return };
         let Some(process) = &nodes.all[at].process else { return };
@@ -232,7 +232,7 @@ impl Faults {
         }
     }
 
-    /// Everything runs and reaches everything.
+    /// Makes every node run and reach every other.
     pub(super) async fn heal(&mut self, nodes: &mut Nodes) {
         nodes.fabric.heal();
         self.starts.clear();
@@ -243,7 +243,7 @@ impl Faults {
         }
     }
 
-    /// What an operator does: whoever is down is started, whoever lost its disk is taken in again.
+    /// Does what an operator does: starts each node that is down, and takes each one that lost its disk in again.
     pub(super) async fn mend(&mut self, nodes: &mut Nodes) {
         for at in 0..nodes.all.len() {
             if nodes.all[at].process.is_none() {
@@ -257,7 +257,8 @@ impl Faults {
         }
     }
 
-    /// Whether every voter is one under its present incarnation, and S11: whoever leads counts those and no others.
+    /// Whether every voter is a voter under its present incarnation. Checks S11: the leader counts those voters and no
+    /// others.
     pub(super) fn is_well(&self, nodes: &Nodes) -> bool {
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         if self.lost.is_some() || members.under_way || members.doubtful.is_some() {
@@ -303,7 +304,7 @@ async fn carry_out(
             watch.count(|coverage| coverage.voters_removed += 1);
         }
         (Err(crate::MembershipError::HandedOver { .. }), _) => {}
-        // It may have been done all the same: it is asked for until it is.
+        // The change may have been made: the operator asks for it until it is.
         (Err(_), _) => members.doubtful = Some(change),
     }
 }

@@ -1,4 +1,4 @@
-//! The journals of commands on a disk whose power goes.
+//! The journals of commands on a disk that loses its power.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use super::disk::Machine;
 
 const DIR: &str = "/journals";
-/// Arguments of a command, in bytes: so large that the log is let go of again and again.
+/// Bytes of a command's arguments: so many that the log is compacted again and again.
 const ARGS_BYTES: usize = 2_000;
-/// How long a report may take on this machine.
+/// The longest that a report may take on this machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn agent(n: u64) -> AgentId {
@@ -29,7 +29,7 @@ fn agent(n: u64) -> AgentId {
 }
 
 fn open(machine: &Machine) -> (Journals, mpsc::Receiver<JournalReport>) {
-    // The process of an earlier turn may still write when its disk is gone: that ends nothing here.
+    // The process of an earlier turn may still write after its disk is gone: that ends nothing in this test.
     let on_fatal: skep_store::OnFatal = Arc::new(|_| {});
     let options = StoreOptions { segment_bytes: 16_384, low_water_bytes: 0, on_fatal, ..StoreOptions::default() };
     let store = Store::open_simulated(&machine.mount(), Path::new(DIR), [7; 16], options, || Duration::ZERO);
@@ -65,7 +65,7 @@ fn seq(n: u64) -> DeliverySeq {
     DeliverySeq { home: HomeEpoch(1), class: CommandClass::Urgent, n }
 }
 
-/// What is written when the next command comes in the place of the last one.
+/// The records for the next command, which takes the place of the last one.
 fn next(head: &mut JournalHead, command: &Arc<SignedCommand>) -> Vec<JournalWrite> {
     let before = head.cursor.urgent;
     (head.home, head.cursor.urgent) = (HomeEpoch(1), before + 1);
@@ -74,7 +74,7 @@ fn next(head: &mut JournalHead, command: &Arc<SignedCommand>) -> Vec<JournalWrit
     vec![JournalWrite::Head(*head), JournalWrite::Put(entry), JournalWrite::Remove(seq(before))]
 }
 
-/// A record is there whole or not at all.
+/// Checks that a record is there whole or not at all.
 fn check(journal: &JournalState, least: u64) -> Result<(), String> {
     let cursor = journal.head.cursor.urgent;
     let held: Vec<u64> = journal.entries.iter().map(|entry| entry.seq.n).collect();
@@ -89,12 +89,12 @@ async fn report(reports: &mut mpsc::Receiver<JournalReport>) -> JournalReport {
     reports.recv().await.expect("journals report until they are let go of")
 }
 
-/// The cursors of two agents go up, and at some moment the power goes: what was said to be written is there afterwards.
+/// The cursors of two agents rise, and at some moment the power goes: what was reported as written is there afterwards.
 async fn run(seed: u64) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let machine = Machine::new(rng.random());
     let command = command();
-    // Agents, and the cursor that each was said to have at least.
+    // For each agent, the least cursor that was reported as written.
     let mut known: BTreeMap<u64, u64> = BTreeMap::new();
     for turn in 0..5 {
         let (journals, mut reports) = open(&machine);

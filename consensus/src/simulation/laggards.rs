@@ -1,5 +1,5 @@
-//! Voters that are far behind: they ask now and then, and catch up once they can (redpanda-data/redpanda#30815, where such
-//! voters asked each other for votes for ever, as fast as they could).
+//! Voters that are far behind: they ask for votes now and then, and catch up once they can
+//! (redpanda-data/redpanda#30815, where such voters asked each other for votes for ever, as fast as they could).
 
 use std::time::Duration;
 
@@ -14,13 +14,14 @@ use super::workload::{are_equal, check_acknowledged, create_one};
 use super::{answers, group, leader, run, step, within};
 use crate::shard::Shard;
 
-/// How long they are apart from the others, in virtual time.
+/// How long the laggards are apart from the others, in virtual time.
 const APART: Duration = Duration::from_secs(60);
-/// Longest wait until they have caught up.
+/// Longest wait until they have caught up, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Attempts of a voter in a minute apart: one in each longest silence (1.5 s), and a few before that at first.
+/// The most attempts of a voter in a minute apart: one in each longest silence (1.5 s), and a few more at the
+/// beginning.
 const ATTEMPTS_MAX: u64 = 60;
-/// Attempts of all voters until one leads, after the heal.
+/// The most attempts of all voters from the heal until one leads.
 const ATTEMPTS_HEALED_MAX: u64 = 40;
 
 fn shard(nodes: &Nodes, at: usize) -> Option<Shard> {
@@ -57,7 +58,7 @@ fn pairs(some: &[NodeId], others: &[NodeId]) -> Vec<(NodeId, NodeId)> {
     some.iter().flat_map(both).collect()
 }
 
-/// Two of five are cut off and outrun; when they come back, the leader is gone.
+/// Two of five voters are cut off and outrun; when they come back, the leader is gone.
 async fn lose_the_leader(seed: u64, watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let (mut nodes, ids) = group(seed, 5, 5, &watch).await;
@@ -70,13 +71,13 @@ async fn lose_the_leader(seed: u64, watch: Watch) {
     outrun(&mut nodes, &leading, others[0], &mut rng).await;
     let before = votes_asked(&nodes);
     apart(&mut nodes).await;
-    // Each asks the four others, as far as it reaches them.
+    // Each of them asks the four others, as far as it reaches them.
     let asked = votes_asked(&nodes) - before;
     assert!(asked <= 2 * 4 * ATTEMPTS_MAX, "{asked} votes were asked for by two laggards in a minute");
     nodes.kill(at);
     nodes.fabric.heal();
     let before = votes_asked(&nodes);
-    assert!(answers(&mut nodes, PATIENCE).await, "nobody leads");
+    assert!(answers(&mut nodes, PATIENCE).await, "no voter leads");
     let left: Vec<NodeId> = ids.iter().copied().filter(|other| *other != id).collect();
     assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &left)).await, "laggards do not catch up");
     let asked = votes_asked(&nodes) - before;
@@ -84,7 +85,7 @@ async fn lose_the_leader(seed: u64, watch: Watch) {
     check_acknowledged(&nodes, &left);
 }
 
-/// One of three does not hear the leader, though it and the others reach each other.
+/// One of three voters does not hear the leader, though it and the third voter reach each other.
 async fn hide_the_leader(seed: u64, watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let (mut nodes, ids) = group(seed, 3, 3, &watch).await;

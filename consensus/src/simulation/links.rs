@@ -1,4 +1,4 @@
-//! Links that are slow, thin, or not there, for as long as one looks: a site works on them, and does not wait for better ones.
+//! Links that are slow, thin or cut for good: a site works on them, and does not wait for better ones.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use super::site::{Nodes, SHARD};
 use super::watch::Watch;
 use super::{answers, leader, run, step, three, workload};
 
-/// How long a site may take, in virtual time, to do what it does at once on a quick network.
+/// The longest time, in virtual time, for what a site does at once on a quick network.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// When a link that is thin has shown it: after the first calls, which are as large as on any other.
+/// When a thin link has shown that it is thin: after the first calls, which are as large as on any other link.
 const THIN_SEEN_WITHIN: Duration = Duration::from_secs(10);
-/// How long heartbeats may wait behind entries from then on: for one or two entries of 16 KiB, at 32 KiB a second, and not for
-/// all that a call may carry, which takes 3.5 s.
+/// The longest that heartbeats may wait behind entries from then on. That is time for one or two entries of 16 KiB at
+/// 32 KiB a second, and not for all that a call may carry, which takes 3.5 s.
 const THIN_WAITS_MAX: Duration = Duration::from_secs(2);
 
-/// Has a task created through whoever leads; how long that took.
+/// Creates a task through the leader; returns how long that took.
 pub(super) async fn create(nodes: &mut Nodes, watch: &Watch, payload_bytes: usize) -> Duration {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
@@ -41,7 +41,7 @@ fn terms(watch: &Watch) -> u64 {
     watch.outcome().coverage.leaders
 }
 
-/// Writes with pauses in between: a leader that is not heard of loses its lease in them.
+/// Writes with pauses in between: a leader that is not heard loses its lease in them.
 async fn write_with_pauses(nodes: &mut Nodes, watch: &Watch, count: usize) {
     for _ in 0..count {
         create(nodes, watch, 64).await;
@@ -93,7 +93,7 @@ fn a_leader_is_replaced_whatever_the_round_trip() {
     }
 }
 
-/// Delays that change all the time, and links that lose some.
+/// Delays that change all the time, and links that lose some messages.
 async fn changing(watch: Watch) {
     let (mut nodes, _) = three(&watch).await;
     leader(&mut nodes).await;
@@ -129,7 +129,7 @@ async fn not_transitive(watch: Watch) {
             return watch.violate("L1", "a connected quorum has no leader");
         }
     }
-    // It stays: who was deposed reaches a voter, and does not disturb it.
+    // The leader stays: a deposed node that reaches a voter does not disturb it.
     create(&mut nodes, &watch, 64).await;
     let led = terms(&watch);
     write_with_pauses(&mut nodes, &watch, 10).await;
@@ -144,13 +144,13 @@ fn a_cut_that_is_not_transitive_leaves_a_leader() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// The lead is handed to a voter that does not hear of it, and the third one hears both.
+/// The lead is handed to a voter that does not hear of it, and the third voter hears both.
 async fn handed_over_to_nobody(watch: Watch) {
     let (mut nodes, ids) = three(&watch).await;
     let (led_by, shard) = leader(&mut nodes).await;
     create(&mut nodes, &watch, 64).await;
     let to = ids.iter().copied().find(|id| *id != led_by).unwrap();
-    // Until its connection is given up, the leader believes that it reaches it.
+    // Until the connection ends, the leader believes that it reaches the voter.
     nodes.fabric.cut([(led_by, to)]);
     let _ = shard.transfer_leader(Some(to)).await;
     create(&mut nodes, &watch, 64).await;
@@ -206,7 +206,7 @@ fn a_follower_far_behind_catches_up_on_a_thin_link_while_others_write() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// How many bytes a node's snapshot of the shard has; none if it has none.
+/// Bytes of a node's snapshot of the shard; none if it has none.
 fn snapshot_bytes(nodes: &Nodes, at: usize) -> Option<u64> {
     let process = nodes.all[at].process.as_ref()?;
     let stored = process.shards.parts.store.snapshots().load(SHARD).ok()??;
@@ -217,7 +217,8 @@ fn applied(nodes: &Nodes, at: usize) -> Option<u64> {
     nodes.all[at].process.as_ref()?.shard()?.status().applied
 }
 
-/// Has a follower be down until it needs a snapshot: where whoever leads is, and the follower, and the snapshot's length in bytes.
+/// Keeps a follower down until it needs a snapshot. Returns the position of the leader, that of the follower, and the
+/// snapshot's length in bytes.
 async fn outrun(nodes: &mut Nodes, watch: &Watch) -> (usize, usize, u64) {
     let (led_by, leading) = leader(nodes).await;
     let leads = nodes.all.iter().position(|node| node.id == led_by).unwrap();
@@ -226,7 +227,7 @@ async fn outrun(nodes: &mut Nodes, watch: &Watch) -> (usize, usize, u64) {
     nodes.kill(behind);
     for n in 0.. {
         create(nodes, watch, if n < 32 { 32 * 1024 } else { 64 }).await;
-        // What is on its way to somebody is not purged: the one that is down has to be given up on.
+        // The leader purges nothing that is on its way to a member: it first has to give up on the one that is down.
         step(nodes).await;
         if leading.status().purged > last.map(|last| last + 20) || n == 600 {
             break;
@@ -261,7 +262,7 @@ async fn thin_and_cut(watch: Watch) {
             assert_eq!(cuts, 3, "it came before its link was cut");
             break;
         }
-        // When a quarter has come, a half, and three quarters.
+        // The cuts come when a quarter, a half, and three quarters of it have arrived.
         if cuts < 3 && sent >= whole / 4 * (cuts + 1) {
             cuts += 1;
             nodes.fabric.cut(pairs.clone());
@@ -287,7 +288,7 @@ fn a_snapshot_goes_on_where_it_was_cut_off_while_others_write() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// A follower that needs a snapshot, once a way that took next to nothing takes 300 ms.
+/// A follower that needs a snapshot, after a link that took next to no time comes to take 300 ms.
 async fn longer_way(watch: Watch) {
     let (mut nodes, _) = three(&watch).await;
     let (leads, behind, whole) = outrun(&mut nodes, &watch).await;
@@ -296,7 +297,7 @@ async fn longer_way(watch: Watch) {
     let (target, begun) = (applied(&nodes, leads), Instant::now());
     while applied(&nodes, behind) < target {
         step(&mut nodes).await;
-        // In chunks of 4 KiB, one a round trip, it would take more than 150 s.
+        // In chunks of 4 KiB, one a round trip, the snapshot would take more than 150 s.
         if begun.elapsed() > Duration::from_secs(90) {
             let sent = nodes.fabric.bytes_sent(FrameKind::SnapshotChunk);
             return watch.violate("L3", &format!("{sent} bytes of {whole} were sent after {:?}", begun.elapsed()));
@@ -312,7 +313,8 @@ fn a_snapshot_comes_as_fast_on_a_way_that_has_become_a_longer_one() {
 
 /// How long each batch of a slow disk takes, in milliseconds.
 const SLOW_MS: [u64; 2] = [3_000, 10_000];
-/// What is written to slow disks, in entries and bytes of each, once followers were seen to be slow: after as many small ones.
+/// Number of entries, and bytes of each, that are written to slow disks after as many small ones have shown that the
+/// followers are slow.
 const SLOW_ENTRIES: usize = 10;
 const SLOW_ENTRY_BYTES: usize = 16 * 1024;
 
@@ -330,7 +332,7 @@ async fn slow_disks(slow_ms: u64, watch: Watch) {
     for _ in 0..SLOW_ENTRIES {
         create(&mut nodes, &watch, SLOW_ENTRY_BYTES).await;
     }
-    // Each to each follower. As much again for all else, such as heartbeats.
+    // Each entry goes to each follower. As many bytes again are for all else, such as heartbeats.
     let once = (ids.len() - 1) * SLOW_ENTRIES * SLOW_ENTRY_BYTES;
     let sent = nodes.fabric.bytes_sent(FrameKind::Append) - before;
     if sent > 2 * once as u64 {
@@ -349,7 +351,7 @@ fn disks_that_take_seconds_depose_nobody_and_get_each_entry_once() {
     }
 }
 
-/// The leader dies, and whoever is to follow it needs two seconds to write a vote down.
+/// The leader dies, and the next one needs two seconds to write a vote down.
 async fn elected_on_slow_disks(watch: Watch) {
     let (mut nodes, _) = three(&watch).await;
     let (id, _) = leader(&mut nodes).await;

@@ -1,4 +1,4 @@
-//! Changes of voters that nobody finishes.
+//! Changes of voters that their leader does not finish.
 
 use std::time::Duration;
 
@@ -16,14 +16,15 @@ use crate::shard::Shard;
 
 /// Longest wait for what must come, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it takes to hand the lead to somebody that is there: shorter than anybody waits before it stands by itself.
+/// The longest that it takes to hand the lead to a voter that is there: shorter than any voter waits before it stands
+/// by itself.
 const HANDED_OVER_WITHIN: Duration = Duration::from_millis(200);
 
 fn shard(nodes: &Nodes, at: usize) -> Option<Shard> {
     nodes.all[at].process.as_ref()?.shard()
 }
 
-/// Whether a node knows that these vote and no others, and that no change is under way.
+/// Whether a node knows that exactly these nodes vote, and that no change is under way.
 fn votes_only(nodes: &Nodes, at: usize, wanted: &[NodeId]) -> bool {
     let Some(shard) = shard(nodes, at) else { return false };
     let mut known: Vec<NodeId> = shard.voters().into_values().map(|member| member.node).collect();
@@ -43,9 +44,9 @@ async fn cut_off_a_change(seed: u64, watch: Watch) {
     leads.take_in(nodes.all[comes].id).await.unwrap();
     nodes.kill(leaves);
     let wanted = [id, nodes.all[stays].id, nodes.all[comes].id];
-    // What was under way is over: nothing waits for an answer that will not come.
+    // By then no call waits for an answer that will not come.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    // It hears no answers: the others get the first step, and it never knows that it could take the second.
+    // The leader hears no answers: the others get the first step, and it never knows that it could take the second.
     nodes.fabric.cut([(wanted[1], id), (wanted[2], id)]);
     let asked = tokio::spawn(async move { leads.vote_by(&wanted).await });
     let between = |nodes: &Nodes, at| shard(nodes, at).is_some_and(|shard| shard.is_between_voters());
@@ -60,11 +61,11 @@ async fn cut_off_a_change(seed: u64, watch: Watch) {
     nodes.fabric.heal();
     assert!(!matches!(asked.await, Ok(Ok(()))), "the second step was taken all the same");
     nodes.start(at).await;
-    // Nobody asks again.
+    // No client asks for the change again.
     let all = [at, stays, comes];
     let finished = within(&mut nodes, PATIENCE, |nodes| all.iter().all(|at| votes_only(nodes, *at, &wanted))).await;
     assert!(finished, "the old voters and the new ones must still agree");
-    // Whoever left counts no more: another one may go.
+    // The voter that left does not count: another one may go.
     nodes.kill(stays);
     assert!(answers(&mut nodes, PATIENCE).await, "the loss of one voter stops the shard");
 }
@@ -77,7 +78,7 @@ fn a_change_of_voters_that_was_cut_off_is_finished_by_the_next_leader() {
     }
 }
 
-/// A leader takes all voters out but one, which follows it still: nobody else can be elected.
+/// A leader takes out all voters but one, which still follows it: no other voter can be elected.
 async fn leave_one(watch: Watch) {
     let (mut nodes, ids) = three_seeded(7, 3, &watch).await;
     let (led_by, shard) = leader(&mut nodes).await;
@@ -85,7 +86,7 @@ async fn leave_one(watch: Watch) {
     let _ = shard.vote_by(&[stays]).await;
     let stands = |nodes: &Nodes| nodes.ready().iter().any(|(at, _)| nodes.all[*at].id == stays);
     let soon = within(&mut nodes, Duration::from_secs(20), stands).await;
-    assert!(soon, "it believes in the lease of one that votes no more");
+    assert!(soon, "it believes in the lease of a node that has stopped voting");
 }
 
 #[test]
@@ -94,8 +95,8 @@ fn the_only_voter_that_is_left_leads_though_its_last_leader_votes_no_more() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// A leader takes itself out with another voter, and is cut off between the two steps of that. Of those who are to vote then, one
-/// voted before and three join, one of which is down.
+/// A leader takes itself out with another voter, and is cut off between the two steps. Of the next voters one voted
+/// before and three join, and one of those is down.
 async fn leave_halfway(seed: u64, watch: Watch) {
     let (mut nodes, ids) = group(seed, 6, 3, &watch).await;
     let (id, leading) = leader(&mut nodes).await;
@@ -103,8 +104,8 @@ async fn leave_halfway(seed: u64, watch: Watch) {
     for at in others.iter().filter(|at| !ids.contains(&nodes.all[**at].id)) {
         leading.take_in(nodes.all[*at].id).await.unwrap();
     }
-    // By their ids in the group: of those who join the first one is down, and of those who voted the last one leaves. Whoever takes
-    // the first or the last of all meets one of these soon.
+    // The order is that of the ids in the group: of the nodes that join the first is down, and of the voters the last
+    // leaves. A leader that picks the first or the last of all soon meets one of these.
     others.sort_by_key(|at| nodes.all[*at].process.as_ref().map(Process::raft_id));
     let leaves = *others.iter().rfind(|at| ids.contains(&nodes.all[**at].id)).unwrap();
     let down = *others.iter().find(|at| !ids.contains(&nodes.all[**at].id)).unwrap();
@@ -120,7 +121,7 @@ async fn leave_halfway(seed: u64, watch: Watch) {
         assert!(looks.next().is_some(), "the change does not begin");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // Nobody takes the second step: it is too soon for the first one to be committed.
+    // No node takes the second step: it is too soon for the first one to be committed.
     changing.abort();
     let begun = Instant::now();
     match leading.remove_voter(nodes.all[stay[0]].id).await {
@@ -128,15 +129,15 @@ async fn leave_halfway(seed: u64, watch: Watch) {
             let takes = |at: &usize| nodes.all[*at].id == leader;
             assert!(stay.iter().any(takes), "{leader} is down, or leaves too");
         }
-        // It has looked by itself, at that moment.
+        // The leader has looked by itself, at that moment.
         Err(MembershipError::NotLeader { .. }) => {}
         other => panic!("a leader that is to leave goes on: {other:?}"),
     }
-    assert!(begun.elapsed() < HANDED_OVER_WITHIN, "it took {:?} to find somebody that leads", begun.elapsed());
+    assert!(begun.elapsed() < HANDED_OVER_WITHIN, "it took {:?} to find a leader", begun.elapsed());
     let finished = within(&mut nodes, PATIENCE, |nodes| stay.iter().all(|at| votes_only(nodes, *at, &wanted))).await;
     assert!(finished, "the old voters and the new ones must still agree");
     assert!(watch.outcome().coverage.leaders > led, "the leader took itself out");
-    assert!(answers(&mut nodes, PATIENCE).await, "nobody leads");
+    assert!(answers(&mut nodes, PATIENCE).await, "no voter leads");
 }
 
 #[test]
@@ -147,7 +148,7 @@ fn a_leader_that_is_to_leave_hands_an_unfinished_change_to_a_voter_that_stays_an
     }
 }
 
-/// Two groups were made under one number, and somebody has the one take a node of the other in.
+/// Two groups were made under one number, and an operator has one of them take in a node of the other.
 async fn ask_for_a_node_of_another_shard(watch: Watch) {
     let (mut nodes, _) = three_of(4, &watch).await;
     let (own, leads) = leader(&mut nodes).await;
@@ -155,7 +156,7 @@ async fn ask_for_a_node_of_another_shard(watch: Watch) {
     let place = Place { genesis: Genesis::from_bytes([9; 16]), ..charter().place };
     let other = stray.shards.open(SHARD).await.unwrap();
     other.initialize(&[node], Charter { place, first: None, root: None }).await.unwrap();
-    // Nobody looks from here on: that there are two leaders in one term is as it should be.
+    // The watch does not look from here on: two leaders in one term are as they should be here.
     let begun = Instant::now();
     while other.lineage().is_none() {
         assert!(begun.elapsed() < PATIENCE, "the other group does not begin");
@@ -174,7 +175,7 @@ fn a_node_of_another_shard_of_the_same_number_is_not_taken_in() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// The same, of a group whose other voter is gone before it has begun: its first entry is not applied.
+/// The same, of a group whose other voter is gone before the group has begun: its first entry is not applied.
 async fn ask_for_a_node_of_one_that_has_not_begun(watch: Watch) {
     let (mut nodes, _) = group(7, 5, 3, &watch).await;
     let (_, leads) = leader(&mut nodes).await;
@@ -197,7 +198,7 @@ fn a_replica_that_has_not_begun_says_by_its_log_of_which_shard_it_is() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// Somebody wants to make a shard at a node that has heard of one with that number.
+/// An operator wants to make a shard at a node that has heard of one with that number.
 async fn make_what_others_have(watch: Watch) {
     let (mut nodes, ids) = three_of(4, &watch).await;
     let (leads, _) = leader(&mut nodes).await;
@@ -211,10 +212,10 @@ async fn make_what_others_have(watch: Watch) {
     let refused = shards.check_unheard(SHARD).unwrap_err().to_string();
     assert!(ids.iter().all(|id| refused.contains(&id.to_string())) && refused.contains("add-voter"), "{refused}");
     assert_eq!(shards.check_unheard(ShardId(9)), Ok(()), "nothing is known of that one");
-    // It was the only voter, and lost its disk: nobody has the shard any more.
+    // The only voter lost its disk: no node has the shard.
     hear(None, Voters::of([nodes.all[3].id]));
     assert_eq!(shards.check_unheard(SHARD), Ok(()));
-    // A member is told by its own replica that the shard exists.
+    // The replica of a member tells it that the shard exists.
     assert_eq!(nodes.all[0].process.clone().unwrap().shards.check_unheard(SHARD), Ok(()));
 }
 

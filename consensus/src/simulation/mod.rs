@@ -1,8 +1,8 @@
-//! The real thing in virtual time: openraft, our adapter, our store, our shards; over disks that lose what was not
-//! synced and a network that loses, delays and cuts.
+//! The real software in virtual time: openraft, our adapter, our store and our shards, over disks that lose what was
+//! not synced and a network that loses, delays and cuts.
 //!
-//! One seed, one thread, one clock, that jumps to the next instant at which something happens. The seed decides all that
-//! goes wrong, and when; what it does not decide is the order in which tokio wakes those who wait for one thing. So a
+//! One seed, one thread, and one clock that jumps to the next instant at which something happens. The seed decides all
+//! that goes wrong, and when. It does not decide the order in which tokio wakes tasks that wait for one thing. So a
 //! seed that found something finds it again soon, not each time, and tells what happened in it.
 
 mod copies;
@@ -44,11 +44,11 @@ use workload::Workload;
 
 thread_local! {
     static UNDER_WAY: Cell<bool> = const { Cell::new(false) };
-    /// Panics of this thread while a simulation was under way, in tasks of their own too.
+    /// Panics of this thread while a simulation was under way, also in tasks of its own.
     static PANICS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Counts panics of simulations, beside what is done about panics anyway.
+/// Counts panics of simulations, and then does with a panic what is done anyway.
 fn count_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -67,9 +67,9 @@ pub(crate) fn is_under_way() -> bool {
     UNDER_WAY.get()
 }
 
-/// How often everything is looked at, in virtual time.
+/// Interval between two looks at everything, in virtual time.
 const STEP: Duration = Duration::from_millis(25);
-/// How long things go wrong, and how long they may take to come right again.
+/// How long things go wrong, and how long they may take to come right again, in virtual time.
 const TROUBLE: Duration = Duration::from_secs(25);
 const RECOVERY: Duration = Duration::from_secs(90);
 
@@ -137,7 +137,7 @@ async fn drive(seed: u64, watch: Watch) {
     }
 }
 
-/// Waits until a node is ready to lead; says which.
+/// Waits until a node is ready to lead; returns the node and its shard.
 async fn leader(nodes: &mut Nodes) -> (NodeId, Shard) {
     loop {
         step(nodes).await;
@@ -147,7 +147,7 @@ async fn leader(nodes: &mut Nodes) -> (NodeId, Shard) {
     }
 }
 
-/// Goes on until something holds; whether it did so in time.
+/// Lets the run go on until something holds; returns whether that was in time.
 async fn within(nodes: &mut Nodes, patience: Duration, holds: impl Fn(&Nodes) -> bool) -> bool {
     let begun = tokio::time::Instant::now();
     while !holds(nodes) {
@@ -159,7 +159,7 @@ async fn within(nodes: &mut Nodes, patience: Duration, holds: impl Fn(&Nodes) ->
     true
 }
 
-/// Whether some leader answers a linearizable read in time, as only one with a quorum can.
+/// Whether a leader answers a linearizable read in time, as only one with a quorum can.
 async fn answers(nodes: &mut Nodes, patience: Duration) -> bool {
     let begun = tokio::time::Instant::now();
     while begun.elapsed() < patience {
@@ -180,7 +180,7 @@ async fn step(nodes: &mut Nodes) {
     nodes.look();
 }
 
-/// How many seeds; the runner of mutants, and long runs, ask for more.
+/// The seeds to run; the runner of mutants, and long runs, ask for more.
 fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let from = number("SKEP_SIM_FROM", 1);
@@ -212,17 +212,17 @@ async fn three(watch: &Watch) -> (Nodes, Vec<NodeId>) {
     three_of(3, watch).await
 }
 
-/// So many nodes, and a shard of the first three.
+/// This many nodes, and a shard of the first three.
 async fn three_of(count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
     three_seeded(7, count, watch).await
 }
 
-/// The same, of a seed.
+/// The same, with this seed.
 async fn three_seeded(seed: u64, count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
     group(seed, count, 3, watch).await
 }
 
-/// So many nodes, and a shard of the first so many of them.
+/// This many nodes, and a shard of the first `voters` of them.
 async fn group(seed: u64, count: usize, voters: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
     let mut nodes = Nodes::new(count, seed, watch.clone());
     for at in 0..count {
@@ -241,7 +241,7 @@ async fn take_a_leader_out(watch: Watch) {
     let handed_over = shard.remove_voter(id).await;
     let Err(crate::MembershipError::HandedOver { leader: next }) = handed_over else { panic!("{handed_over:?}") };
     assert_ne!(next, id);
-    // The one that was handed the lead takes it out, and in again.
+    // The new leader takes the old one out, and in again.
     let at = nodes.all.iter().position(|node| node.id == next).unwrap();
     let shard = nodes.all[at].process.clone().unwrap().shards.open(SHARD).await.unwrap();
     loop {
@@ -262,7 +262,7 @@ fn a_leader_hands_the_lead_over_before_it_is_taken_out() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// S9: the others may have elected another and gone on.
+/// S9: the other voters may have elected another leader and gone on.
 async fn cut_off_a_leader(watch: Watch) {
     let (mut nodes, ids) = three(&watch).await;
     let (id, shard) = leader(&mut nodes).await;
@@ -279,7 +279,7 @@ fn a_leader_that_is_cut_off_answers_no_linearizable_read() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// S11: it is a member of the group, to which the log is sent, and nobody waits for it.
+/// S11: the node is a member of the group, gets the log, and no quorum waits for it.
 async fn add_a_voter_that_is_not_reached(watch: Watch) {
     let (mut nodes, ids) = three_of(4, &watch).await;
     let (_, shard) = leader(&mut nodes).await;

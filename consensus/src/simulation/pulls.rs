@@ -1,4 +1,4 @@
-//! Nodes that ask for the commands of their agents: a leader that leads no more hands out none.
+//! Nodes that ask for the commands of their agents: a deposed leader hands out none.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,16 +18,16 @@ use super::{leader, run, three_of, within};
 use crate::net::AnswerRoom;
 use crate::shard::Shard;
 
-/// Longest wait until another one leads, in virtual time.
+/// Longest wait until another node leads, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The lease of the robot, and how long its command is valid, in milliseconds: longer than all of it takes.
+/// The lease of the robot, and how long its command is valid, in milliseconds: longer than the whole test takes.
 const VALID_MS: u64 = 60_000;
 
 fn robot() -> AgentId {
     "robot".parse().unwrap()
 }
 
-/// Has an operation done by the leader.
+/// Commits an operation through the leader.
 async fn commit(nodes: &mut Nodes, shard: &Shard, op: impl Into<Op>) -> Receipt {
     let first_sent = shard.clock().now().unwrap();
     let id = RequestId::from_bytes(nodes.random());
@@ -38,7 +38,7 @@ async fn commit(nodes: &mut Nodes, shard: &Shard, op: impl Into<Op>) -> Receipt 
     }
 }
 
-/// A node begins to serve the robot; what it asks for with a journal that is new.
+/// A node begins to serve the robot; returns what it asks for with a new journal.
 async fn serve(nodes: &mut Nodes, shard: &Shard, node: NodeId) -> Pull {
     let (role, session, lease) =
         (Role::unregistered(), SessionId::from_bytes([1; 16]), LeaseTerms { ttl_ms: VALID_MS });
@@ -94,12 +94,13 @@ async fn cut_off_with_its_robots(watch: Watch, is_ahead: bool) {
     let others = voters.iter().copied().filter(|voter| *voter != id);
     let across = others.flat_map(|other| [id, node].map(|here| [(here, other), (other, here)]));
     nodes.fabric.cut(across.flatten());
-    // It was acknowledged a moment ago, and the others may elect another one while the answer is on its way.
+    // A quorum acknowledged the leader a moment ago, and the others may elect another one while the answer is on its
+    // way.
     assert!(deposed.view().borrow().ready, "it must believe that it leads");
     let pulled = deposed.pull(node, &pull, &AnswerRoom::default()).await;
-    assert!(matches!(pulled, Err(PullFailure::NotLeader(_))), "nobody else was asked: {pulled:?}");
+    assert!(matches!(pulled, Err(PullFailure::NotLeader(_))), "no other voter was asked: {pulled:?}");
     let leads = |nodes: &Nodes| nodes.ready().iter().any(|(at, _)| nodes.all[*at].id != id);
-    assert!(within(&mut nodes, PATIENCE, leads).await, "two of three elect nobody");
+    assert!(within(&mut nodes, PATIENCE, leads).await, "two of three elect no leader");
     let ready = nodes.ready();
     let (_, next) = ready.iter().find(|(at, _)| nodes.all[*at].id != id).unwrap();
     assert_eq!(commands(&next.pull(node, &pull, &AnswerRoom::default()).await), [command]);

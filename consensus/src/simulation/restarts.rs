@@ -21,7 +21,7 @@ fn clock_of(node: &Node) -> Option<LogInstant> {
     clock(&node.process.as_ref()?.shard()?)
 }
 
-/// Waits until every voter knows the clock, and has had the time to keep it.
+/// Waits until every voter knows the clock, and has had the time to save it.
 async fn all_know_the_clock(nodes: &mut Nodes) {
     while !nodes.all.iter().all(|node| clock_of(node).is_some()) {
         step(nodes).await;
@@ -32,7 +32,7 @@ async fn all_know_the_clock(nodes: &mut Nodes) {
     }
 }
 
-/// An entry that changes nothing.
+/// Writes an entry that changes nothing.
 async fn write(shard: &Shard) {
     let now = clock(shard).unwrap();
     let op = Op::Task(TaskOp::Claim { agent: "nobody".parse().unwrap(), task: None, attachment: None });
@@ -55,9 +55,9 @@ async fn restart_all(watch: Watch) {
     }
     let (_, shard) = leader(&mut nodes).await;
     let after = clock(&shard).unwrap();
-    // Clocks run at most so much slower than true time.
+    // A clock runs slower than true time by at most this much.
     assert!(after.checked_since_ms(before).is_some_and(|ms| ms >= 29_900), "{before} {after}");
-    // The machines themselves: nobody knows how long they were off.
+    // The machines restart: no node knows how long they were off.
     for at in 0..3 {
         nodes.cut_power(at);
     }

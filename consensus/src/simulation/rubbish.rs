@@ -1,4 +1,4 @@
-//! Whatever is read from disk or from a peer's Raft, under rubbish: on the simulated disk, since it is the fastest.
+//! Rubbish in all that is read from disk or from a peer's Raft: on the simulated disk, since that is the fastest.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,8 +41,8 @@ async fn written() -> Machine {
     machine
 }
 
-/// Puts bytes over a part of a file, and opens the store: it is as it was, or refuses; it never panics, and never has
-/// another history.
+/// Puts bytes over a part of a file, and opens the store. The store is as it was, or refuses; it never panics, and
+/// never has another history.
 fn spoil(machine: &Machine, path: &Path, at: u16, rubbish: &[u8]) {
     let copy = machine.copy();
     let disk = copy.mount();
@@ -77,7 +77,7 @@ fn fuzz_files_of_the_store() {
         let files = files(&machine.copy().mount());
         assert!(files.len() >= 5, "{files:?}");
         bolero::check!().with_type::<(u8, u16, Vec<u8>)>().for_each(|(file, at, rubbish)| {
-            // Mostly where something is written.
+            // The offset is mostly in the written part.
             let near = at % 700;
             for at in [*at, near] {
                 spoil(&machine, &files[usize::from(*file) % files.len()], at, rubbish);
@@ -101,7 +101,7 @@ fn fuzz_raft_frames() {
     };
     bolero::check!().for_each(|bytes: &[u8]| {
         read(bytes);
-        // Behind the version that is read.
+        // The rubbish comes behind the version that is read.
         read(&[[1].as_slice(), bytes].concat());
     });
 }

@@ -36,7 +36,7 @@ use crate::shards::Shards;
 use crate::threads::Threads;
 
 pub(super) const SHARD: ShardId = ShardId::FIRST;
-/// Clocks run at most so much faster or slower than true time, in millionths.
+/// The most by which clocks run faster or slower than true time, in millionths.
 const PPM_MAX: i64 = 500;
 
 /// The shard's first operator.
@@ -44,7 +44,7 @@ pub(super) fn operator() -> OperatorSecret {
     OperatorSecret::from_seed(&[1; 32])
 }
 
-/// What the shard is.
+/// The charter of the shard.
 #[allow(clippy::unwrap_used, reason = "constants within their limits")]
 pub(super) fn charter() -> Charter {
     let site = SiteName::new("site").unwrap();
@@ -62,9 +62,9 @@ pub(super) fn key(at: usize) -> BallotKey {
 #[derive(Clone)]
 pub(super) struct Process {
     pub(super) shards: Arc<Shards>,
-    /// Which of all that ever ran.
+    /// The number of the process among all that ever ran.
     pub(super) number: u64,
-    /// Its disk failed it.
+    /// Whether its disk failed the process.
     fatal: Arc<AtomicBool>,
 }
 
@@ -83,21 +83,21 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     machine: Machine,
     booted: Instant,
-    /// Which of all boots of all machines this is.
+    /// The number of the boot among all boots of all machines.
     boot: u64,
     ppm: i64,
     pub(super) process: Option<Process>,
-    /// It refuses to start until it is wiped.
+    /// Whether the node refuses to start until it is wiped.
     pub(super) refuses: bool,
-    /// A bit of its files was flipped: that excuses it.
+    /// Whether a bit of its files was flipped: that excuses a refusal.
     damaged: bool,
-    /// It runs from an older copy of its files: it may lack what it acknowledged.
+    /// Whether the node runs from an older copy of its files: it may lack what it acknowledged.
     restored: bool,
-    /// Its next sync fails, or has.
+    /// Whether the next sync of the node fails, or has failed.
     failing: bool,
-    /// Its disk is slow, in milliseconds for each batch.
+    /// How long its disk takes for each batch, in milliseconds.
     slow_ms: Arc<AtomicU64>,
-    /// What is installed on it: its next process is of it.
+    /// The build that is installed: the next process runs it.
     pub(super) build: Build,
 }
 
@@ -106,9 +106,9 @@ pub(super) struct Nodes {
     pub(super) all: Vec<Node>,
     pub(super) fabric: Fabric,
     pub(super) watch: Watch,
-    /// So many, from the first one on, are marked as voters in the configuration of all others.
+    /// How many nodes, from the first one on, the configuration of all others marks as voters.
     pub(super) marked: usize,
-    /// What each knows of its site, if certificates say who is let in.
+    /// What each node knows of its site, if certificates say who is let in.
     pub(super) sites: Vec<SiteHandle>,
     rng: SmallRng,
     next_process: u64,
@@ -173,7 +173,7 @@ impl Nodes {
         self.rng.random()
     }
 
-    /// Starts a node that does not run. One whose files are damaged refuses.
+    /// Starts a node that does not run. A node whose files are damaged refuses.
     pub(super) async fn start(&mut self, at: usize) {
         let all: Vec<NodeId> = self.all.iter().map(|node| node.id).collect();
         let (random, chance) = (self.rng.random(), self.rng.random());
@@ -236,7 +236,7 @@ impl Nodes {
         self.all[at].process = Some(process);
     }
 
-    /// Whom a node lets in: who is configured, or who has a certificate.
+    /// The peers that a node lets in: those in its configuration, or those with a certificate.
     fn peers_of(&self, at: usize, config: &ControlConfig, clocks: &Clocks) -> Peers {
         let gate = self.sites.get(at).map(hall::gate);
         let is_of_site = gate.is_some();
@@ -267,7 +267,7 @@ impl Nodes {
         let options = StoreOptions {
             segment_bytes: config.store.segment_bytes,
             low_water_bytes: 0,
-            // As it ends a real process: the driver of the run sees to it.
+            // This ends the process as it ends a real one: the driver of the run does it.
             on_fatal: Arc::new(move |_| fatal.store(true, Ordering::Relaxed)),
             ..StoreOptions::default()
         };
@@ -280,7 +280,7 @@ impl Nodes {
         Store::open_simulated(&node.machine.mount(), &PathBuf::from("/data"), random, options, takes)
     }
 
-    /// What is left of a process ends: nothing that it does has an effect any more.
+    /// Ends a process: nothing that it does from then on has an effect.
     fn end(&self, process: Process) {
         tokio::spawn(async move {
             for shard in process.shards.all() {
@@ -316,7 +316,7 @@ impl Nodes {
         }
     }
 
-    /// A sync of the node fails: its process ends, by itself.
+    /// A sync of the node fails: its process ends by itself.
     pub(super) fn fail_sync(&mut self, at: usize) {
         self.all[at].machine.fail_next_sync();
         self.all[at].failing = true;
@@ -344,12 +344,12 @@ impl Nodes {
         self.watch.count(|coverage| coverage.wiped += 1);
     }
 
-    /// A copy of a node's files, as they are now.
+    /// A copy of a node's files at this instant.
     pub(super) fn copy(&self, at: usize) -> Machine {
         self.all[at].machine.copy()
     }
 
-    /// A node is stopped, and an older copy is put in the place of its files.
+    /// Stops a node, and puts an older copy in the place of its files.
     pub(super) fn restore(&mut self, at: usize, copy: &Machine) {
         self.kill(at);
         self.all[at].machine.restore(copy);
@@ -358,7 +358,7 @@ impl Nodes {
         self.watch.tell(&format!("node {at} is restored from a copy"));
     }
 
-    /// The disk of a node has no room for another snapshot, or has room again.
+    /// Sets whether the disk of a node refuses another snapshot for want of room.
     pub(super) fn refuse_snapshots(&self, at: usize, refuses: bool) {
         self.all[at].machine.refuse_snapshots(refuses);
     }
@@ -372,7 +372,7 @@ impl Nodes {
         self.all[at].slow_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// A process whose group has failed takes itself down, as an error of the disk does with a real one.
+    /// A process whose group has failed ends itself, as an error of the disk ends a real one.
     pub(super) fn end_failed(&mut self) {
         for at in 0..self.all.len() {
             let failed = |process: &Process| {
@@ -392,7 +392,7 @@ impl Nodes {
         }
     }
 
-    /// The node that leads and takes proposals, as far as the nodes know.
+    /// The nodes that lead and take proposals, as far as the nodes know.
     pub(super) fn ready(&self) -> Vec<(usize, Shard)> {
         let ready = |(at, node): (usize, &Node)| {
             let shard = node.process.as_ref()?.shard()?;

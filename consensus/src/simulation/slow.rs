@@ -1,4 +1,4 @@
-//! Disks that take many seconds for what they write: who waits for them, and who does not.
+//! Disks that take many seconds for what they write: what waits for them, and what does not.
 
 use std::time::Duration;
 
@@ -23,9 +23,10 @@ use crate::shard::Shard;
 
 /// Longest wait for what must come, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a disk takes that is slower than anybody waited for entries, and than a second try of them would take.
+/// How long a slow disk takes for a batch, in milliseconds: longer than any caller waits for an entry, and than a
+/// second try would take.
 const SLOW_MS: u64 = 20_000;
-/// How long a read may take that waits for no disk: a few heartbeats and their way.
+/// The longest that a read may take that waits for no disk: a few heartbeats and their way.
 const READ_MAX: Duration = Duration::from_secs(1);
 
 fn shard(nodes: &Nodes, at: usize) -> Option<Shard> {
@@ -45,7 +46,7 @@ async fn pass(nodes: &mut Nodes, time: Duration) {
     within(nodes, time, |_| false).await;
 }
 
-/// Has a task created beside everything else.
+/// Starts to create a task beside everything else.
 fn begin(nodes: &mut Nodes, shard: &Shard) -> JoinHandle<Vec<ProposeOutcome>> {
     let request = workload::create_task(shard, nodes.random(), 64).expect("a leader knows the clock");
     let shard = shard.clone();
@@ -57,7 +58,7 @@ async fn assert_applied(written: JoinHandle<Vec<ProposeOutcome>>) {
     assert!(matches!(outcomes[..], [ProposeOutcome::Applied { .. }]), "{outcomes:?}");
 }
 
-/// Reads, and a renewal, while an entry is on its way to disks that take so long.
+/// A read and a renewal, while an entry is on its way to disks that take this long.
 async fn read_while_writing(slow_ms: u64, watch: Watch) {
     let (mut nodes, _) = three(&watch).await;
     leader(&mut nodes).await;
@@ -65,15 +66,15 @@ async fn read_while_writing(slow_ms: u64, watch: Watch) {
     let (id, leading) = leader(&mut nodes).await;
     slow_down(&nodes, slow_ms);
     let written = begin(&mut nodes, &leading);
-    // It is at every disk by then.
+    // By then the entry is at every disk.
     step(&mut nodes).await;
     for _ in 0..3 {
         let begun = Instant::now();
         let read = leading.query_linearizable(Query::Counts).await;
         assert!(read.is_ok() && begun.elapsed() < READ_MAX, "{read:?} after {:?}", begun.elapsed());
     }
-    assert!(!written.is_finished(), "nothing was on its way any more");
-    // Of an agent that nobody serves a quorum knows so, once everything that was written before is applied.
+    assert!(!written.is_finished(), "nothing was on its way");
+    // For an agent without a node a quorum answers that, once everything that was written before is applied.
     let (agent, attachment) = ("nobody".parse().expect("a name"), AttachmentId(1));
     let said = AgentHeartbeat { agent, attachment, credit_limit: 0, place: None, renew: true };
     let heard = leading.heartbeat(id, Heartbeat { agents: vec![said] }).await.expect("it leads");
@@ -89,7 +90,7 @@ fn reads_wait_for_no_disk_and_what_is_written_is_waited_for() {
     }
 }
 
-/// Whether a node says that it follows another one, whose heartbeat has come.
+/// Whether a node says that it follows another one whose heartbeat has come.
 fn follows(follower: &Process, leader: &Process, vote: &Vote) -> bool {
     let (from, to) = (leader.raft_id(), follower.raft_id());
     let mut body = Vec::new();
@@ -123,7 +124,7 @@ async fn promise_votes(watch: Watch) {
     assert!(follows(&voter, &leads, &vote));
     promise(&voter, vote, &other);
     assert!(!follows(&voter, &leads, &vote), "its vote may elect another one any moment");
-    // Only heartbeats could confirm a read now, and one voter follows still.
+    // Only heartbeats could confirm a read at this point, and one voter still follows.
     slow_down(&nodes, SLOW_MS);
     drop(begin(&mut nodes, &leading));
     step(&mut nodes).await;
@@ -165,7 +166,7 @@ fn requests_wait_for_those_before_them_and_are_not_piled_up_in_the_log() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// A task is worthless soon, and to say so takes long.
+/// A task expires soon, and the entry that says so takes long.
 async fn end_a_task(watch: Watch) {
     let (mut nodes, _) = three(&watch).await;
     let (_, leading) = leader(&mut nodes).await;
@@ -190,10 +191,11 @@ fn what_the_orchestrator_decides_is_written_once_however_long_that_takes() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// One way of each frame while a leader asks the voters for the clock, in milliseconds: for long enough to be seen.
+/// How long each frame takes one way while a leader asks the voters for the clock, in milliseconds: long enough for the
+/// test to see it.
 const ASKED_MS: u64 = 100;
 
-/// Nobody knows the clock any more. Whoever is elected has to say so in the log, and disks have become slow by then.
+/// No node knows the clock. The next leader has to say so in the log, and by then disks are slow.
 async fn begin_to_lead(slow_ms: u64, watch: Watch) {
     let (mut nodes, _) = three(&watch).await;
     leader(&mut nodes).await;
@@ -205,7 +207,7 @@ async fn begin_to_lead(slow_ms: u64, watch: Watch) {
     nodes.fabric.set_quality(0, (ASKED_MS, ASKED_MS));
     let before = nodes.fabric.sent(FrameKind::Clock);
     let asks = |nodes: &Nodes| nodes.fabric.sent(FrameKind::Clock) > before;
-    assert!(within(&mut nodes, PATIENCE, asks).await, "nobody is elected");
+    assert!(within(&mut nodes, PATIENCE, asks).await, "no voter is elected");
     slow_down(&nodes, slow_ms);
     nodes.fabric.set_quality(0, (0, 2));
     let elected = |at: &usize| shard(&nodes, *at).is_some_and(|shard| shard.leads_term().is_some());
@@ -213,7 +215,7 @@ async fn begin_to_lead(slow_ms: u64, watch: Watch) {
     let leading = shard(&nodes, at).expect("it leads");
     let first = last_log(&leading);
     let is_ready = |nodes: &Nodes| nodes.ready().iter().any(|(other, _)| *other == at);
-    assert!(within(&mut nodes, PATIENCE, is_ready).await, "nobody is ever ready to lead");
+    assert!(within(&mut nodes, PATIENCE, is_ready).await, "no voter is ever ready to lead");
     assert_eq!(last_log(&leading) - first, 1, "it says once that the clock is lost");
     assert!(answers(&mut nodes, PATIENCE).await, "no read is answered");
     create(&mut nodes, &watch, 64).await;

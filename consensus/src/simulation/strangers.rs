@@ -1,4 +1,4 @@
-//! Peers that are listed and vote nowhere, and voters that say what cannot be: Raft goes on as if they had said nothing.
+//! Listed peers that are no voters, and voters that say what cannot be: Raft goes on as if they had said nothing.
 
 use std::time::Duration;
 
@@ -34,14 +34,14 @@ use crate::shard::Shard;
 
 /// Longest wait for what must come, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Longest wait of a caller.
+/// Longest wait of a caller, in virtual time.
 const CALL: Duration = Duration::from_secs(5);
 
 fn shard(nodes: &Nodes, at: usize) -> Option<Shard> {
     nodes.all[at].process.as_ref().and_then(Process::shard)
 }
 
-/// A shard of the first three of so many nodes, who alone are marked as voters.
+/// This many nodes, and a shard of the first three, which alone are marked as voters.
 async fn three_marked(count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
     let mut nodes = Nodes::new(count, 7, watch.clone());
     nodes.marked = 3;
@@ -62,7 +62,7 @@ fn vote(from: &Process, term: u64) -> Vote {
     Vote { leader_id, committed: true }
 }
 
-/// What a process says to another one in a frame of Raft; why it was refused, if it was.
+/// A process sends another one a frame of Raft; returns why it was refused, if it was.
 async fn say<T: Serialize>(
     from: &Process,
     to: &Process,
@@ -98,7 +98,7 @@ fn terms(nodes: &Nodes) -> Vec<u64> {
     (0..3).filter_map(|at| shard(nodes, at)).map(|shard| shard.status().term).collect()
 }
 
-/// A listed peer without a vote says to each voter that it leads, in a term after which there is none and in the next one.
+/// A listed peer without a vote tells each voter that it leads, in the highest term of all and in the next one.
 async fn speak_as_a_stranger(watch: Watch) {
     let (mut nodes, ids) = three_marked(4, &watch).await;
     let stranger = nodes.all[3].process.clone().unwrap();
@@ -120,7 +120,7 @@ async fn speak_as_a_stranger(watch: Watch) {
                     say(&stranger, &voter, FrameKind::Forgot, shard, &forgot).await,
                     say(&stranger, &voter, FrameKind::SnapshotHead, shard, &head).await,
                     say(&stranger, &voter, FrameKind::Clock, shard, &()).await,
-                    // Refused by their headers, whatever they hold.
+                    // The node refuses these by their headers, whatever they hold.
                     say(&stranger, &voter, FrameKind::TransferLeader, shard, &()).await,
                     say(&stranger, &voter, FrameKind::Proof, shard, &()).await,
                     say(&stranger, &voter, FrameKind::SnapshotChunk, shard, &()).await,
@@ -130,12 +130,12 @@ async fn speak_as_a_stranger(watch: Watch) {
                     assert!(said.as_ref().is_err_and(|why| why.contains("is no voter")), "{n}: {said:?}");
                 }
             }
-            assert_eq!(voter.shards.all().len(), opened, "a group was opened for somebody who has no part in it");
+            assert_eq!(voter.shards.all().len(), opened, "a group was opened for a peer that has no part in it");
         }
     }
     assert_eq!(terms(&nodes), before);
     assert!(answers(&mut nodes, PATIENCE).await);
-    assert_eq!(terms(&nodes), before, "nobody had to be elected anew");
+    assert_eq!(terms(&nodes), before, "no election was needed");
     check_acknowledged(&nodes, &ids);
 }
 
@@ -145,7 +145,7 @@ fn a_peer_that_votes_nowhere_has_no_part_in_raft() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// An entry as no node lets it in: with a reason that a terminal obeys.
+/// An entry that no node lets in: its reason contains control characters that a terminal obeys.
 fn obeyed() -> Vec<u8> {
     let op = Op::Task(TaskOp::Cancel { task: TaskId::from_bytes([1; 16]), reason: "zqz".parse().unwrap() });
     let at = LogInstant::from_raw(1);
@@ -170,7 +170,7 @@ fn voter(nodes: &Nodes, at: usize) -> Voter {
     Voter { node: nodes.all[at].id, incarnation }
 }
 
-/// That these voted for a process, each signed by a key: in an election by those voters.
+/// A proof that these voted for a process, in an election by those voters; each vote is signed by a key.
 fn proof(nodes: &Nodes, candidate: &Process, term: u64, voters: &[usize], voted: &[(usize, usize)]) -> LeaderProof {
     let voters = VoterSet::of([voters.iter().map(|at| voter(nodes, *at)).collect()]).unwrap();
     let (candidate, genesis) = (candidate.raft_id(), Some(charter().place.genesis));
@@ -179,13 +179,13 @@ fn proof(nodes: &Nodes, candidate: &Process, term: u64, voters: &[usize], voted:
     LeaderProof::new(&election, voters, ballots)
 }
 
-/// What becomes of a proof that a process shows to another one.
+/// A process shows a proof to another one; returns the answer.
 async fn show(from: &Process, to: &Process, proof: &LeaderProof) -> Result<(), String> {
     say_bytes(from, to, FrameKind::Proof, SHARD, &addressed(from, to, &proof.encode().unwrap())).await
 }
 
-/// A voter whose key was stolen, and for which all have voted: what cannot have come about is not written down, also if
-/// it says so.
+/// A voter whose key was stolen, and for which all have voted: the nodes do not write down what cannot have come about,
+/// even if it says so.
 async fn speak_as_a_voter(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
     let (mut nodes, ids) = three_marked(3, &watch).await;
@@ -235,7 +235,7 @@ fn is_refused(said: &Result<(), String>, why: &str) {
     assert!(said.as_ref().is_err_and(|said| said.contains(why)), "{why}: {said:?}");
 }
 
-/// Whatever a leader sends, in a term for which nobody has elected this one.
+/// All that a leader sends, in a term in which no quorum elected this node.
 async fn say_as_a_leader(thief: &Process, victim: &Process, term: u64) {
     let led = vote(thief, term);
     let said = say(thief, victim, FrameKind::Append, SHARD, &append(thief, term, Vec::new())).await;
@@ -248,19 +248,19 @@ async fn say_as_a_leader(thief: &Process, victim: &Process, term: u64) {
     }
     let hands_over = TransferLeaderRequest::<TypeConfig>::new(led, victim.raft_id(), None);
     is_refused(&say(thief, victim, FrameKind::TransferLeader, SHARD, &hands_over).await, UNPROVEN);
-    // A vote that is granted as it is asked for would make a leader of it, too.
+    // A voter that grants the vote as it was asked for would make a leader of the candidate, too.
     let mut asks = VoteRequest::<TypeConfig>::new(led, None);
     asks.leadership_transfer = true;
     let (no_genesis, voters) = (0_u8, [0_u8; 32]);
     is_refused(&say(thief, victim, FrameKind::Vote, SHARD, &(&asks, no_genesis, voters)).await, "elected already");
     is_refused(&say(thief, victim, FrameKind::PreVote, SHARD, &asks).await, "elected already");
-    // What is no leader's is not a leader's entries either.
+    // Entries under a vote that is no leader's are refused as well.
     let uncommitted =
         AppendEntriesRequest { vote: Vote { committed: false, ..led }, ..append(thief, term, Vec::new()) };
     is_refused(&say(thief, victim, FrameKind::Append, SHARD, &uncommitted).await, UNPROVEN);
 }
 
-/// A voter whose key was stolen, and the key of a robot: neither makes a leader of it.
+/// A voter whose key was stolen, and the key of a robot: neither makes it a leader.
 async fn lead_without_an_election(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
     let (mut nodes, ids) = three_marked(4, &watch).await;
@@ -283,11 +283,11 @@ async fn lead_without_an_election(watch: Watch) {
         is_refused(&show(&thief, &victim, &shown).await, why);
     }
     say_as_a_leader(&thief, &victim, term).await;
-    assert_eq!(terms(&nodes), before, "somebody follows it");
+    assert_eq!(terms(&nodes), before, "a voter follows it");
     create_one(&leading, &mut rng, &watch).await;
     assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
     check_acknowledged(&nodes, &ids);
-    // What a quorum has signed is another matter.
+    // A proof that a quorum has signed counts.
     let elected = proof(&nodes, &thief, term, &all, &[own, (leads, leads)]);
     assert_eq!(show(&thief, &victim, &elected).await, Ok(()));
 }
@@ -298,7 +298,8 @@ fn a_stolen_voter_that_won_no_election_leads_nobody() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// Somebody with a voter's key has given the leader a replica of a shard that nobody uses, and a robot one of another genesis.
+/// A thief of a voter's key has given the leader a replica of a shard that no client uses, and a robot a replica with
+/// another genesis.
 async fn speak_as_one_of_another_shard(watch: Watch) {
     let (mut nodes, _) = three_marked(4, &watch).await;
     let (id, _) = leader(&mut nodes).await;
@@ -310,7 +311,7 @@ async fn speak_as_one_of_another_shard(watch: Watch) {
         let own = process.shards.lineages().into_iter().chain([planted]).collect();
         assert!(process.shards.parts.peers.have(own));
     }
-    // The leader hears what the robot has, and does not say what it has itself: it judges by its own.
+    // The leader hears what the robot has, and does not say what it has itself: each judges by its own replica.
     let told = robot.shards.parts.peers.ask_shards(id, CALL).await.unwrap();
     assert!(told.iter().all(|lineage| lineage.shard == SHARD), "{told:?}");
     let counts = Query::Counts.encode().unwrap();
@@ -322,7 +323,7 @@ async fn speak_as_one_of_another_shard(watch: Watch) {
     }
     let reports = leads.shards.parts.peers.strays();
     assert!(matches!(&reports[..], [report] if report.node == Some(nodes.all[3].id)), "{reports:?}");
-    // Of all other shards they speak as before.
+    // In all other shards the two nodes speak as before.
     assert!(ask(FrameKind::Query, SHARD).await.is_ok());
     assert!(robot.shards.parts.peers.ask_shards(id, CALL).await.is_some());
     assert!(robot.shards.parts.peers.connected(id).is_some());
@@ -334,7 +335,7 @@ fn a_shard_that_is_two_parts_its_nodes_over_that_one_alone() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// A voter is made while another one is away, and leads when that one comes back. Nobody has it marked.
+/// A node becomes a voter while another one is away, and leads when that one comes back. No configuration marks it.
 async fn come_back_to_a_leader_that_is_not_known(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
     let (mut nodes, mut ids) = three_marked(4, &watch).await;
@@ -345,7 +346,7 @@ async fn come_back_to_a_leader_that_is_not_known(watch: Watch) {
     let added = nodes.all[3].id;
     assert_eq!(leading.add_voter(added).await, Ok(()));
     let leads = |nodes: &Nodes| nodes.ready().iter().any(|(at, _)| *at == 3);
-    // It may be refused once: whoever is asked may not follow yet.
+    // The first answer may be a refusal: the node that is asked may not follow yet.
     for _ in 0..10 {
         let (_, leading) = leader(&mut nodes).await;
         if leads(&nodes) || leading.transfer_leader(Some(added)).await.is_ok() {
@@ -370,8 +371,8 @@ fn a_voter_that_was_away_follows_one_that_was_made_meanwhile() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// A shard of the first three of four nodes of a site, whose certificates say that they vote, and that the last is a robot's. No file
-/// says anything of them.
+/// A shard of the first three of four nodes of a site. Their certificates say that they vote, and that the last node is
+/// a robot's. No file says anything of them.
 async fn three_certified(watch: &Watch) -> (Nodes, Vec<NodeId>) {
     let mut nodes = Nodes::new(4, 7, watch.clone());
     nodes.marked = 0;
@@ -391,7 +392,7 @@ async fn three_certified(watch: &Watch) -> (Nodes, Vec<NodeId>) {
     (nodes, ids)
 }
 
-/// A robot's node of a site says that it leads. Then a voter is revoked that goes on as if nothing had happened.
+/// A robot's node of a site says that it leads. Then a voter is revoked, and goes on as if nothing had happened.
 async fn speak_without_a_certificate_for_it(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
     let (mut nodes, ids) = three_certified(&watch).await;
@@ -403,7 +404,7 @@ async fn speak_without_a_certificate_for_it(watch: Watch) {
         assert!(said.as_ref().is_err_and(|why| why.contains("is no voter")), "{said:?}");
     }
     let (leads, leading) = nodes.ready().pop().unwrap();
-    // It speaks for its own agent only, which is called as it is.
+    // The node speaks only for its own agent, which has the node's name.
     let now = leading.clock().now().unwrap();
     let [own, of_a_voter] = [nodes.all[3].id, ids[0]].map(hall::name);
     let asked = [(own.clone(), true), (format!("{own}/arm"), true), (of_a_voter, false)];
@@ -418,7 +419,7 @@ async fn speak_without_a_certificate_for_it(watch: Watch) {
     let gone = (leads + 1) % 3;
     let others: Vec<NodeId> = ids.iter().copied().filter(|node| *node != ids[gone]).collect();
     nodes.sites[leads].learn(&hall::out(&[ids[gone]])).unwrap();
-    // The leader tells the others.
+    // The leader tells the others of the revocation.
     let is_alone = |nodes: &Nodes| {
         let process = nodes.all[gone].process.as_ref();
         process.is_some_and(|process| process.shards.parts.peers.present().is_empty())
@@ -429,7 +430,7 @@ async fn speak_without_a_certificate_for_it(watch: Watch) {
         step(&mut nodes).await;
     }
     assert!(is_alone(&nodes) && are_equal(&nodes, &others));
-    assert_eq!(leading.status().term, before[0], "nobody was elected anew for it");
+    assert_eq!(leading.status().term, before[0], "no election was held for it");
     check_acknowledged(&nodes, &others);
 }
 
@@ -439,7 +440,7 @@ fn at_a_site_raft_is_taken_from_those_whose_certificates_say_so_and_from_nobody_
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// How long nothing is written, so that the last stamp is old.
+/// How long no entry is written, so that the last stamp is old.
 const QUIET: Duration = Duration::from_secs(150);
 
 async fn be_quiet(nodes: &mut Nodes) {
@@ -449,13 +450,14 @@ async fn be_quiet(nodes: &mut Nodes) {
     }
 }
 
-/// Whether a voter's clock is as far as the leader's, give or take a second.
+/// Whether a voter's clock is as far as the leader's, within a second.
 fn agrees(shard: &Shard, leading: &Shard) -> bool {
     let (own, led) = (shard.clock().now(), leading.clock().now());
     own.zip(led).is_some_and(|(own, led)| led.since_ms(own) < 1_000 && own.since_ms(led) < 1_000)
 }
 
-/// The machine of a voter stood still, and its boot clock with it: what the leader's clock shows cannot be, as far as it knows.
+/// The machine of a voter stood still, and its boot clock with it: as far as the voter knows, the leader's clock cannot
+/// show what it shows.
 async fn stand_still(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
     let (mut nodes, ids) = three_marked(3, &watch).await;
@@ -467,7 +469,7 @@ async fn stand_still(watch: Watch) {
     victim.clock().begin(LogInstant::from_raw(1));
     assert!(!agrees(&victim, &leading), "it is at the last stamp");
     let learned = within(&mut nodes, PATIENCE, |_| agrees(&victim, &leading));
-    assert!(learned.await, "nobody bears the leader out");
+    assert!(learned.await, "no voter supports the leader");
     create_one(&leading, &mut rng, &watch).await;
     assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
     check_acknowledged(&nodes, &ids);
@@ -479,7 +481,8 @@ fn a_voter_whose_machine_stood_still_is_told_so_by_another_voter_and_goes_on() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// The machines of all others stood still together: they contradict the leader, and each other's word is as old as their own.
+/// The machines of all others stood still together: they contradict the leader, and each one's word is as old as that
+/// of the others.
 async fn stand_still_together(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
     let (mut nodes, ids) = three_marked(3, &watch).await;
@@ -495,7 +498,7 @@ async fn stand_still_together(watch: Watch) {
         let leading = nodes.ready().pop().map(|(_, shard)| shard);
         leading.is_some_and(|leading| (0..3).filter_map(|at| shard(nodes, at)).all(|shard| agrees(&shard, &leading)))
     });
-    assert!(agree.await, "nobody takes entries any more");
+    assert!(agree.await, "no voter takes entries");
     let (_, leading) = leader(&mut nodes).await;
     assert!(create_one(&leading, &mut rng, &watch).await.is_some());
     assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
@@ -508,7 +511,7 @@ fn voters_whose_machines_stood_still_together_take_the_leaders_clock_after_a_whi
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// A leader whose clock is ahead of what can be: the others contradict it, and expire nothing for it.
+/// A leader whose clock is ahead of what can be: the others contradict it, and let nothing expire by it.
 async fn be_ahead(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
     let (mut nodes, _) = three_marked(3, &watch).await;
@@ -518,11 +521,11 @@ async fn be_ahead(watch: Watch) {
     let know = within(&mut nodes, PATIENCE, |nodes| {
         (0..3).filter_map(|at| shard(nodes, at)).all(|shard| agrees(&shard, &leading))
     });
-    assert!(know.await, "whoever knows no clock contradicts nobody");
+    assert!(know.await, "a voter without a clock contradicts no other");
     let others = [(leads + 1) % 3, (leads + 2) % 3];
     let before = leading.clock().now().unwrap();
     leading.clock().begin(before.plus_ms(3_600_000));
-    // They hold out for as long as they contradict it.
+    // They resist for as long as they contradict the leader.
     let resistance = Duration::from_millis(limits::CLOCK_CONTRADICTED_MS_MAX / 2);
     let forged = tokio::time::timeout(resistance, create_one(&leading, &mut rng, &watch)).await;
     assert_eq!(forged.ok().flatten(), None, "the others took a stamp that cannot be");

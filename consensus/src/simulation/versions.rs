@@ -1,4 +1,4 @@
-//! Nodes of two builds in one group: what they agree on, and what becomes of one that is too old for it.
+//! Nodes of two builds in one group: what they agree on, and what becomes of a node that is too old for it.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::shard::{Shard, ShardRole};
 
 /// Longest wait for what must come, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it is seen that nothing comes.
+/// How long the test watches that nothing comes, in virtual time.
 const QUIET: Duration = Duration::from_secs(10);
-/// So many tasks let a snapshot be made.
+/// Number of tasks after which a snapshot is made.
 const FOR_A_SNAPSHOT: usize = 80;
 
-/// A build that speaks versions from 1, and lets in so many live tasks.
+/// A build that speaks the versions from 1 to `max`, and allows this many live tasks.
 fn build(max: u32, live_tasks_max: u64) -> Build {
     let limits = FleetLimits { live_tasks_max, ..FleetLimits::default() };
     Build { versions: FleetVersions { min: 1, max }, limits }
@@ -46,7 +46,7 @@ fn shard(nodes: &Nodes, at: usize) -> Option<Shard> {
     nodes.all[at].process.as_ref().and_then(Process::shard)
 }
 
-/// The version that a node goes by.
+/// The version that a node applies entries by.
 fn version(nodes: &Nodes, at: usize) -> Option<u32> {
     shard(nodes, at).map(|shard| shard.status().fleet_version)
 }
@@ -60,13 +60,13 @@ fn has_fault(nodes: &Nodes, at: usize, fault: ShardFault) -> bool {
     status.is_some_and(|status| status.faults.iter().any(|report| report.fault == fault))
 }
 
-/// The node that leads, within a limit of time.
+/// The node that leads, within a time limit.
 async fn led(nodes: &mut Nodes) -> (usize, Shard) {
-    assert!(within(nodes, PATIENCE, |nodes| !nodes.ready().is_empty()).await, "nobody leads");
+    assert!(within(nodes, PATIENCE, |nodes| !nodes.ready().is_empty()).await, "no voter leads");
     nodes.ready().pop().unwrap()
 }
 
-/// Asks the leader for so many tasks. It may have no room for some.
+/// Asks the leader to create this many tasks. It may have no room for some.
 async fn create(nodes: &mut Nodes, rng: &mut SmallRng, count: usize) {
     for _ in 0..count {
         let (_, shard) = led(nodes).await;
@@ -82,14 +82,14 @@ async fn install(nodes: &mut Nodes, at: usize, build: Build) {
     nodes.start(at).await;
 }
 
-/// Everybody leads for a while, whatever its build, and asks for more tasks than any of them lets in.
+/// Every node leads for a while, whatever its build, and asks for more tasks than any build allows.
 async fn lead_in_turn(nodes: &mut Nodes, rng: &mut SmallRng, ids: &[NodeId]) {
     for _ in 0..2 * ids.len() {
         create(nodes, rng, 12).await;
         let (at, _) = led(nodes).await;
         nodes.kill(at);
         let others = |nodes: &Nodes| nodes.ready().iter().any(|(other, _)| *other != at);
-        assert!(within(nodes, PATIENCE, others).await, "nobody else leads");
+        assert!(within(nodes, PATIENCE, others).await, "no other voter leads");
         nodes.start(at).await;
     }
     assert!(within(nodes, PATIENCE, |nodes| are_equal(nodes, ids)).await, "they differ");
@@ -113,7 +113,7 @@ async fn upgrade_one_after_another(seed: u64, watch: Watch) {
     lead_in_turn(&mut nodes, &mut rng, &ids).await;
     let raised = within(&mut nodes, QUIET, |nodes| (0..3).any(|at| version(nodes, at) == Some(2)));
     assert!(!raised.await, "one of them speaks nothing newer");
-    // One that is not there may be as old as ever.
+    // A node that is down may still be old.
     nodes.kill(2);
     let raised = within(&mut nodes, QUIET, |nodes| (0..2).any(|at| version(nodes, at) == Some(2)));
     assert!(!raised.await, "one of them has not said what it speaks");
@@ -142,7 +142,8 @@ fn a_shard_is_raised_once_its_last_voter_is_upgraded_and_two_builds_never_differ
     }
 }
 
-/// What the version was raised by is in the log of a node, or in its snapshot, when an older build is installed on it.
+/// The entry that raised the version is in the log of a node, or in its snapshot, when an older build is installed on
+/// it.
 async fn downgrade_one(seed: u64, in_snapshot: bool, watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let new = build(2, 1_000);
@@ -166,7 +167,7 @@ async fn downgrade_one(seed: u64, in_snapshot: bool, watch: Watch) {
     let two = [ids[leads], ids[third]];
     assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &two)).await, "two of three go on");
 
-    // It is not counted on for anything.
+    // The group does not count on that node for anything.
     nodes.kill(leads);
     let elected = within(&mut nodes, QUIET, |nodes| !nodes.ready().is_empty());
     assert!(!elected.await, "it votes for what it cannot apply");
@@ -213,7 +214,8 @@ fn a_node_that_does_not_speak_the_version_of_a_shard_is_not_made_a_voter() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
-/// An entry of another encoding: nobody guesses at it, and nobody writes down what would stop it again after each start.
+/// An entry of another encoding: no node guesses at it, and no node writes down what would stop it again after each
+/// start.
 async fn write_what_nobody_reads(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
     let (mut nodes, ids) = group_of(7, &[build(1, 1_000); 3], &watch).await;
@@ -223,9 +225,9 @@ async fn write_what_nobody_reads(watch: Watch) {
     let (digest, last) = (leading.status().digest, leading.status().last_log);
     leading.write_bytes(vec![99, 1, 2, 3]).await;
     let taken = |nodes: &Nodes| (0..3).any(|at| at != leads && shard(nodes, at).unwrap().status().last_log > last);
-    assert!(!within(&mut nodes, QUIET, taken).await, "somebody wrote down what nobody can apply");
+    assert!(!within(&mut nodes, QUIET, taken).await, "a node wrote down what no node can apply");
     assert!((0..3).all(|at| shard(&nodes, at).unwrap().status().digest == digest));
-    // Whoever made it has it, and nobody else: the others go on without it.
+    // Only the node that made the entry has it: the others go on without it.
     nodes.kill(leads);
     create(&mut nodes, &mut rng, 3).await;
     nodes.start(leads).await;

@@ -1,4 +1,4 @@
-//! What must hold, looked at from outside.
+//! What must hold, as seen from outside.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::raft::types::{TypeConfig, Vote, decode};
 
 macro_rules! counters {
     ($($name:ident),* $(,)?) => {
-        /// What was met: an invariant that was never in danger is not proved.
+        /// How often each danger was met: an invariant that was never in danger is not proved.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub(super) struct Coverage {
             $(pub(super) $name: u64,)*
@@ -40,15 +40,15 @@ counters! {
 /// How a run went.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outcome {
-    /// The first thing that must not be, if there is one.
+    /// The first violation of an invariant, if there is one.
     pub(super) violation: Option<String>,
-    /// What was met.
+    /// How often each danger was met.
     pub(super) coverage: Coverage,
-    /// What happened.
+    /// What happened, line by line.
     pub(super) story: Vec<String>,
 }
 
-/// Lines of a story.
+/// The most lines of a story.
 const STORY_LINES_MAX: usize = 500;
 
 #[derive(Default)]
@@ -59,13 +59,13 @@ struct State {
     coverage: Coverage,
     /// Tasks whose creation was acknowledged.
     acknowledged: Vec<TaskId>,
-    /// Who led each term.
+    /// The leader of each term.
     leaders: BTreeMap<u64, RaftId>,
-    /// The digest at each index that was seen.
+    /// The digest at each index that was seen, and the node that showed it.
     digests: BTreeMap<u64, (u128, NodeId)>,
-    /// How far each process was seen: its term and what it applied.
+    /// How far each process was seen: its term, and the index of the last entry that it applied.
     seen: BTreeMap<(NodeId, u64), (u64, u64)>,
-    /// The newest snapshot of each process.
+    /// The index of the newest snapshot of each process.
     snapshots: BTreeMap<(NodeId, u64), u64>,
     /// The newest vote that each incarnation of a node has told others of.
     promised: BTreeMap<NodeId, Vote>,
@@ -94,12 +94,12 @@ impl Watch {
         Outcome { violation: state.violation.clone(), coverage: state.coverage, story: state.story.clone() }
     }
 
-    /// Counts something that happened.
+    /// Counts an event.
     pub(super) fn count(&self, count: impl FnOnce(&mut Coverage)) {
         count(&mut self.state().coverage);
     }
 
-    /// Keeps what happened, for whoever looks into it.
+    /// Keeps what happened, for a reader of the story.
     pub(super) fn tell(&self, what: &str) {
         let mut state = self.state();
         let at = state.begun.get_or_insert_with(Instant::now).elapsed();
@@ -118,7 +118,7 @@ impl Watch {
         self.state().acknowledged.clone()
     }
 
-    /// S8: one leader in a term.
+    /// S8: a term has one leader.
     pub(super) fn leads(&self, term: u64, leader: RaftId) {
         let mut state = self.state();
         let known = state.leaders.insert(term, leader);
@@ -133,7 +133,7 @@ impl Watch {
         }
     }
 
-    /// S8: equal digests at an equal index; term and index never go back within a process.
+    /// S8: digests at an equal index are equal; term and index never go back within a process.
     pub(super) fn applied(&self, node: NodeId, process: u64, term: u64, index: u64, digest: u128) {
         let mut state = self.state();
         let (known, by) = *state.digests.entry(index).or_insert((digest, node));
@@ -149,14 +149,14 @@ impl Watch {
         }
     }
 
-    /// A process has a snapshot up to an index.
+    /// Notes that a process has a snapshot up to an index.
     pub(super) fn has_snapshot(&self, node: NodeId, process: u64, index: u64) {
         let mut state = self.state();
         let new = state.snapshots.insert((node, process), index) != Some(index);
         state.coverage.snapshots += u64::from(new);
     }
 
-    /// S18: what a node tells others of its vote is durable before.
+    /// S18: a vote is durable before a node tells others of it.
     pub(super) fn answer_leaves(&self, node: NodeId, kind: FrameKind, answer: &[u8]) {
         if kind != FrameKind::Vote {
             return;
@@ -182,7 +182,7 @@ impl Watch {
         }
     }
 
-    /// A node that lost its disk promised nothing.
+    /// Forgets the promises of a node that lost its disk.
     pub(super) fn forget_promises(&self, node: NodeId) {
         self.state().promised.remove(&node);
     }

@@ -15,12 +15,12 @@ use super::site::Nodes;
 use super::watch::Watch;
 use crate::shard::Shard;
 
-/// Requests under way at a time.
+/// The most requests under way at a time.
 const UNDER_WAY_MAX: usize = 6;
-/// Sendings of one request.
+/// The most times that one request is sent.
 const SENDINGS_MAX: u32 = 40;
 
-/// A request of which nothing definite was heard.
+/// A request whose outcome is unknown.
 struct Open {
     request: Request,
     sendings: u32,
@@ -36,7 +36,7 @@ struct State {
 pub(super) struct Workload {
     rng: SmallRng,
     state: Arc<Mutex<State>>,
-    /// Nothing new is begun.
+    /// Whether clients begin nothing new.
     winding_down: bool,
     /// The last creation, which shows that the shard works again.
     last: Option<TaskId>,
@@ -62,18 +62,18 @@ impl Workload {
         Self { rng: SmallRng::seed_from_u64(seed), state: Arc::default(), winding_down: false, last: None }
     }
 
-    /// From now on, nothing new but one last creation.
+    /// Sets whether clients begin nothing new but one last creation.
     pub(super) fn wind_down(&mut self, now: bool) {
         self.winding_down |= now;
     }
 
-    /// Begins what clients do now.
+    /// Begins what clients do at this instant.
     pub(super) fn step(&mut self, nodes: &Nodes) {
         let ready = nodes.ready();
         if ready.is_empty() {
             return;
         }
-        // Whoever thinks that it leads is asked, a deposed leader too.
+        // Clients ask any node that believes that it leads, a deposed leader too.
         let (_, shard) = ready[self.rng.random_range(0..ready.len())].clone();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.under_way < UNDER_WAY_MAX {
@@ -98,13 +98,13 @@ impl Workload {
         drop(state);
         let acknowledged = nodes.watch.acknowledged();
         if !acknowledged.is_empty() && self.rng.random_bool(0.5) {
-            // A new one rather than an old one: it is the one that a stale replica lacks.
+            // A new task rather than an old one: a stale replica lacks the new ones.
             let at = acknowledged.len() - 1 - self.rng.random_range(0..acknowledged.len().min(3));
             tokio::spawn(read(shard, acknowledged[at], nodes.watch.clone()));
         }
     }
 
-    /// Whether nothing is open, and something was created since everything was mended.
+    /// Whether no request is open, and a task was created since everything was mended.
     pub(super) fn is_settled(&self, nodes: &Nodes) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let last = self.last.is_some_and(|last| nodes.watch.acknowledged().contains(&last));
@@ -116,7 +116,7 @@ pub(super) fn new_request(rng: &mut SmallRng, shard: &Shard) -> Option<Request> 
     create_task(shard, rng.random(), 120)
 }
 
-/// The creation of a task with so large a payload; none while the shard has no clock.
+/// A request to create a task with a payload of this many bytes; none while the shard has no clock.
 pub(super) fn create_task(shard: &Shard, random: [u8; 16], payload_bytes: usize) -> Option<Request> {
     let first_sent = shard.clock().now()?;
     let op = Op::Task(TaskOp::Create { task: TaskId::from_bytes(random), spec: spec(payload_bytes)? });
@@ -124,7 +124,7 @@ pub(super) fn create_task(shard: &Shard, random: [u8; 16], payload_bytes: usize)
     Some(Request { id, first_sent, deadline: first_sent.plus_ms(600_000), op })
 }
 
-/// Creates a task; which, if that was acknowledged.
+/// Creates a task; returns its id if that was acknowledged.
 pub(super) async fn create_one(shard: &Shard, rng: &mut SmallRng, watch: &Watch) -> Option<TaskId> {
     let request = new_request(rng, shard)?;
     let Op::Task(TaskOp::Create { task, .. }) = request.op else { return None };
@@ -146,7 +146,7 @@ async fn create(shard: Shard, mut open: Open, state: Arc<Mutex<State>>, watch: W
                 watch.acknowledge(task);
             }
         }
-        // Its deadline has passed by a clock that was lost: what became of it is unknown.
+        // The deadline of the request has passed by a clock that was lost: the outcome is unknown.
         Some(ProposeOutcome::Applied { reply: Reply::Refused(_), .. }) => {}
         _ if open.sendings < SENDINGS_MAX => state.open.push(open),
         _ => {}
@@ -188,7 +188,7 @@ pub(super) fn check_acknowledged(nodes: &Nodes, of: &[NodeId]) {
     }
 }
 
-/// What the nodes are up to.
+/// What the nodes are doing, as text.
 pub(super) fn describe(nodes: &Nodes) -> String {
     let node = |node: &super::site::Node| {
         let shard = node.process.as_ref().and_then(super::site::Process::shard);

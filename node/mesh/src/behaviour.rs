@@ -16,12 +16,12 @@ use crate::gossip::Gossip;
 
 /// Name of the protocols that peers must share.
 const PROTOCOL: &str = "/skep/1";
-/// Connections that may be shaking hands at a time, each way. One more is refused.
+/// The most connections that may be shaking hands at a time, in each direction. The node refuses one more.
 const PENDING_MAX: u32 = 64;
-/// Connections to one peer: both sides may dial at once, while one that is dead is not known to be.
+/// The most connections to one peer: both sides may dial at once, while a dead connection has not yet been noticed.
 const PER_PEER_MAX: u32 = 3;
-/// How often a peer is asked for a sign of life on each connection, and how long it may take. Two in a row without an
-/// answer end the connection: long enough for a slow link, and for a thin one with much to carry.
+/// Interval between two pings on each connection, and how long an answer may take. Two pings in a row without an answer
+/// end the connection: long enough for a slow link, and for a thin one with much to carry.
 const PING_EVERY: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -32,7 +32,7 @@ pub(crate) struct Behaviour {
     pub(crate) door: Door<Protocols>,
 }
 
-/// What is spoken with admitted peers.
+/// The protocols that a node speaks with admitted peers.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Protocols {
     identify: identify::Behaviour,
@@ -42,8 +42,8 @@ pub(crate) struct Protocols {
 }
 
 impl Behaviour {
-    /// `process` is another number for each run of the program, and a higher one: peers tell by it that a node came again.
-    /// `members`: those of the site, if there is one; without it, the door admits the listed peers.
+    /// `process` is another and higher number for each run of the program: peers see by it that a node was started
+    /// again. `members`: the members of the site, if there is one; without it, the door admits the listed peers.
     pub(crate) fn new(
         key: &identity::Keypair,
         config: &MeshConfig,
@@ -62,7 +62,7 @@ impl Behaviour {
         let about = identify::Config::new(PROTOCOL.to_owned(), key.public())
             .with_agent_version(agent_of(process))
             .with_push_listen_addr_updates(true)
-            // What peers say of themselves is kept in our own table.
+            // Our own table keeps what peers say of themselves.
             .with_cache_size(0);
         let local = key.public().to_peer_id();
         let on_loopback = config.listen.ip().is_loopback();
@@ -88,20 +88,20 @@ impl Behaviour {
     }
 }
 
-/// What this program and process is called among peers.
+/// The name of this program and process among peers.
 fn agent_of(process: u64) -> String {
     format!("skep/{} {process:016x}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Which process a peer says it is.
+/// The number of the process, from a peer's name for itself.
 pub(crate) fn process_of(agent: &str) -> Option<u64> {
     let (_, process) = agent.strip_prefix("skep/")?.split_once(' ')?;
     u64::from_str_radix(process, 16).ok()
 }
 
-/// What the swarm reports that somebody reacts to.
+/// The events of the swarm to which the service reacts.
 pub(crate) type Event = BehaviourEvent;
-/// What the door says.
+/// The events of the door.
 pub(crate) type AtDoor = DoorEvent<ProtocolsEvent>;
 
 #[cfg(test)]

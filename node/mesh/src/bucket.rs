@@ -1,38 +1,38 @@
-//! So much a second, and at most so much at once.
+//! Limits of a rate: an amount in each second, and an amount at once.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a bucket lets pass.
+/// The rate of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rate {
-    /// So much in each second.
+    /// The amount that comes back in each second.
     pub(crate) per_s: u64,
-    /// At most so much at once.
+    /// The most that passes at once.
     pub(crate) burst: u64,
 }
 
 impl Rate {
-    /// In how long so much comes back.
+    /// How long an amount takes to come back.
     fn time(self, amount: u64) -> Duration {
         Duration::from_nanos(amount.saturating_mul(1_000_000_000) / self.per_s.max(1))
     }
 }
 
-/// A token bucket. It is kept as the time at which it is full again, so that nothing has to fill it.
+/// A token bucket. It is kept as the instant at which it is full again, so that no task has to fill it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     full_at: Instant,
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     pub(crate) fn full(now: Instant) -> Self {
         Self { full_at: now }
     }
 
-    /// Takes so much, if so much is there.
+    /// Takes an amount if all of it is there; returns whether it was.
     pub(crate) fn take(&mut self, rate: Rate, amount: u64, now: Instant) -> bool {
         let full_at = self.full_at.max(now) + rate.time(amount);
         let is_there = full_at.duration_since(now) <= rate.time(rate.burst);
@@ -42,7 +42,7 @@ impl Bucket {
         is_there
     }
 
-    /// Takes so much, or what is left.
+    /// Takes an amount, or what is left of it.
     pub(crate) fn drain(&mut self, rate: Rate, amount: u64, now: Instant) {
         self.full_at = (self.full_at.max(now) + rate.time(amount)).min(now + rate.time(rate.burst));
     }

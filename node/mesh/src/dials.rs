@@ -1,9 +1,10 @@
-//! When a peer is dialled.
+//! When this node dials a peer.
 //!
-//! Until it is up, after longer and longer waits. A connection that ended soon after it was made is followed by a rest,
-//! which grows as well: nodes that disagree about their connections, or two processes with one key, make few of them.
+//! The node dials a peer until it is connected, after longer and longer waits. After a connection that ended soon the
+//! node rests, longer each time: nodes that disagree about their connections, or two processes with one key, make few
+//! of them.
 //!
-//! Who hears where a peer may be dials it at once, and not again and again: whoever tells it may lie.
+//! A node that hears where a peer may be dials it at once, but not again and again: the teller may lie.
 
 use std::time::Duration;
 
@@ -17,30 +18,33 @@ const REDIAL_MIN: Duration = Duration::from_millis(200);
 const REDIAL_MAX: Duration = Duration::from_secs(30);
 /// Longest rest after a connection that ended soon.
 const REST_MAX: Duration = Duration::from_secs(5);
-/// A connection that lasted so long did not end soon.
+/// A connection that lasted this long did not end soon.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
-/// How often a peer is dialled before its time because somebody says where it is: so often at once, and then once in five
-/// seconds.
+/// How often the node dials a peer before its time because another node says where the peer is: each such dial costs
+/// five, so that three pass at once, and then one in five seconds.
 const BEFORE_ITS_TIME: Rate = Rate { per_s: 1, burst: 15 };
 const BEFORE_ITS_TIME_COSTS: u64 = 5;
-/// After so many attempts in a row, others are asked where the peer is, though an address of it is known: it may have moved.
+/// The number of attempts in a row after which the node asks others where the peer is, even if it knows an address: the
+/// peer may have moved.
 const ASK_AFTER: u32 = 4;
-/// They are asked again after twice as many attempts each time, and at least after so many: of a site's peers, hundreds may be off.
+/// The node asks others again after twice as many attempts each time, and at least after this number: of a site's
+/// peers, hundreds may be off.
 const ASK_AT_LEAST_EVERY: u32 = 64;
 
-/// A listed peer, and when it is dialled.
+/// A peer, and when the node dials it.
 #[derive(Debug)]
 pub(crate) struct Dial {
     pub(crate) node: NodeId,
     at: Instant,
     wait: Duration,
-    /// Not before this, whoever knows an address of it.
+    /// The earliest instant of the next dial, whatever address becomes known.
     rested: Instant,
     rest: Duration,
     up_since: Option<Instant>,
-    /// Attempts since it was up last.
+    /// Attempts since the peer was last connected.
     attempts: u32,
-    /// Whether it is others' turn to be asked where it is. It stays so until they were: its next turn may be half an hour away.
+    /// Whether it is time to ask others where the peer is. This stays set until they were asked: the next turn may be
+    /// half an hour away.
     is_to_be_asked_for: bool,
     before_its_time: Bucket,
 }
@@ -53,12 +57,12 @@ impl Dial {
         Self { node, at: now, wait, rested: now, rest, up_since, attempts, is_to_be_asked_for, before_its_time }
     }
 
-    /// When it is dialled next; none while it is up.
+    /// When the node next dials the peer; none while the peer is connected.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.up_since.is_none().then_some(self.at)
     }
 
-    /// It is dialled. `jitter` is around 1.
+    /// Notes that the node dials the peer. `jitter` is around 1.
     pub(crate) fn begin(&mut self, now: Instant, jitter: f64) {
         self.at = now + self.wait.mul_f64(jitter);
         self.wait = (self.wait * 2).min(REDIAL_MAX);
@@ -66,18 +70,18 @@ impl Dial {
         self.is_to_be_asked_for |= self.attempts.is_power_of_two() || self.attempts.is_multiple_of(ASK_AT_LEAST_EVERY);
     }
 
-    /// Whether others are to be asked where it is: attempts have failed for long, or there is no address to be tried.
+    /// Whether to ask others where the peer is: attempts have failed for long, or there is no address to try.
     pub(crate) fn is_missed(&self, has_address: bool) -> bool {
         let is_for_long = !has_address || self.attempts >= ASK_AFTER;
         self.up_since.is_none() && self.is_to_be_asked_for && is_for_long
     }
 
-    /// Others were asked where it is.
+    /// Notes that others were asked where the peer is.
     pub(crate) fn asked_for(&mut self) {
         self.is_to_be_asked_for = false;
     }
 
-    /// It may be reachable now.
+    /// Notes that the peer may be reachable by now.
     pub(crate) fn soon(&mut self, now: Instant) {
         let soon = now.max(self.rested);
         if self.up_since.is_none()
@@ -88,7 +92,7 @@ impl Dial {
         }
     }
 
-    /// Its first connection was made.
+    /// Notes that the first connection to the peer was made.
     pub(crate) fn up(&mut self, now: Instant) {
         self.up_since = Some(now);
         self.wait = REDIAL_MIN;
@@ -96,7 +100,7 @@ impl Dial {
         self.is_to_be_asked_for = false;
     }
 
-    /// Its last connection has ended. `jitter` is around 1: both sides notice at once.
+    /// Notes that the last connection to the peer has ended. `jitter` is around 1: both sides notice the end at once.
     pub(crate) fn down(&mut self, now: Instant, jitter: f64) {
         let lasted = self.up_since.take().map_or(Duration::ZERO, |since| now - since);
         if lasted >= STEADY_AFTER {
@@ -118,8 +122,8 @@ mod tests {
         Dial::new(node, now)
     }
 
-    /// How often a peer is dialled within a minute, if each connection ends after so long and everybody always knows where
-    /// the peer is.
+    /// How often the node dials a peer within a minute, if each connection ends after this time and the node always
+    /// hears where the peer is.
     fn dials_in_a_minute(lasts: Duration) -> usize {
         let begun = Instant::now();
         let (mut dial, mut now, mut count) = (dial(begun), begun, 0);
@@ -127,7 +131,7 @@ mod tests {
             now = now.max(at);
             dial.begin(now, 1.0);
             dial.up(now);
-            assert_eq!(dial.due(), None, "nobody dials whoever is up");
+            assert_eq!(dial.due(), None, "a connected peer is not dialled");
             count += 1;
             now += lasts;
             dial.down(now, 1.0);
@@ -182,7 +186,7 @@ mod tests {
                 count += 1;
             }
         }
-        // Its own attempts, after 0.2, 0.4 … 25.6 s, and three and one each five seconds.
+        // These are its own attempts, after 0.2, 0.4 … 25.6 s, and three and one each five seconds.
         assert!((10..=8 + 3 + 12).contains(&count), "{count}");
     }
 

@@ -1,9 +1,9 @@
-//! Finding the peers that are listed, or known to be members: by each other's knowledge of addresses, and by multicast
-//! on the same network.
+//! Finds the peers that are listed, or known to be members: by the addresses that nodes know of each other, and by
+//! multicast on the same network.
 //!
-//! Both only say what they hear. What is kept of it, and what is dialled, is decided by our own table of hints: the tables of both
-//! libraries take whatever they are told, without a limit. The handshake proves who is there, and nobody who is not listed is
-//! dialled.
+//! Both sources only say what they hear. Our own table of hints decides what the node keeps of that, and what it dials:
+//! the tables of both libraries take whatever they are told, without a limit. The handshake proves which node is there,
+//! and this node dials listed peers only.
 
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
@@ -24,22 +24,23 @@ use tokio::time::Instant;
 use crate::error::MeshError;
 use crate::hints::{HINTS_PER_PEER_MAX, Hints, Word};
 
-/// Peers that a lookup asks at a time.
+/// The number of peers that a lookup asks at a time.
 const PARALLELISM: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
-/// Peers that are known of each of the 256 distances, as in BitTorrent's table (BEP 5). Their places are made when a node starts, 176
-/// bytes each, and of 20, which libp2p takes otherwise, an idle node had 0.9 MiB.
+/// The most peers that the node keeps at each of the 256 distances, as in BitTorrent's table (BEP 5). A node allocates
+/// their places at its start, 176 bytes each: with libp2p's default of 20, an idle node had 0.9 MiB.
 const PEERS_PER_DISTANCE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
-/// Questions where a peer is that may be under way at a time.
+/// The most questions where a peer is that may be under way at a time.
 const QUESTIONS_MAX: usize = 16;
 
-/// Addresses of a peer that are looked at of one answer. The others are left: whoever is honest tells no more than it keeps.
+/// The most addresses of a peer that the node reads in one answer. It ignores the others: an honest node tells no more
+/// than it keeps.
 const TOLD_AT_ONCE_MAX: usize = 4 * HINTS_PER_PEER_MAX;
 
 /// Kademlia as Skep runs it: for the addresses of peers, and for nothing else.
 type Dht = kad::Behaviour<MemoryStore>;
 
-/// The name of the site's own Kademlia: another site's is not spoken with.
+/// The name of the site's own Kademlia: the node does not speak with that of another site.
 fn protocol(site: &SiteName) -> Result<StreamProtocol, MeshError> {
     StreamProtocol::try_from_owned(format!("/skep/{site}/kad/1")).map_err(|e| MeshError::new(&e))
 }
@@ -53,12 +54,12 @@ fn dht(local: PeerId, site: &SiteName) -> Result<Dht, MeshError> {
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
         .set_caching(kad::Caching::Disabled)
-        // Only addresses that identify told, and that are usable from here.
+        // The table takes only addresses that identify told, and that are usable from here.
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_parallelism(PARALLELISM)
         .set_kbucket_size(PEERS_PER_DISTANCE)
         .set_periodic_bootstrap_interval(Some(Duration::from_secs(60)))
-        // Several peers in turn, each over a slow link.
+        // A query asks several peers in turn, each over a slow link.
         .set_query_timeout(Duration::from_secs(30));
     let nothing =
         MemoryStoreConfig { max_records: 0, max_value_bytes: 0, max_provided_keys: 0, max_providers_per_key: 0 };
@@ -68,7 +69,7 @@ fn dht(local: PeerId, site: &SiteName) -> Result<Dht, MeshError> {
     Ok(dht)
 }
 
-/// What one of both heard. To be handed to [`Discovery::note`].
+/// What one of the two sources heard. The caller hands it to [`Discovery::note`].
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// Kademlia.
@@ -85,14 +86,15 @@ pub(crate) struct Discovery {
 }
 
 impl Discovery {
-    /// `multicast`: whether peers are looked for on the same network. `on_loopback`: whether this node listens there.
+    /// `multicast`: whether the node looks for peers on the same network. `on_loopback`: whether this node listens on
+    /// loopback.
     pub(crate) fn new(local: PeerId, site: &SiteName, multicast: bool, on_loopback: bool) -> Result<Self, MeshError> {
         let lan = multicast.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local)).transpose();
         let lan = lan.map_err(|e| MeshError::new(&format!("multicast DNS: {e}")))?;
         Ok(Self { dht: dht(local, site)?, lan, hints: Hints::new(on_loopback, Instant::now()) })
     }
 
-    /// A listed peer, and where it is, if that is configured.
+    /// Adds a listed peer, with its address if that is configured.
     pub(crate) fn list(&mut self, peer: PeerId, configured: Option<Multiaddr>) {
         self.hints.list(peer, configured.clone());
         if let Some(address) = configured {
@@ -100,18 +102,18 @@ impl Discovery {
         }
     }
 
-    /// A peer is not one to be found any more.
+    /// Stops looking for a peer.
     pub(crate) fn unlist(&mut self, peer: &PeerId) {
         self.hints.unlist(peer);
         self.dht.remove_peer(peer);
     }
 
-    /// Somebody who need not know says where a listed peer is. Whether that was news.
+    /// Takes an address of a listed peer from a source that need not know it. Returns whether it is news.
     pub(crate) fn hint(&mut self, peer: PeerId, address: Multiaddr) -> bool {
         !self.hear(vec![(peer, address)], Word::Other).is_empty()
     }
 
-    /// A peer that is connected says where it listens.
+    /// Takes the addresses at which a connected peer says that it listens.
     pub(crate) fn says(&mut self, peer: &PeerId, listens: &[Multiaddr]) {
         let usable = listens.iter().filter(|address| self.hints.is_usable(peer, address));
         let usable: Vec<&Multiaddr> = usable.take(HINTS_PER_PEER_MAX).collect();
@@ -122,8 +124,8 @@ impl Discovery {
         self.forget();
     }
 
-    /// Asks others where a peer is. They may know, and it is dialled meanwhile. Whether they were asked: while many questions are
-    /// under way it is left for another time, since each goes through a part of the site.
+    /// Asks others where a peer is. They may know, and then this node dials it. Returns whether they were asked: while
+    /// many questions are under way the node leaves it for another time, since each goes through a part of the site.
     pub(crate) fn ask(&mut self, peer: PeerId) -> bool {
         let has_room = self.dht.iter_queries().count() < QUESTIONS_MAX;
         if has_room {
@@ -132,12 +134,13 @@ impl Discovery {
         has_room
     }
 
-    /// Whether there is a hint of a peer that no attempt has tried since it was heard.
+    /// Whether there is a hint of a peer that no attempt has tried since the node heard it.
     pub(crate) fn has_untried(&self, peer: &PeerId) -> bool {
         self.hints.has_untried(peer)
     }
 
-    /// Takes note of what was heard. Returns the peers that may be reachable now, and an address that was not known.
+    /// Takes note of what a source heard. Returns the peers that may be reachable by now, each with an address that was
+    /// not known.
     pub(crate) fn note(&mut self, heard: Heard) -> Vec<(PeerId, Multiaddr)> {
         let told: Vec<(PeerId, Multiaddr)> = match heard {
             Heard::Dht(event) => match *event {
@@ -150,7 +153,7 @@ impl Discovery {
                     };
                     found.peers.into_iter().flat_map(of).collect()
                 }
-                // It takes where a peer was reached by itself.
+                // Kademlia itself adds the address at which a peer was reached.
                 kad::Event::RoutingUpdated { peer, addresses, .. } => {
                     addresses.iter().for_each(|address| self.tell_others(&peer, address));
                     Vec::new()
@@ -172,8 +175,8 @@ impl Discovery {
         new
     }
 
-    /// Multicast keeps nothing of what it found: its own table has no limit, and what it hears again it says again.
-    #[allow(deprecated, reason = "there is no other way to have it forget before the time that whoever sent it chose")]
+    /// Makes multicast forget what it found: its own table has no limit, and it reports again what it hears again.
+    #[allow(deprecated, reason = "there is no other way to make it forget before the time that the sender chose")]
     fn let_go(&mut self, found: &[(PeerId, Multiaddr)]) {
         let Some(lan) = &mut self.lan else { return };
         let mut peers: Vec<PeerId> = found.iter().map(|(peer, _)| *peer).collect();
@@ -182,7 +185,7 @@ impl Discovery {
         peers.iter().for_each(|peer| lan.expire_node(peer));
     }
 
-    /// Has an address told to others who ask, if it is known well enough, and not told any more if it is not.
+    /// Lets the node tell others an address that is known well enough, and stops it from telling one that is not.
     fn tell_others(&mut self, peer: &PeerId, address: &Multiaddr) {
         if self.hints.is_for_others(peer, address) {
             self.dht.add_address(peer, address.clone());
@@ -191,7 +194,7 @@ impl Discovery {
         }
     }
 
-    /// Others are not told any more what was forgotten.
+    /// Stops the node from telling others what the table forgot.
     fn forget(&mut self) {
         for (peer, address) in self.hints.take_forgotten() {
             self.dht.remove_address(&peer, &address);
@@ -212,7 +215,7 @@ impl Discovery {
     }
 }
 
-/// What Kademlia does on a connection; and every address that is dialled is one of our table.
+/// Kademlia's part of a connection. Every address that is dialled comes from our table.
 impl NetworkBehaviour for Discovery {
     type ConnectionHandler = THandler<Dht>;
     type ToSwarm = Heard;
@@ -234,7 +237,7 @@ impl NetworkBehaviour for Discovery {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        // While it asks around, Kademlia dials whomever it is told of: what it is told is a hint like any other.
+        // While it asks around, Kademlia dials every node that it is told of: what it is told is a hint like any other.
         let told = self.dht.handle_pending_outbound_connection(connection, peer, addresses, role)?;
         let Some(peer) = peer else { return Ok(Vec::new()) };
         let told = told.into_iter().take(TOLD_AT_ONCE_MAX).map(|address| (peer, address)).collect();
@@ -284,7 +287,7 @@ impl NetworkBehaviour for Discovery {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Heard, THandlerInEvent<Self>>> {
         loop {
             match self.dht.poll(cx) {
-                // It would have others remember it.
+                // Kademlia would have other behaviours remember the address.
                 Poll::Ready(ToSwarm::NewExternalAddrOfPeer { .. }) => continue,
                 Poll::Ready(wish) => return Poll::Ready(wish.map_out(|event| Heard::Dht(Box::new(event)))),
                 Poll::Pending => {}

@@ -1,5 +1,5 @@
-//! Signing what is sent and verifying what arrives, each on a thread of its own: no flood of what arrives is in the way of what
-//! is said here.
+//! Signs outgoing envelopes and verifies incoming ones, each on a thread of its own: no flood of incoming envelopes
+//! delays what this node says.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,52 +17,52 @@ use crate::kept::SharedFloors;
 use crate::quotas::{OF_ORIGIN, Quotas, Verdict};
 use crate::speakers::{NotHeard, Speakers};
 
-/// An envelope that arrived, and was seen for the first time.
+/// An envelope that arrived, and that gossip had not seen before.
 #[derive(Debug)]
 pub(crate) struct Arrived {
     /// Its id in gossip.
     pub(crate) id: MessageId,
-    /// Who passed it on.
+    /// The neighbour that passed it on.
     pub(crate) from: PeerId,
-    /// On which topic.
+    /// The topic, as text.
     pub(crate) topic: String,
     /// The encoded [`SignedEnvelope`].
     pub(crate) data: Vec<u8>,
-    /// Its place among those that wait. Free once it was looked at.
+    /// Its place among those that wait. Dropped once the envelope was verified.
     pub(crate) place: OwnedSemaphorePermit,
 }
 
-/// An envelope that was looked at.
+/// An envelope that was verified or refused.
 #[derive(Debug)]
 pub(crate) struct Judged {
     /// Its id in gossip.
     pub(crate) id: MessageId,
-    /// Who passed it on.
+    /// The neighbour that passed it on.
     pub(crate) from: PeerId,
-    /// Whether it goes on.
+    /// Whether gossip passes it on.
     pub(crate) verdict: MessageAcceptance,
 }
 
 /// A signed envelope to send.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    /// On which topic.
+    /// The topic.
     pub(crate) topic: TopicPath,
     /// The encoded [`SignedEnvelope`].
     pub(crate) data: Vec<u8>,
 }
 
-/// What the data plane had to let go.
+/// Counts what the data plane had to drop.
 #[derive(Debug, Default)]
 pub struct DroppedEnvelopes {
-    /// Publications and envelopes for which there was no room, and what was over somebody's share.
+    /// Publications and envelopes for which there was no room, and those over a sender's share.
     overflow: AtomicU64,
-    /// Envelopes that are malformed, wrongly signed, old, or of somebody who is not admitted.
+    /// Envelopes that are malformed, wrongly signed, old, or of a node that is not admitted.
     invalid: AtomicU64,
 }
 
 impl DroppedEnvelopes {
-    /// How many found no room or were over a share, and how many were not accepted.
+    /// The number that found no room or were over a share, and the number that were not accepted.
     pub fn counts(&self) -> (u64, u64) {
         (self.overflow.load(Ordering::Relaxed), self.invalid.load(Ordering::Relaxed))
     }
@@ -76,7 +76,7 @@ impl DroppedEnvelopes {
     }
 }
 
-/// Signs.
+/// The thread that signs.
 pub(crate) struct Signer {
     pub(crate) key: Keypair,
     pub(crate) local: NodeId,
@@ -86,7 +86,7 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
-    /// Works until nobody says anything any more.
+    /// Works until all senders of publications are gone.
     pub(crate) fn run(self, mut publications: mpsc::Receiver<Publication>) {
         let mut sequence = 0;
         while let Some(publication) = publications.blocking_recv() {
@@ -112,19 +112,19 @@ impl Signer {
 /// Why an envelope is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refused {
-    /// It is malformed or wrongly signed: nobody honest passes it on.
+    /// The envelope is malformed or wrongly signed: no honest node passes it on.
     Rubbish,
-    /// Its sender is not admitted here, or may not say this. It may be where it comes from, so that nobody did wrong.
+    /// Its sender is not admitted here, or may not say this. The neighbour may admit the sender, and then did no wrong.
     NotHeard(NotHeard),
-    /// It was heard, or what came after it. Who passes it on may have heard nothing yet.
+    /// This node has heard the envelope, or a later one. The neighbour that passes it on may have heard neither.
     Old,
-    /// Its sender says more than its share. Where it comes from it may have been within.
+    /// Its sender says more than its share. At the neighbour it may have been within.
     Over,
 }
 
-/// Verifies.
+/// The thread that verifies.
 pub(crate) struct Verifier {
-    /// Whose envelopes are accepted.
+    /// The nodes whose envelopes are accepted.
     speakers: Speakers,
     floors: SharedFloors,
     origins: Quotas<NodeId>,
@@ -144,7 +144,7 @@ impl Verifier {
         Self { speakers, floors, origins: Quotas::new(OF_ORIGIN), judged, received, dropped }
     }
 
-    /// Works until nothing arrives any more.
+    /// Works until all senders of envelopes are gone.
     pub(crate) fn run(mut self, mut arrived: mpsc::Receiver<Arrived>) {
         while let Some(Arrived { id, from, topic, data, place }) = arrived.blocking_recv() {
             let verdict = self.verify(&topic, &data, Instant::now());
@@ -177,8 +177,8 @@ impl Verifier {
 
     fn accept(&mut self, topic: &str, data: &[u8], now: Instant) -> Result<Envelope, Refused> {
         let envelope = self.open(topic, data)?;
-        // Only now is it known who says it: before, anybody could use up the share of another, or end what it says. And what is
-        // sent again is nothing that its sender says.
+        // Only after the signature is the sender certain: before, any node could use up the share of another, or end
+        // what it says. And an envelope that is sent again does not count as its sender's.
         let sender = envelope.sender;
         if !self.floors.lock().take(sender, envelope.process, envelope.sequence) {
             return Err(Refused::Old);
@@ -192,7 +192,7 @@ impl Verifier {
         Ok(envelope)
     }
 
-    /// The envelope, if it is whole, of its topic, not old, and signed by somebody who is admitted and may say that.
+    /// The envelope, if it is whole, of its topic and not old, and if an admitted node that may say it signed it.
     fn open(&self, topic: &str, data: &[u8]) -> Result<Envelope, Refused> {
         let signed = SignedEnvelope::decode(data).map_err(|_| Refused::Rubbish)?;
         let envelope = Envelope::decode(&signed.envelope).map_err(|_| Refused::Rubbish)?;
@@ -201,7 +201,7 @@ impl Verifier {
             return Err(Refused::Rubbish);
         }
         self.speakers.check(envelope.sender, &envelope.publication.source).map_err(Refused::NotHeard)?;
-        // Before the signature: whoever sends again what it heard has it verified no more.
+        // This comes before the signature: a node that sends again what it heard causes no verification.
         if self.floors.lock().is_old(envelope.sender, envelope.process, envelope.sequence) {
             return Err(Refused::Old);
         }
@@ -276,7 +276,7 @@ mod tests {
     fn who_says_too_much_is_not_passed_on_and_others_are() {
         let ((loud, loud_id), (quiet, quiet_id), now) = (signer(1), signer(2), Instant::now());
         let (mut receiver, _out) = verifier(&[loud_id, quiet_id]);
-        // Nobody can use up another's share: it is counted once the signature was verified.
+        // No node can use up another's share: an envelope counts only after its signature was verified.
         let mut forged = signed(&quiet, "forged", 1);
         *forged.last_mut().unwrap() ^= 1;
         for _ in 0..=limits::MESH_ORIGIN_MESSAGES_PER_S {
@@ -294,7 +294,7 @@ mod tests {
         let (mut receiver, _out) = verifier(&[id]);
         let data = signed(&sender, "hello", 5);
         assert!(receiver.accept(POSE, &data, now).is_ok());
-        // Spoiled, so that only what comes before the signature can tell.
+        // This signature is spoiled, so that only checks before the signature can tell.
         let mut spoiled = data.clone();
         *spoiled.last_mut().unwrap() ^= 1;
         assert_eq!(receiver.accept(POSE, &spoiled, now), Err(Refused::Old));
@@ -321,7 +321,7 @@ mod tests {
         let (mut before, _out) = verifier(&[id]);
         let data = signed(&sender, "turn left", 5);
         assert!(before.accept(POSE, &data, now).is_ok());
-        // It stops.
+        // The verifier stops.
         let (stop, stopped) = std::sync::mpsc::channel();
         drop(stop);
         kept.keep(&before.floors, &stopped);

@@ -1,11 +1,11 @@
-//! Why there is no mesh.
+//! Why the mesh did not start.
 
 use std::error::Error;
 use std::fmt::Display;
 
 use skep_config::{MeshConfig, cannot_listen};
 
-/// Why the mesh did not start.
+/// Why the mesh did not start, as text.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct MeshError(String);
@@ -20,7 +20,7 @@ impl MeshError {
     }
 }
 
-/// What an error says, or the first one beneath it that says something.
+/// The text of an error, or of the first error beneath it that has a text.
 pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
     let errors = std::iter::successors(Some(error), |error: &&'_ (dyn Error + 'static)| Error::source(*error));
     errors.map(ToString::to_string).find(|text| !text.is_empty()).unwrap_or_else(|| "no reason was given".to_owned())

@@ -1,9 +1,10 @@
-//! What comes in from neighbours, before anybody looks at it.
+//! What comes in from neighbours, before this node verifies it.
 //!
-//! gossipsub remembers each message that comes in, of any topic and however many there are, and tells its transform nothing of
-//! who passed it on. The behaviour around it does (see [`crate::gossip`]): whatever is over a neighbour's share, or of a topic
-//! that nobody hears here, is dropped before it is remembered. So is what finds no place among what waits to be verified: each
-//! message that is let in has its place from then on, since many may come in before one of them is looked at.
+//! gossipsub remembers each incoming message, of any topic and however many there are, and does not tell its transform
+//! which neighbour passed the message on. The behaviour around it does (see [`crate::gossip`]). The gate drops a
+//! message over a neighbour's share, or of a topic that this node does not hear, before gossipsub remembers it. It also
+//! drops a message that finds no place among those that wait for verification. Each message that the gate lets in has
+//! its place from then on, since many may come in before the first is verified.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,10 +20,11 @@ use tokio::time::Instant;
 use crate::envelopes::{Arrived, DroppedEnvelopes};
 use crate::quotas::{OF_NEIGHBOUR, Quotas, Share, Verdict};
 
-/// As much as so many messages costs one that nobody honest passes on: each of them is verified first.
+/// A message that no honest node passes on costs its neighbour as much as this many messages: each of them is verified
+/// first.
 const RUBBISH_COSTS: u64 = 64;
 
-/// A place among what waits to be verified.
+/// A place among the messages that wait for verification.
 #[derive(Debug)]
 struct Place {
     of_neighbour: OwnedSemaphorePermit,
@@ -31,18 +33,18 @@ struct Place {
 
 #[derive(Debug)]
 struct State {
-    /// Whose messages gossipsub is looking at.
+    /// The neighbour whose messages gossipsub is reading.
     from: Option<PeerId>,
     heard: BTreeSet<String>,
     quotas: Quotas<PeerId>,
-    /// The places of each neighbour that nobody has taken. Of neighbours that have all of theirs, few are remembered.
+    /// The free places of each neighbour. A neighbour that has all of its places free need not be remembered.
     places: BTreeMap<PeerId, Arc<Semaphore>>,
-    /// Those of messages that were let in, and are not handed over yet.
+    /// The places of messages that were let in, and that are not handed over yet.
     kept: BTreeMap<PeerId, Vec<Place>>,
 }
 
 impl State {
-    /// Keeps a place for a message of a neighbour. Whether there was one.
+    /// Keeps a place for a message of a neighbour; returns whether there was one.
     fn keep_place(&mut self, neighbour: PeerId, arrived: &mpsc::Sender<Arrived>) -> bool {
         let new = || Arc::new(Semaphore::new(limits::ENVELOPES_PER_NEIGHBOUR_QUEUED_MAX));
         if self.places.len() >= limits::MESH_MEMBERS_MAX && !self.places.contains_key(&neighbour) {
@@ -56,11 +58,11 @@ impl State {
     }
 }
 
-/// The gate. Never locked while anything is waited for.
+/// The gate. No task holds its lock while it waits for anything.
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: Mutex<State>,
-    /// To whoever verifies.
+    /// The channel to the thread that verifies.
     arrived: mpsc::Sender<Arrived>,
     dropped: Arc<DroppedEnvelopes>,
 }
@@ -80,39 +82,40 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What comes now is from a neighbour; from nobody if there is none.
+    /// Sets the neighbour whose messages come next; none if there is none.
     pub(crate) fn comes_from(&self, neighbour: Option<PeerId>) {
         self.state().from = neighbour;
     }
 
-    /// A topic is heard here.
+    /// Notes that this node hears a topic.
     pub(crate) fn hears(&self, topic: &TopicPath) {
         self.state().heard.insert(topic.as_str().to_owned());
     }
 
-    /// A topic is heard here no more.
+    /// Notes that this node has stopped hearing a topic.
     pub(crate) fn leaves(&self, topic: &TopicPath) {
         self.state().heard.remove(topic.as_str());
     }
 
-    /// Hands over a neighbour's message to be verified, at the place that it got when it was let in. Whether it had one.
+    /// Hands a neighbour's message over for verification, with the place that it got when it was let in; returns
+    /// whether it had one.
     pub(crate) fn hand_over(&self, id: MessageId, from: PeerId, topic: String, data: Vec<u8>) -> bool {
         let Some(place) = self.state().kept.get_mut(&from).and_then(Vec::pop) else { return false };
         drop(place.of_all.send(Arrived { id, from, topic, data, place: place.of_neighbour }));
         true
     }
 
-    /// All that was let in so far, and is new, was handed over: the places of the rest are free.
+    /// Notes that all new messages that were let in were handed over: the places of the rest are free.
     pub(crate) fn all_handed_over(&self) {
         self.state().kept.clear();
     }
 
-    /// A neighbour passed on what nobody honest does.
+    /// Notes that a neighbour passed on what no honest node does.
     pub(crate) fn rubbish(&self, neighbour: PeerId, now: Instant) {
         self.state().quotas.drain(neighbour, RUBBISH_COSTS, now);
     }
 
-    /// Whether a message of so many bytes may come in.
+    /// Whether a message of this many bytes may come in.
     fn lets_in(&self, topic: &TopicHash, bytes: usize, now: Instant) -> bool {
         let mut state = self.state();
         let Some(from) = state.from else { return false };
@@ -126,7 +129,8 @@ impl Gate {
                 tracing::warn!(peer = %from, times, "a neighbour sends more than its share; the rest is dropped");
             }
         }
-        // Before it is remembered: what finds no place may still come from somebody else.
+        // The drop comes before gossipsub remembers the message: the same message may still come from another
+        // neighbour.
         if is_within && !has_place {
             self.dropped.overflow();
         }
@@ -160,7 +164,7 @@ mod tests {
         TopicPath::new("s/robots/pose").unwrap()
     }
 
-    /// A gate, and what it hands over: at most so much waits.
+    /// A gate, and the channel on which it hands messages over: at most `waiting_max` of them wait.
     fn gate_to(waiting_max: usize, messages: u64) -> (Gate, mpsc::Receiver<Arrived>) {
         let (arrived, waiting) = mpsc::channel(waiting_max);
         let gate = Gate::with(Share::of(messages, 1_000_000), arrived, Arc::default());
@@ -198,7 +202,7 @@ mod tests {
         gate.comes_from(Some(busy));
         assert_eq!(let_in(&gate, "s/robots/pose", most - 1, now), most - 1);
         assert_eq!(hand_over(&gate, busy, most - 1), most - 1);
-        // One place is left, and nothing is handed over before both were looked at.
+        // One place is left, and gossipsub reads both messages before either is handed over.
         assert_eq!((let_in(&gate, "s/robots/pose", 2, now), gate.dropped.counts()), (1, (1, 0)));
         assert_eq!(hand_over(&gate, busy, 1), 1, "what was let in has its place");
         gate.comes_from(Some(PeerId::random()));
@@ -230,7 +234,7 @@ mod tests {
         assert_eq!(let_in(&gate, "s/robots/pose", 3, now), 3);
         assert_eq!(hand_over(&gate, from, 1), 1);
         gate.all_handed_over();
-        assert_eq!(hand_over(&gate, from, 1), 0, "it has no place any more");
+        assert_eq!(hand_over(&gate, from, 1), 0, "it has no place");
         assert_eq!(let_in(&gate, "s/robots/pose", 3, now), 2);
     }
 
@@ -270,7 +274,7 @@ mod tests {
             key: None,
             validated: false,
         };
-        assert!(gated.inbound_transform(raw()).is_err(), "it is of nobody");
+        assert!(gated.inbound_transform(raw()).is_err(), "it is from no neighbour");
         gate.comes_from(Some(PeerId::random()));
         let message = gated.inbound_transform(raw()).unwrap();
         assert_eq!((message.data, message.topic), (vec![1, 2, 3], TopicHash::from_raw("s/robots/pose")));

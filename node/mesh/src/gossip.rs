@@ -1,7 +1,8 @@
-//! Gossip: fan-out of envelopes to those who subscribe.
+//! Gossip: fan-out of envelopes to the nodes that subscribe.
 //!
-//! gossipsub runs unsigned with ids made of the content. The envelope inside is signed by whoever sent it, and
-//! verified once, after duplicates are out and off the swarm's task: gossipsub's own signing verifies every copy.
+//! gossipsub runs unsigned, with ids made of the content. The sender of an envelope signs it, and each receiver
+//! verifies it once, after duplicates are out and off the swarm's task: gossipsub's own signing would verify every
+//! copy.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,34 +28,35 @@ use skep_protocol::text::SiteName;
 use crate::error::MeshError;
 use crate::gate::{Gate, Gated};
 
-/// The reader checks a whole buffer against the limit, which may hold the beginning of the next message.
+/// Bytes beside a message in the reader's buffer: the reader checks the whole buffer, which may hold the beginning of
+/// the next message, against the limit.
 const READ_SLACK: usize = 8 * 1024;
 /// Length of a message id in bytes: with longer ones a list of recent ids could outgrow a control message.
 const ID_BYTES: usize = 20;
-/// Ids in one list of recent messages.
+/// The most ids in one list of recent messages.
 const IDS_ANNOUNCED_MAX: usize = 600;
-/// How long a message is known to have been seen.
+/// How long gossipsub remembers that it has seen a message.
 const SEEN_FOR: Duration = Duration::from_secs(120);
-/// How long a peer is left alone after one of both went out of the other's mesh, and after one of both unsubscribed. Short:
-/// a site is small, and whoever comes again is to be told things soon.
+/// How long a node leaves a peer alone after either left the other's mesh, and after either unsubscribed. The time is
+/// short: a site is small, and a peer that comes again is to hear things soon.
 const PRUNED_FOR: Duration = Duration::from_secs(10);
 const UNSUBSCRIBED_FOR: Duration = Duration::from_secs(2);
-/// Messages waiting for one connection. More are dropped: telemetry is the lowest class.
+/// The most messages that wait for one connection. More are dropped: telemetry is the lowest class.
 const QUEUED_PER_CONNECTION_MAX: usize = 512;
 
-/// Only topics of the own site, and not too many.
+/// Lets a peer subscribe only to topics of the own site, and not to too many.
 type Filter = MaxCountSubscriptionFilter<CallbackSubscriptionFilter<OfSite>>;
 type OfSite = Box<dyn FnMut(&TopicHash) -> bool + Send>;
 /// gossipsub as Skep runs it.
 type Inner = Behaviour<Gated, Filter>;
 
-/// gossipsub behind a gate that is told who passes on what comes in.
+/// gossipsub behind a gate. The gate is told which neighbour passes on what comes in.
 pub(crate) struct Gossip {
     inner: Inner,
     gate: Arc<Gate>,
 }
 
-/// A message's id: its topic and all of its bytes, so that nobody can make two messages with one id.
+/// A message's id: its topic and all of its bytes, so that no node can make two messages with one id.
 fn id(message: &Message) -> MessageId {
     let topic = message.topic.as_str();
     let mut hash = Sha256::new();
@@ -96,31 +98,31 @@ impl Gossip {
         Ok(Self { inner: inner(site, &gate)?, gate })
     }
 
-    /// Sends what is signed to whoever subscribes.
+    /// Sends a signed envelope to the nodes that subscribe.
     pub(crate) fn publish(&mut self, topic: &TopicPath, data: Vec<u8>) -> Result<MessageId, PublishError> {
         self.inner.publish(TopicHash::from_raw(topic.as_str()), data)
     }
 
-    /// Hears a topic from now on.
+    /// Begins to hear a topic.
     pub(crate) fn subscribe(&mut self, topic: &TopicPath) -> Result<(), SubscriptionError> {
         self.inner.subscribe(&IdentTopic::new(topic.as_str()))?;
         self.gate.hears(topic);
         Ok(())
     }
 
-    /// Hears a topic no more.
+    /// Stops hearing a topic.
     pub(crate) fn unsubscribe(&mut self, topic: &TopicPath) {
         self.gate.leaves(topic);
         let _ = self.inner.unsubscribe(&IdentTopic::new(topic.as_str()));
     }
 
-    /// What a neighbour passed on was looked at.
+    /// Tells gossipsub what the verifier says of a message from a neighbour.
     pub(crate) fn judged(&mut self, id: &MessageId, from: &PeerId, verdict: MessageAcceptance) {
         self.inner.report_message_validation_result(id, from, verdict);
     }
 
-    /// Says again to a peer what is subscribed to. What one of its connections had taken was lost with it, and gossipsub says
-    /// it on the first connection only.
+    /// Tells a peer again which topics this node subscribes to. What one of the peer's connections had taken was lost
+    /// with that connection, and gossipsub says it on the first connection only.
     pub(crate) fn announce(&mut self, peer_id: PeerId, connection_id: ConnectionId, endpoint: &ConnectedPoint) {
         self.inner.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
             peer_id,
@@ -170,7 +172,7 @@ impl NetworkBehaviour for Gossip {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
         let polled = self.inner.poll(cx);
         if polled.is_pending() {
-            // Each message that was new has been returned, and handed over before this was polled again.
+            // gossipsub has returned each message that was new, and the service handed it over before this poll.
             self.gate.all_handed_over();
         }
         polled

@@ -12,23 +12,23 @@ use tokio::time::Instant;
 use crate::envelopes::DroppedEnvelopes;
 use crate::noise::Noise;
 
-/// What the mesh looks like now.
+/// The state of the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MeshView {
-    /// Connected peers.
+    /// The connected peers.
     pub up: BTreeSet<NodeId>,
-    /// Where this node listens, as multiaddresses.
+    /// The addresses on which this node listens, as multiaddresses.
     pub listening: Vec<String>,
     /// Why peers are not connected, as far as that is known.
     pub errors: BTreeMap<NodeId, String>,
-    /// Connections made so far, to any peer.
+    /// Number of connections made so far, to any peer.
     pub made: u64,
-    /// Connections closed so far because another one to the same peer stays.
+    /// Number of connections closed so far because another one to the same peer stays.
     pub replaced: u64,
-    /// Peers under whose identity two processes run, and when both were last met.
+    /// Peers under whose identity two processes run, and when this node last met both.
     pub shared: BTreeMap<NodeId, Instant>,
-    /// Connections that this node did not admit so far, or cut off again, by kind of reason. Without a site there are
-    /// none: the node connects to no peer that is not listed.
+    /// Numbers of connections that this node did not admit so far, or cut off later, by kind of reason. Empty without a
+    /// site: then the node connects only to listed peers.
     pub refused: BTreeMap<&'static str, u64>,
 }
 
@@ -49,35 +49,35 @@ pub struct MeshHandle {
 }
 
 impl MeshHandle {
-    /// Follows what the mesh looks like.
+    /// Follows the state of the mesh.
     pub fn view(&self) -> watch::Receiver<MeshView> {
         self.view.clone()
     }
 
-    /// Signs a publication and sends it to whoever subscribes. Best effort: it is dropped, and counted, if there is no
-    /// room for it. This node does not hear it back.
+    /// Signs a publication and sends it to the nodes that subscribe. Best effort: if there is no room for the
+    /// publication, this drops and counts it. This node does not hear it back.
     pub fn publish(&self, publication: Publication) {
         if self.publications.try_send(publication).is_err() {
             self.dropped.overflow();
         }
     }
 
-    /// Hears a topic from now on. Never refused: no flood of publications is in its way.
+    /// Begins to hear a topic. This always succeeds: no flood of publications is in its way.
     pub fn subscribe(&self, topic: TopicPath) {
         self.topics.send_if_modified(|topics| topics.insert(topic));
     }
 
-    /// Hears a topic no more.
+    /// Stops hearing a topic.
     pub fn unsubscribe(&self, topic: &TopicPath) {
         self.topics.send_if_modified(|topics| topics.remove(topic));
     }
 
-    /// Speaks with none of these nodes from now on, and with all others again: for testnets.
+    /// Speaks with none of these nodes from then on, and with all others again: for testnets.
     pub fn cut_off(&self, nodes: BTreeSet<NodeId>) {
         self.cut_off.send_replace(nodes);
     }
 
-    /// Dials these members of the site from now on, beside those of the configuration, and no others. An address is a
+    /// Dials these members of the site from then on, beside those of the configuration, and no others. An address is a
     /// hint: the handshake proves the member's key, and the certificate that it is a member. Without a site this does
     /// nothing: the list says which peers the node dials.
     pub fn know_members(&self, members: KnownMembers) {
@@ -86,7 +86,7 @@ impl MeshHandle {
         }
     }
 
-    /// A node said something of an agent that another node serves. It is counted among what is not accepted.
+    /// Notes that a node spoke for an agent that another node serves. This counts as an envelope that was not accepted.
     pub fn not_its(&self, sender: NodeId, source: &AgentId) {
         self.dropped.invalid();
         let said = self.liars.lock().unwrap_or_else(PoisonError::into_inner).heard(sender, Instant::now());
@@ -95,7 +95,7 @@ impl MeshHandle {
         }
     }
 
-    /// What had to be let go so far.
+    /// Counts of what the mesh had to drop so far.
     pub fn dropped(&self) -> &DroppedEnvelopes {
         &self.dropped
     }

@@ -8,12 +8,12 @@ use crate::error::MeshError;
 use crate::kept::{Kept, SharedFloors};
 use crate::threads::on_thread;
 
-/// How long a mesh that stops waits until that is written: a disk may not answer.
+/// How long a mesh that stops waits for the last write: a disk may not answer.
 const KEPT_WITHIN: Duration = Duration::from_secs(1);
 
 /// The running thread.
 pub(crate) struct Keeper {
-    /// Dropped to have it write once more, and end.
+    /// Dropping this makes the thread write once more, and end.
     stop: std::sync::mpsc::Sender<()>,
     ended: oneshot::Receiver<()>,
 }

@@ -1,7 +1,7 @@
 //! What the mesh keeps over restarts: how often this node was started, and how far each sender has come.
 //!
-//! A disk that is full or does not answer keeps nobody from talking: it is said, and tried again. What is lost by it is
-//! said by [`crate::floors`].
+//! A disk that is full or does not answer keeps no node from talking: this node logs the failure, and tries again.
+//! [`crate::floors`] says what is lost by it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -14,12 +14,14 @@ use std::time::Duration;
 use crate::floors::Floors;
 use crate::speakers::Speakers;
 
-/// How often it is written down how far senders have come, if anything is new.
+/// Interval between two writes of how far senders have come, if anything is new.
 const WRITTEN_EVERY: Duration = Duration::from_secs(60);
-/// Longest file that is read: that of twenty thousand senders. One that is cut off there counts as damaged.
+/// The most bytes that are read of a file: those of twenty thousand senders. A longer file is cut off there, and counts
+/// as damaged.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How far senders have come, for those who ask and the thread that writes it. Never locked while anything is waited for.
+/// How far senders have come, shared between the tasks that ask and the thread that writes. No task holds the lock
+/// while it waits for anything.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SharedFloors(Arc<Mutex<Floors>>);
 
@@ -60,7 +62,7 @@ impl Kept {
             Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<u32>().ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
             Err(error) => {
-                tracing::error!(%error, path = %self.starts().display(), "it cannot be read how often this node was started");
+                tracing::error!(%error, path = %self.starts().display(), "the number of starts cannot be read");
                 None
             }
         };
@@ -73,12 +75,12 @@ impl Kept {
         }
         let start = before.unwrap_or(0).saturating_add(1);
         if let Err(error) = self.write(&self.starts(), start.to_string().as_bytes()) {
-            tracing::error!(%error, path = %self.starts().display(), "it cannot be written down that this node was started");
+            tracing::error!(%error, path = %self.starts().display(), "this start cannot be written down");
         }
         start
     }
 
-    /// How far those whose envelopes may count had come when it was last written down.
+    /// How far the senders whose envelopes may count had come at the last write.
     pub(crate) fn read_floors(&self, speakers: &Speakers) -> Floors {
         let path = self.floors();
         match read(&path) {
@@ -95,14 +97,14 @@ impl Kept {
         }
     }
 
-    /// Writes down how far senders have come now and then, and when it is told to stop.
+    /// Writes down how far senders have come, at intervals and when it is told to stop.
     pub(crate) fn keep(&self, floors: &SharedFloors, stop: &Receiver<()>) {
         let mut goes_on = true;
         while goes_on {
             goes_on = stop.recv_timeout(WRITTEN_EVERY) == Err(RecvTimeoutError::Timeout);
             let Some(bytes) = floors.lock().take_news() else { continue };
             if let Err(error) = self.write(&self.floors(), &bytes) {
-                tracing::warn!(%error, path = %self.floors().display(), "it is not written down which telemetry is old");
+                tracing::warn!(%error, path = %self.floors().display(), "this node cannot save which telemetry is old");
                 floors.lock().not_written();
             }
         }
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn a_disk_that_keeps_nothing_keeps_no_node_from_starting() {
         let dir = tempfile::tempdir().unwrap();
-        // A file where the directory should be.
+        // A file is where the directory should be.
         let kept = Kept::of(&dir.path().join("mesh"));
         std::fs::write(dir.path().join("mesh"), "").unwrap();
         assert_eq!(kept.start(), 1);

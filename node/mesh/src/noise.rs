@@ -1,23 +1,24 @@
-//! One line of the log a minute for each of those who make noise.
+//! Limits the log to one line a minute for each source of noise.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often something is said of one of them.
+/// Interval between two lines about one source.
 const SAID_EVERY: Duration = Duration::from_secs(60);
-/// Of how many it is known when something was said. Of one more nothing is said until one of them has been quiet for that long.
+/// The most sources that are remembered. At this number a new source gets no line until a remembered one has been quiet
+/// for the interval.
 const KNOWN_MAX: usize = 256;
 
-/// When something was last said of somebody, and how often something has happened since.
+/// When the log last had a line about a source, and how often something has happened since.
 #[derive(Clone, Copy, Debug)]
 struct Said {
     at: Instant,
     since: u64,
 }
 
-/// Who made noise.
+/// The sources of noise.
 #[derive(Debug)]
 pub(crate) struct Noise<Who> {
     of: BTreeMap<Who, Said>,
@@ -28,7 +29,7 @@ impl<Who: Ord> Noise<Who> {
         Self { of: BTreeMap::new() }
     }
 
-    /// Something happened. If it is to be said now: how often it has since it was last said, this time included.
+    /// Counts an event. If the log is to say it: how often it has happened since the last line, this time included.
     pub(crate) fn heard(&mut self, who: Who, now: Instant) -> Option<u64> {
         if let Some(said) = self.of.get_mut(&who) {
             said.since = said.since.saturating_add(1);

@@ -1,4 +1,4 @@
-//! What each of those who send may send.
+//! The share of each sender.
 
 use std::collections::BTreeMap;
 
@@ -8,36 +8,36 @@ use tokio::time::Instant;
 use crate::bucket::{Bucket, Rate};
 use crate::noise::Noise;
 
-/// How much is everybody's share.
+/// The size of each share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     messages: Rate,
     bytes: Rate,
 }
 
-/// Of a neighbour: its own, and what it passes on.
+/// The share of a neighbour: its own envelopes, and those that it passes on.
 pub(crate) const OF_NEIGHBOUR: Share =
     Share::of(limits::MESH_NEIGHBOUR_MESSAGES_PER_S, limits::MESH_NEIGHBOUR_BYTES_PER_S);
-/// Of a node, whoever passes it on.
+/// The share of a node, whichever neighbour passes its envelopes on.
 pub(crate) const OF_ORIGIN: Share = Share::of(limits::MESH_ORIGIN_MESSAGES_PER_S, limits::MESH_ORIGIN_BYTES_PER_S);
 
 impl Share {
-    /// So much in a second, or at once.
+    /// A share of this many messages and bytes in a second, and as much at once.
     pub(crate) const fn of(messages: u64, bytes: u64) -> Self {
         Self { messages: Rate { per_s: messages, burst: messages }, bytes: Rate { per_s: bytes, burst: bytes } }
     }
 }
 
-/// Whether something is within a share.
+/// Whether a message is within a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is.
+    /// The message is within the share.
     Within,
-    /// It is not. If that is to be said now: how often it has happened since it was last said.
+    /// The message is over the share. If the log is to say it: how often that has happened since the last line.
     Over(Option<u64>),
 }
 
-/// What is left of everybody's share. Of those who have all of it, few are remembered.
+/// What is left of each share. A sender that has all of its share left need not be remembered.
 #[derive(Debug)]
 pub(crate) struct Quotas<Who> {
     share: Share,
@@ -50,7 +50,7 @@ impl<Who: Ord + Copy> Quotas<Who> {
         Self { share, left: BTreeMap::new(), noise: Noise::new() }
     }
 
-    /// Somebody sends a message of so many bytes.
+    /// Counts a message of this many bytes.
     pub(crate) fn take(&mut self, who: Who, bytes: usize, now: Instant) -> Verdict {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let share = self.share;
@@ -62,7 +62,7 @@ impl<Who: Ord + Copy> Quotas<Who> {
         }
     }
 
-    /// Somebody sent what costs as much as so many messages.
+    /// Counts something that costs as much as this many messages.
     pub(crate) fn drain(&mut self, who: Who, messages: u64, now: Instant) {
         let share = self.share;
         self.left_of(who, now).0.drain(share.messages, messages, now);
@@ -70,7 +70,7 @@ impl<Who: Ord + Copy> Quotas<Who> {
 
     fn left_of(&mut self, who: Who, now: Instant) -> &mut (Bucket, Bucket) {
         if self.left.len() >= limits::MESH_MEMBERS_MAX && !self.left.contains_key(&who) {
-            // Who has all of its share is as if it were new.
+            // A sender that has all of its share is the same as a new one.
             self.left.retain(|_, (messages, bytes)| !messages.is_full(now) || !bytes.is_full(now));
         }
         self.left.entry(who).or_insert_with(|| (Bucket::full(now), Bucket::full(now)))
@@ -114,7 +114,7 @@ mod tests {
                 said.push(times);
             }
         }
-        // Nine in ten are over, and the first is said at once.
+        // Nine in ten are over, and the first one is said at once.
         assert_eq!(said, [1, 540, 540]);
     }
 
@@ -125,7 +125,7 @@ mod tests {
         for who in 0..limits::MESH_MEMBERS_MAX {
             quotas.take(who, 1, now);
         }
-        // All but one have their share again.
+        // All senders but one have their share again.
         let later = now + Duration::from_secs(1);
         while quotas.take(0, 1, later) == Verdict::Within {}
         quotas.take(limits::MESH_MEMBERS_MAX, 1, later);

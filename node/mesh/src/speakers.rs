@@ -7,26 +7,26 @@ use skep_protocol::text::AgentId;
 
 use crate::admit::{Members, may_publish};
 
-/// Why what a node says does not count here. It may count elsewhere: a neighbour that passes it on did no wrong.
+/// Why the words of a node do not count here. They may count elsewhere: a neighbour that passes them on did no wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotHeard {
     /// The node is not admitted here.
     Stranger,
-    /// The node is, and may not say this.
+    /// The node is admitted, and may not say this.
     NotIts,
 }
 
 /// The nodes whose envelopes count.
 #[derive(Clone, Debug)]
 pub(crate) enum Speakers {
-    /// The listed peers. For which agents they speak is the driver's question.
+    /// The listed peers. The driver decides for which agents they speak.
     Listed(BTreeSet<NodeId>),
-    /// The members of the site that this node met, each for the agents that its certificate names.
+    /// The members of the site that this node has met, each for the agents that its certificate names.
     Members(Members),
 }
 
 impl Speakers {
-    /// Whether a node may say what comes from an agent.
+    /// Whether a node may speak for an agent.
     pub(crate) fn check(&self, sender: NodeId, source: &AgentId) -> Result<(), NotHeard> {
         match self {
             Self::Listed(listed) if listed.contains(&sender) => Ok(()),
@@ -38,7 +38,8 @@ impl Speakers {
         }
     }
 
-    /// Whether it is remembered over restarts how far a sender has come. At the start no member was met yet.
+    /// Whether the node remembers over restarts how far a sender has come. At the start the node has not met any member
+    /// yet.
     pub(crate) fn is_kept(&self, sender: &NodeId) -> bool {
         match self {
             Self::Listed(listed) => listed.contains(sender),

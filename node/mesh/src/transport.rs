@@ -1,6 +1,6 @@
-//! The swarm and what it listens on: QUIC and TCP, for links of any delay.
+//! The swarm and its transports: QUIC and TCP, for links of any delay.
 //!
-//! A peer that is gone is missed soon, and one that is far away is not taken for gone.
+//! A node soon notices that a peer is gone, and does not take a distant peer for one that is gone.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,17 +17,18 @@ use crate::behaviour::Behaviour;
 use crate::error::MeshError;
 use crate::gate::Gate;
 
-/// How long a peer may be silent on QUIC, in ms: longer where three round trips and what is lost of them take longer.
+/// How long a peer may be silent on QUIC, in milliseconds: longer where three round trips, with their losses, take
+/// longer.
 const SILENT_MAX_MS: u32 = 10_000;
-/// Whoever is silent on QUIC is asked so often for a sign of life: one or two that are lost end no connection.
+/// Interval at which a node asks a silent peer on QUIC for a sign of life: one or two lost packets end no connection.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(3);
-/// How long QUIC may shake hands.
+/// The longest that a QUIC handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// How long any transport may take to connect: on TCP these are about five round trips.
+/// The longest that any transport may take to connect: on TCP that is about five round trips.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 
-/// The swarm of a node. `process` is another number for each run of the program; `gate` is what comes in through.
-/// `members`: those of the site, if there is one.
+/// The swarm of a node. `process` is another number for each run of the program; `gate` is the gate for all that comes
+/// in. `members`: the members of the site, if there is one.
 pub(crate) fn swarm(
     key: Keypair,
     config: &MeshConfig,
@@ -42,7 +43,7 @@ pub(crate) fn swarm(
         .with_quic_config(patient)
         .with_behaviour(|key| Behaviour::new(key, config, process, gate, members).map_err(Into::into))
         .map_err(|e| MeshError::new(&e))?
-        // Static peers stay connected for as long as both are there.
+        // Listed peers stay connected for as long as both are there.
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::MAX))
         .with_connection_timeout(CONNECT_MAX)
         .build();
@@ -58,8 +59,8 @@ fn patient(mut config: quic::Config) -> quic::Config {
     config
 }
 
-/// What a node listens on, and over which protocol. Over UDP it listens alone or not at all; over TCP another node of the same
-/// user could listen beside it, and so comes second.
+/// The addresses on which a node listens, with their protocols. On a UDP port the node listens alone or not at all. On
+/// a TCP port another node of the same user could listen beside it, and so TCP comes second.
 pub(crate) fn listen_addresses(listen: SocketAddr) -> [(&'static str, Multiaddr); 2] {
     let ip: Multiaddr = match listen.ip() {
         IpAddr::V4(ip) => ip.into(),

@@ -8,7 +8,7 @@ use super::plan::FaultKind;
 use super::robot::Robot;
 use super::world::Sim;
 
-/// How long the run of before goes on after nothing keeps it from the others any more, in milliseconds.
+/// How long the earlier run goes on after it is back among the others, in milliseconds.
 const GOES_ON_MS: std::ops::RangeInclusive<u64> = 500..=5_000;
 
 impl Sim {
@@ -17,7 +17,7 @@ impl Sim {
         (0..self.robots.len()).rev().find(|robot| self.robots[*robot].number == number && !self.robots[*robot].over)
     }
 
-    /// Where a robot goes: a host that is up, so that its clock does not begin anew under the software.
+    /// The host that a robot moves to. It is up, so that its clock does not begin anew under the software.
     fn destination(&self, from: usize, to: usize) -> Option<usize> {
         let hosts = self.nodes.hosts.len();
         (0..hosts)
@@ -25,17 +25,17 @@ impl Sim {
             .find(|host| *host != from && self.nodes.ports.machines[*host].up && !self.nodes.ports.plan.is_liar(*host))
     }
 
-    /// The run of a robot's software that is left behind, if the robot has anywhere to go.
+    /// The run of a robot's software that is left behind, if the robot has a host to go to.
     pub(super) fn leaves(&self, number: usize, to: usize) -> Option<usize> {
         self.owner(number).filter(|robot| self.destination(self.robots[*robot].host, to).is_some())
     }
 
-    /// What keeps the host of a robot's software from all others.
+    /// The fault that keeps the host of a robot's software from all others.
     fn alone(&self, robot: usize) -> FaultKind {
         FaultKind::Cut { side: Hosts::of([self.robots[robot].host]) }
     }
 
-    /// Keeps a run of a robot's software from renewing its lease, and starts another one elsewhere.
+    /// Keeps a run of a robot's software from renewing its lease, and starts another run on another host.
     pub(super) fn move_robot(&mut self, robot: usize, to: usize, cut: bool) {
         let Some(host) = self.destination(self.robots[robot].host, to) else { return };
         let alone = self.alone(robot);
@@ -52,7 +52,7 @@ impl Sim {
         self.nodes.ports.after(0, Event::RobotWakes { robot: next, run: 0 });
     }
 
-    /// The run that was left behind is heard again. It does not know yet that another one has followed it.
+    /// The hosts hear the run that was left behind again. It does not know yet that another run has followed it.
     pub(super) fn let_end(&mut self, robot: usize, cut: bool) {
         let alone = self.alone(robot);
         if cut {

@@ -1,4 +1,4 @@
-//! Who is who in a run: its shard and the shard's first operator, its hosts, and its robots.
+//! The names in a run: its shard and the shard's first operator, its hosts, and its robots.
 
 use std::collections::BTreeSet;
 
@@ -31,12 +31,12 @@ pub(super) fn operator() -> OperatorSecret {
     OperatorSecret::from_seed(&[7; 32])
 }
 
-/// Where its statements hold.
+/// The place in which its statements hold.
 pub(super) fn place() -> Place {
     Place { site: site(), shard: SHARD, genesis: Genesis::from_bytes([6; 16]) }
 }
 
-/// A shard as it is after its first entry.
+/// The state of a shard after its first entry.
 #[allow(clippy::expect_used, reason = "constants within their limits")]
 pub(super) fn founded(term: u64) -> FleetState {
     let name = OperatorName::new("first").expect("a name");

@@ -1,5 +1,5 @@
-//! What is on its way in a run: messages between hosts, calls, what robots and nodes tell each other, and all that happens
-//! later.
+//! What is on its way in a run: messages between hosts, calls, what robots and nodes tell each other, and all that
+//! happens later.
 
 use skep_engine::{StreamKey, WorkKey};
 use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
@@ -17,7 +17,7 @@ use skep_testnet::site::station::{Question, Refused};
 use super::fabric::Load;
 use super::replica::{Ack, Append, Asker, ENTRY_BYTES};
 
-/// About how many bytes a message takes that holds no entries.
+/// About how many bytes a message without entries takes.
 const MESSAGE_BYTES: u64 = 200;
 
 /// What hosts send each other.
@@ -25,7 +25,7 @@ const MESSAGE_BYTES: u64 = 200;
 pub(super) enum Message {
     Append(Box<Append>),
     Ack(Ack),
-    /// A voter without a clock asks the leader for it: who, in which of its runs, and when on its own clock.
+    /// A voter without a clock asks the leader for it: the voter, its run, and when it asked, on its own clock.
     AskClock {
         from: usize,
         run: u32,
@@ -89,7 +89,7 @@ pub(super) enum Message {
 }
 
 impl Message {
-    /// How much it loads a link.
+    /// How much the message loads a link.
     pub(super) fn load(&self) -> Load {
         let bytes = match self {
             Self::Append(append) => {
@@ -101,7 +101,7 @@ impl Message {
         Load { bytes: MESSAGE_BYTES + bytes, bulk: bytes > 0 }
     }
 
-    /// Whether it is an answer that only a leader gives.
+    /// Whether the message is an answer that only a leader gives.
     pub(super) fn is_of_leader(&self) -> bool {
         match self {
             Self::Proposed { outcome, .. } => matches!(outcome, ProposeOutcome::Applied { .. }),
@@ -169,7 +169,7 @@ pub(super) enum Event {
         call: u64,
         settled: Box<Settled>,
     },
-    /// The disk of a host has done the next thing for its journals.
+    /// The disk of a host has done its next job for journals.
     Synced {
         host: usize,
         run: u32,
@@ -203,7 +203,7 @@ pub(super) enum Event {
     Look,
 }
 
-/// Who waits for a piece of work of this host.
+/// What waits for a piece of work of this host.
 #[derive(Clone, Debug)]
 pub(super) enum Waits {
     Robot {
@@ -217,22 +217,22 @@ pub(super) enum Waits {
     },
     /// The engine itself.
     Engine(WorkKey),
-    /// Whoever needs a clock for a request.
+    /// A caller that needs a clock for a request.
     Clock(Box<Wish>),
 }
 
-/// What a client calls a node for.
+/// Why a client calls a node.
 #[derive(Clone, Debug)]
 pub(super) enum Call {
-    /// A new request, with a deadline so far ahead.
+    /// The client makes a new request, whose deadline is this many milliseconds ahead.
     Commit { op: Op, valid_ms: u64 },
-    /// One that was sent before.
+    /// The client sends a request again.
     Again(Request),
-    /// A linearizable read.
+    /// The client makes a linearizable read.
     Read(Query),
 }
 
-/// Something to be committed, before it has a clock.
+/// An operation to be committed, before it has a clock.
 #[derive(Clone, Debug)]
 pub(super) struct Wish {
     pub(super) op: Op,
@@ -241,7 +241,7 @@ pub(super) struct Wish {
     pub(super) waits: Waits,
 }
 
-/// Who calls: a run of a robot's software, or a customer.
+/// The caller: a run of a robot's software, or a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Caller {
     Robot(usize),
@@ -249,7 +249,7 @@ pub(super) enum Caller {
 }
 
 impl Waits {
-    /// Who called, and which of its calls this is; nobody did for what a node wants itself.
+    /// The caller, and the number of its call; none if the node itself wants the work.
     pub(super) fn call(&self) -> Option<(Caller, u64)> {
         match *self {
             Self::Robot { robot, call, .. } => Some((Caller::Robot(robot), call)),

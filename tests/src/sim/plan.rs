@@ -1,4 +1,4 @@
-//! What a run is made of: everything that its seed decides before it begins.
+//! The plan of a run: everything that its seed decides before the run begins.
 
 use std::fmt;
 
@@ -10,35 +10,35 @@ use super::Scale;
 use super::hosts::Hosts;
 use super::lying::{LIARS, Liar, Lies};
 
-/// Most hosts of a run that does not say how many.
+/// The most hosts of a run that does not say how many.
 const HOSTS_DRAWN_MAX: usize = 50;
-/// Fewest and most robots of a run.
+/// The fewest and most robots of a run.
 const ROBOTS: std::ops::RangeInclusive<usize> = 20..=200;
 
-/// What tells the draw of links from the rest of a seed's.
+/// Mixed into the seed for the draw of links, so that it differs from the other draws.
 const LINKS: u64 = 0x11c5_0000_0000_0002;
-/// One run in so many has hosts that are far, and how far they can be: one way, in milliseconds.
+/// One run in this many has hosts that are far; and how far they can be, one way, in milliseconds.
 const FAR_ONE_IN: u32 = 4;
 const FAR_MS: [u64; 5] = [30, 60, 140, 300, 600];
-/// How many of the hosts are on the far side, as a share.
+/// The share of the hosts that are on the far side.
 const FAR_SHARES: [f64; 3] = [0.2, 0.5, 0.8];
-/// A lease is so many ways long, at the least. A renewal takes four: to the leader, to a quorum and back, and back; and a new
-/// attachment is told of twice before its first one counts.
+/// The least length of a lease, in ways between the sides. A renewal takes four: to the leader, to a quorum and back,
+/// and back to the node. And a node tells of a new attachment twice before its first heartbeat counts.
 const WAYS_PER_LEASE: u64 = 12;
-/// Tasks that a customer orders of a site that is far.
+/// Number of tasks that a customer orders of a site that is far.
 const FAR_TASKS_PER_CUSTOMER: usize = 12;
-/// One run in so many has a thin link, of so many kilobits a second.
+/// One run in this many has a thin link; and how many kilobits a second it carries.
 const THIN_ONE_IN: u32 = 6;
 const THIN_KBIT: std::ops::RangeInclusive<u64> = 64..=256;
 
-/// One run in so many has a liar; of these one in so many has one whose clocks are far ahead now and then.
+/// One run in this many has a liar; and one liar in how many has clocks that are far ahead now and then.
 const LIAR_ONE_IN: u32 = 5;
 const WILD_ONE_IN: u32 = 3;
-/// How long a run with a voter that lies goes on when nothing else goes wrong any more, in milliseconds. What such a voter
-/// has promised comes to no end, so that none is waited for.
+/// How long a run with a voter that lies goes on after all else has stopped going wrong, in milliseconds. The promises
+/// of such a voter come to no end, so the run waits for none.
 const VOTER_LIES_ON_MS: u64 = 10_000;
-/// How long after a node can be sure of the shard's clock nodes end, in runs that go on for so long, how many of them, within
-/// which time, and for how long each, in milliseconds.
+/// For runs that go on for long, in milliseconds: how long after a node can be sure of the shard's clock some nodes
+/// end. The lines after it: how many nodes, within which time, and for how long each.
 const SURE_FOR_MS: u64 = 15_000;
 const RESTARTS: usize = 6;
 const RESTARTS_WITHIN_MS: u64 = 30_000;
@@ -49,7 +49,7 @@ const RESTART_MS: std::ops::RangeInclusive<u64> = 500..=3_000;
 pub(super) enum FaultKind {
     /// The node of a host ends without warning, and is started again.
     Crash { host: usize },
-    /// So does that of the leader, whoever it is then.
+    /// The node of the leader does the same, whichever host leads then.
     CrashLeader,
     /// All voters end at once.
     CrashQuorum,
@@ -59,24 +59,24 @@ pub(super) enum FaultKind {
     CrashRobot { robot: usize },
     /// The node of a host is suspended.
     Suspend { host: usize },
-    /// So is that of the leader.
+    /// The node of the leader is suspended.
     SuspendLeader,
-    /// The software of every so manyth robot is suspended.
+    /// The software of every n-th robot is suspended.
     SuspendRobots { every: usize, from: usize },
     /// Some hosts and the others do not hear each other.
     Cut { side: Hosts },
-    /// What some hosts say does not reach others.
+    /// The messages of some hosts do not reach others.
     OneWay { from: Hosts, to: Hosts },
-    /// Two voters do not hear each other; everybody else hears both.
+    /// Two voters do not hear each other; all other hosts hear both.
     Pair { a: usize, b: usize },
-    /// Messages are lost and doubled, in thousandths.
+    /// Messages are lost and doubled, each in this many thousandths.
     Lossy { lost: u32, doubled: u32 },
-    /// Messages take up to this long, in milliseconds, and overtake each other.
+    /// Messages take up to this many milliseconds, and overtake each other.
     Slow { ms: u64 },
-    /// So many kilobits a second go between two hosts, each way.
+    /// The link between two hosts carries this many kilobits a second, each way.
     Thin { a: usize, b: usize, kbit: u64 },
-    /// A robot's software is started on another host, as another run. The one before it goes on for a while: on a host that
-    /// is cut off, or suspended.
+    /// A robot's software is started on another host, as another run. The run before it goes on for a while, on a host
+    /// that is cut off or suspended.
     MoveRobot { robot: usize, to: usize, cut: bool },
 }
 
@@ -95,7 +95,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Hosts that are far from all others: each message between the two sides takes so much longer, for the whole run.
+/// Hosts that are far from all others: each message between the two sides takes this much longer, for the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Far {
     pub(super) side: Hosts,
@@ -112,9 +112,9 @@ pub(super) struct Plan {
     pub(super) voters: usize,
     pub(super) lease_ms: u64,
     pub(super) nearest: bool,
-    /// Whether every host lists all others, and not only those that vote.
+    /// Whether every host lists all others, and not only the voters.
     pub(super) lists_all: bool,
-    /// Whether most commands are valid for hours: no deadline ends what something else should.
+    /// Whether most commands are valid for hours: then no deadline ends what something else should end.
     pub(super) hours: bool,
     /// How long things go wrong, in milliseconds.
     pub(super) run_ms: u64,
@@ -124,11 +124,11 @@ pub(super) struct Plan {
     pub(super) drift_ppm: Vec<i64>,
     pub(super) faults: Vec<Fault>,
     pub(super) far: Option<Far>,
-    /// Whether new leaders say to everybody that they lead. Otherwise they are found by asking.
+    /// Whether new leaders tell all hosts that they lead. Otherwise hosts find them by asking.
     pub(super) announces: bool,
-    /// Whether hosts that do not vote are asked to follow each new leader at once (L5): nothing else goes wrong then.
+    /// Whether hosts that do not vote must follow each new leader at once (L5): then nothing else goes wrong.
     pub(super) follows: bool,
-    /// The host that lies, if one does.
+    /// The host that lies, if there is one.
     pub(super) liar: Option<Liar>,
 }
 
@@ -144,14 +144,15 @@ impl fmt::Display for Plan {
 }
 
 impl Plan {
-    /// The plan of a seed. `scale` overrides how many there are; of hosts, only in [sites of many](Self::many).
+    /// The plan of a seed. `scale` overrides its numbers; that of hosts only in [sites of many](Self::many).
     pub(super) fn of(seed: u64, scale: Scale) -> Self {
         let Scale { robots, hosts, lies } = scale;
         if let Some(hosts) = hosts {
             return Self::many(seed, hosts, robots).with_liar(lies.or(Some(Lies::Nobody)));
         }
         let mut rng = SmallRng::seed_from_u64(seed);
-        // Most runs are small: what goes wrong with 200 robots mostly does with 30, and those are many more runs.
+        // Most runs are small: most of what goes wrong with 200 robots goes wrong with 30 too, and small runs are many
+        // more.
         let drawn = if rng.random_ratio(1, 8) { rng.random_range(ROBOTS) } else { rng.random_range(20..=45) };
         let robots = robots.unwrap_or(drawn);
         let hosts = rng.random_range(5..=HOSTS_DRAWN_MAX.min(robots.max(5)));
@@ -182,8 +183,8 @@ impl Plan {
         plan.with_links().with_liar(lies)
     }
 
-    /// The same on links that are far or thin, in some seeds. Drawn from a sequence of their own: whatever else a seed says
-    /// stays what it is.
+    /// The same with far or thin links, in some seeds. These are drawn from a sequence of their own, so that the rest
+    /// of the plan stays the same.
     fn with_links(mut self) -> Self {
         let mut rng = SmallRng::seed_from_u64(self.seed ^ LINKS);
         if rng.random_ratio(1, FAR_ONE_IN) {
@@ -192,7 +193,7 @@ impl Plan {
             let side = Hosts::of((0..self.hosts).filter(|_| rng.random_bool(share)));
             self.far = Some(Far { side, ms });
             self.lease_ms = self.lease_ms.max(WAYS_PER_LEASE * ms);
-            // Each call takes several times the way, and nobody calls twice at a time.
+            // Each call takes several times the way, and a customer makes one call at a time.
             self.customers = self.customers.max(self.tasks.div_ceil(FAR_TASKS_PER_CUSTOMER));
         }
         if rng.random_ratio(1, THIN_ONE_IN) {
@@ -210,8 +211,8 @@ impl Plan {
         Self { faults, ..self.clone() }
     }
 
-    /// The same with a liar, in some seeds, or as it is said. Drawn from a sequence of its own: whatever else a seed says stays
-    /// what it is.
+    /// The same with a liar, in some seeds, or as `lies` says. The liar is drawn from a sequence of its own, so that
+    /// the rest of the plan stays the same.
     pub(super) fn with_liar(mut self, lies: Option<Lies>) -> Self {
         let mut rng = SmallRng::seed_from_u64(self.seed ^ LIARS);
         let is_one = rng.random_ratio(1, LIAR_ONE_IN);
@@ -225,7 +226,7 @@ impl Plan {
             Lies::Nobody => return self,
             Lies::Voter => rng.random_range(0..self.voters),
             Lies::Robot => {
-                // One more, which everybody lists.
+                // The liar is one more host, which all others list.
                 self.hosts += 1;
                 self.drift_ppm.push(rng.random_range(-40_000..=40_000));
                 self.lists_all = true;
@@ -237,8 +238,8 @@ impl Plan {
         if votes && rng.random_bool(0.5) { self.restarted(&mut rng) } else { self }
     }
 
-    /// The same for so long that journals say how far the shard's clock has surely come, after which some nodes start again: what
-    /// they were told before, only their journals know then.
+    /// The same, but long enough for journals to say how far the shard's clock has surely come. Then some nodes start
+    /// again: what those nodes were told before, only their journals know.
     fn restarted(mut self, rng: &mut SmallRng) -> Self {
         let from_ms = self.run_ms.max(limits::FLOOR_SETTLES_MS) + SURE_FOR_MS;
         for _ in 0..RESTARTS {
@@ -250,18 +251,18 @@ impl Plan {
         self
     }
 
-    /// Whether it is the host that lies.
+    /// Whether this host lies.
     pub(super) fn is_liar(&self, host: usize) -> bool {
         self.liar.is_some_and(|liar| liar.host == host)
     }
 
-    /// A host that robots and customers use: this one, or the next one if this one lies.
+    /// The host that robots and customers use: this one, or the next one if this one lies.
     pub(super) fn used(&self, host: usize) -> usize {
         let host = host % self.hosts;
         if self.is_liar(host) { (host + 1) % self.hosts } else { host }
     }
 
-    /// When a run with a voter that lies is over.
+    /// When a run with a voter that lies is over, in milliseconds.
     pub(super) fn lied_until_ms(&self) -> Option<u64> {
         self.liar.filter(|liar| liar.votes).map(|_| self.run_ms + VOTER_LIES_ON_MS)
     }
@@ -290,7 +291,7 @@ fn fault(rng: &mut SmallRng, run_ms: u64, hosts: usize, voters: usize, robots: u
         25 => FaultKind::Slow { ms: rng.random_range(50..=700) },
         _ => FaultKind::MoveRobot { robot, to: rng.random_range(0..hosts), cut: rng.random_bool(0.7) },
     };
-    // Long ones outlast leases and deadlines. A robot that moves waits for the lease of the run before it to end.
+    // Long faults outlast leases and deadlines. A robot that moves waits until the lease of the earlier run ends.
     let long = matches!(kind, FaultKind::MoveRobot { .. }) || rng.random_bool(0.3);
     let for_ms = if long { rng.random_range(8_000..=25_000) } else { rng.random_range(200..=8_000) };
     Fault { at_ms: rng.random_range(1_000..run_ms), for_ms, kind }

@@ -1,6 +1,7 @@
-//! The world as those in it have it: robots, customers and nodes send, have things happen later, and tell what is to be seen.
+//! The world as robots, customers and nodes have it: they send, let things happen later, and tell the watch what is to
+//! be seen.
 //!
-//! Here are time and chance, machines and the network, what is to happen next, and those who watch.
+//! The ports hold time and chance, machines and the network, the queue of events, and the watch.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -46,11 +47,11 @@ impl Ord for Timed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Presence {
     fabric: u64,
-    /// Of each host, whether it is up, and whether it is suspended.
+    /// For each host, whether it is up, and whether it is suspended.
     hosts: Vec<(bool, bool)>,
 }
 
-/// What everybody in a run shares.
+/// What all parts of a run share.
 pub(super) struct Ports {
     pub(super) plan: Plan,
     pub(super) now: u64,
@@ -59,12 +60,12 @@ pub(super) struct Ports {
     pub(super) rng: SmallRng,
     pub(super) fabric: Fabric,
     pub(super) machines: Vec<Machine>,
-    /// Of each run of a robot's software, which robot's it is.
+    /// The robot of each run of a robot's software.
     pub(super) agents: Vec<AgentId>,
-    /// What robots act on.
+    /// The world that robots act on.
     pub(super) station: World,
     pub(super) watch: Watch,
-    /// The request that each caller's last call has become, to be sent again.
+    /// The request of each caller's last call, to be sent again.
     kept: BTreeMap<Caller, (u64, Request)>,
 }
 
@@ -86,14 +87,14 @@ impl Ports {
         }
     }
 
-    /// What happens next. Its time has come then.
+    /// Takes the next event, and moves the time to it.
     pub(super) fn next_event(&mut self) -> Option<Event> {
         let Reverse(next) = self.queue.pop()?;
         self.now = next.at;
         Some(next.event)
     }
 
-    /// Has something happen later.
+    /// Lets something happen later.
     pub(super) fn after(&mut self, ms: u64, event: Event) {
         self.seq += 1;
         self.queue.push(Reverse(Timed { at: self.now + ms, seq: self.seq, event }));
@@ -121,7 +122,7 @@ impl Ports {
         self.watch.see(seen, self.now);
     }
 
-    /// Keeps the request that a call has become. One of an earlier call comes too late.
+    /// Keeps the request of a call. A request of an earlier call comes too late.
     pub(super) fn keep(&mut self, waits: &Waits, request: &Request) {
         let Some((caller, call)) = waits.call() else { return };
         if self.kept.get(&caller).is_none_or(|(known, _)| *known <= call) {
@@ -129,7 +130,7 @@ impl Ports {
         }
     }
 
-    /// The request that a call has become; none if it has not yet.
+    /// The request of a call; none if the call has none yet.
     pub(super) fn kept(&self, caller: Caller, call: u64) -> Option<&Request> {
         self.kept.get(&caller).filter(|(known, _)| *known == call).map(|(_, request)| request)
     }
@@ -139,7 +140,7 @@ impl Ports {
         Presence { fabric: self.fabric.version(), hosts }
     }
 
-    /// Whether nothing goes wrong any more.
+    /// Whether all faults are over.
     pub(super) fn is_calm(&self) -> bool {
         self.now >= self.plan.run_ms
     }
@@ -149,12 +150,12 @@ impl Ports {
         self.plan.far.map_or(0, |far| far.ms)
     }
 
-    /// What the clock of a host shows.
+    /// What the clock of a host shows, in milliseconds.
     pub(super) fn boot_ms(&self, host: usize) -> u64 {
         self.machines[host].clock.at(self.now)
     }
 
-    /// Whether a host does anything now. What reaches it while it is suspended waits.
+    /// Whether a host does anything at this instant. What reaches a suspended host waits.
     pub(super) fn takes(&mut self, host: usize, event: impl FnOnce() -> Event) -> bool {
         self.machines[host].takes(event)
     }

@@ -16,7 +16,7 @@ impl Nodes {
         let boot_ms = self.ports.boot_ms(host);
         let known = self.hosts[host].replica.as_ref();
         let passed = known.is_some_and(|replica| replica.state.is_passed(node_id(asker.host), &pull));
-        // Where nobody lies, whoever is passed by a node leads no more, as a quorum would say.
+        // In a run without a liar, a leader that a node is ahead of has been deposed, as a quorum would say.
         let leads = !passed || self.ports.plan.liar.is_some();
         let ready = known.is_some_and(|replica| replica.is_ready(host, boot_ms)) && leads;
         let clock = known.and_then(|replica| replica.clock.now(boot_ms)).filter(|_| ready);
@@ -37,7 +37,7 @@ impl Nodes {
         self.ports.send(host, asker.host, Message::Pulled { asker, result });
     }
 
-    /// A quorum was asked whether a leader leads that a node is ahead of.
+    /// Takes the end of a round in which a leader that a node is ahead of asked a quorum whether it leads.
     pub(super) fn end_round_of_pull(&mut self, host: usize, pulling: Pulling, confirmed: bool) {
         let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
         let Some(lead) = lead.filter(|_| confirmed) else { return self.refuse_pull(host, pulling.asker) };
@@ -52,7 +52,7 @@ impl Nodes {
         let Some(lead) = &mut replica.lead else { return };
         let mut answers = Vec::new();
         let state = &replica.state;
-        // Looked at for all of them at once: an entry concerns few.
+        // One look serves all pulls: an entry concerns few of them.
         let news: BTreeSet<&AgentId> = state.inboxes_changed_after(lead.pulls_looked).collect();
         let granted = state.authority_changed_after(lead.pulls_looked);
         lead.pulls_looked = state.applied().map(|position| position.index);

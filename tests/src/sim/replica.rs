@@ -1,8 +1,8 @@
 //! A voter's replica: what a model of Raft leaves of the log, and the product's own state on top of it.
 //!
-//! The model keeps what the rest of Skep relies on, and no more: an entry is committed when a majority holds it, a
-//! leader is elected by a majority of those that do not hear another one, and only if its log is as new as theirs. An
-//! election takes no time. Everything above the log is the real thing.
+//! The model keeps what the rest of Skep relies on, and no more. An entry is committed when a majority holds it. A
+//! majority of voters that do not hear another leader elects a leader, and only if its log is as new as theirs. An
+//! election takes no time. Everything above the log is the real software.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -15,14 +15,14 @@ use skep_protocol::time::LogInstant;
 
 use super::names::founded;
 
-/// Entries between snapshots, and those that are kept behind one.
+/// Number of entries between snapshots; and number of entries that are kept behind one.
 const SNAPSHOT_EVERY: usize = 150;
 const KEPT: usize = 30;
-/// Most entries in one message, and about how many bytes one takes.
+/// The most entries in one message; and about how many bytes an entry takes.
 const ENTRIES_PER_APPEND: usize = 64;
 pub(super) const ENTRY_BYTES: u64 = 400;
 
-/// How often a leader is heard, and for how long its silence is borne, in milliseconds of each voter's own clock.
+/// How often a leader is heard, and how long a voter bears its silence, in milliseconds of the voter's own clock.
 pub(super) const HEARTBEAT_MS: u64 = 50;
 pub(super) const LEASE_MS: u64 = 300;
 pub(super) const SILENCE: DetectorConfig = DetectorConfig { silence_ms_min: 400, silence_ms_max: 1_500 };
@@ -31,11 +31,11 @@ pub(super) const SILENCE: DetectorConfig = DetectorConfig { silence_ms_min: 400,
 #[derive(Clone, Debug)]
 pub(super) struct LogEntry {
     pub(super) term: u64,
-    /// None for the first one of a term.
+    /// None for the first entry of a term.
     pub(super) entry: Option<Rc<Entry>>,
 }
 
-/// A snapshot and where it stands.
+/// A snapshot and its position in the log.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     pub(super) next: usize,
@@ -47,7 +47,7 @@ pub(super) struct Snapshot {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Durable {
     pub(super) term: u64,
-    /// Index of the first entry that is kept, and the term of the one before it.
+    /// Index of the first entry that is kept; the next field has the term of the entry before it.
     pub(super) first: usize,
     pub(super) first_prev_term: u64,
     pub(super) entries: Vec<LogEntry>,
@@ -59,7 +59,7 @@ impl Durable {
         self.first + self.entries.len()
     }
 
-    /// The term of the entry before an index; none if it is not known any more.
+    /// The term of the entry before an index; none if it is not kept.
     pub(super) fn term_before(&self, index: usize) -> Option<u64> {
         if index == self.first {
             return Some(self.first_prev_term);
@@ -71,7 +71,7 @@ impl Durable {
         self.entries.get(index.checked_sub(self.first)?)
     }
 
-    /// How new the log is: of two, the greater holds everything that is committed.
+    /// How new the log is: of two logs, the greater holds everything that is committed.
     pub(super) fn newness(&self) -> (u64, usize) {
         (self.term_before(self.end()).unwrap_or(0), self.end())
     }
@@ -87,7 +87,7 @@ impl Durable {
 pub(super) struct Append {
     pub(super) term: u64,
     pub(super) from: usize,
-    /// Index of the first entry, and the term of the one before it.
+    /// Index of the first entry; the next field has the term of the entry before it.
     pub(super) at: usize,
     pub(super) prev_term: u64,
     pub(super) entries: Vec<LogEntry>,
@@ -102,12 +102,12 @@ pub(super) struct Append {
 pub(super) struct Ack {
     pub(super) term: u64,
     pub(super) from: usize,
-    /// The end of what both hold, or where to try again.
+    /// The end of what both hold, or the index at which to try again.
     pub(super) matched: Result<usize, usize>,
     pub(super) round: u64,
 }
 
-/// Who gets an answer: a host, its run, and whatever names the question there.
+/// The host that gets an answer, its run, and the name of its question.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
     pub(super) host: usize,
@@ -116,14 +116,14 @@ pub(super) struct Asker {
     pub(super) attempt: u32,
 }
 
-/// What waits for an entry to be applied.
+/// What waits until an entry is applied.
 #[derive(Clone, Debug)]
 pub(super) enum Awaits {
-    /// One request of a host.
+    /// A request of a host.
     Request(Asker),
-    /// The orchestrator.
+    /// A proposal of the orchestrator.
     Decisions,
-    /// The leader itself, for a clock.
+    /// The leader itself, which needs a clock.
     Clock,
 }
 
@@ -138,10 +138,10 @@ pub(super) struct Pulling {
     pub(super) looked: Option<u64>,
 }
 
-/// What waits for a majority to confirm the leader.
+/// What waits until a majority confirms the leader.
 #[derive(Clone, Debug)]
 pub(super) enum RoundFor {
-    /// What was written before it is to be applied, too.
+    /// The orchestrator. What was written before the round must be applied, too.
     Orchestrator {
         next: usize,
     },
@@ -150,33 +150,34 @@ pub(super) enum RoundFor {
         query: Query,
         next: usize,
     },
-    /// Of a node that is ahead of all that was released.
+    /// A pull of a node that is ahead of all that was released.
     Pull(Box<Pulling>),
 }
 
-/// A round: its number, when it is given up, and what for.
+/// A round: its number, when the leader gives it up, and what it is for.
 pub(super) type Round = (u64, u64, RoundFor);
 
 /// What a leader has in memory.
 #[derive(Debug)]
 pub(super) struct Lead {
     pub(super) term: u64,
-    /// Index of its own first entry.
+    /// Index of the leader's own first entry.
     pub(super) own: usize,
     pub(super) asked_for_clock: bool,
-    /// By voter: what it holds, what was sent, when it was heard, and which round it confirmed.
+    /// For each voter: what it holds. The next fields: what was sent to it, when it was heard, and which round it
+    /// confirmed.
     pub(super) matched: Vec<usize>,
     pub(super) next: Vec<usize>,
     pub(super) heard_at: Vec<Option<u64>>,
     pub(super) confirmed: Vec<u64>,
     pub(super) round: u64,
-    /// Rounds that wait, and when they are given up.
+    /// Rounds that wait, and when the leader gives them up.
     pub(super) rounds: Vec<Round>,
     pub(super) pending: BTreeMap<usize, Awaits>,
     pub(super) orchestrator: Option<Orchestrator>,
-    /// When the orchestrator's proposal is given up.
+    /// When the leader gives up the orchestrator's proposal.
     pub(super) proposing_until: Option<u64>,
-    /// Updates on their way, and when they are given up.
+    /// Updates on their way, and when the leader gives them up.
     pub(super) updates: BTreeMap<usize, (u64, u64)>,
     /// Nodes that wait for commands.
     pub(super) pulls: Vec<Pulling>,
@@ -192,23 +193,23 @@ pub(super) struct Lead {
 pub(super) struct Replica {
     pub(super) durable: Durable,
     pub(super) state: FleetState,
-    /// Index of the next entry to apply, and of the first that is not known to be committed.
+    /// Index of the next entry to apply; the next field has that of the first entry that is not known to be committed.
     pub(super) applied: usize,
     pub(super) committed: usize,
     pub(super) clock: LogClock,
     pub(super) detector: ElectionDetector,
     pub(super) attempts_without_clock: u32,
-    /// When the leader was asked for its clock last.
+    /// When the replica last asked the leader for its clock.
     pub(super) asked_clock_ms: Option<u64>,
     pub(super) leader: Option<usize>,
     pub(super) heard_leader_at: Option<u64>,
     pub(super) lead: Option<Lead>,
-    /// What the engine was told last.
+    /// What the engine was last told.
     pub(super) told: Option<(Option<usize>, bool)>,
 }
 
 impl Replica {
-    /// A replica on what is durable. `boot_ms` is its host's clock.
+    /// A replica on durable state. `boot_ms` is its host's clock.
     pub(super) fn start(durable: Durable, boot_ms: u64, random: u64) -> Result<Self, String> {
         let (state, applied) = match &durable.snapshot {
             Some(snapshot) => (restore(&snapshot.bytes)?, snapshot.next),
@@ -232,7 +233,7 @@ impl Replica {
         })
     }
 
-    /// Whether it is the leader of its term and has heard from a majority lately.
+    /// Whether the replica leads its term and has heard from a majority lately.
     pub(super) fn has_quorum(&self, me: usize, boot_ms: u64) -> bool {
         let Some(lead) = &self.lead else { return false };
         let recent = |(voter, at): (usize, &Option<u64>)| {
@@ -241,7 +242,7 @@ impl Replica {
         lead.heard_at.iter().enumerate().filter(|heard| recent(*heard)).count() * 2 > lead.heard_at.len()
     }
 
-    /// Whether it takes proposals.
+    /// Whether the replica takes proposals.
     pub(super) fn is_ready(&self, me: usize, boot_ms: u64) -> bool {
         self.lead.as_ref().is_some_and(|lead| lead.orchestrator.is_some()) && self.has_quorum(me, boot_ms)
     }
@@ -250,7 +251,7 @@ impl Replica {
         self.lead.take().map(|lead| lead.pending).unwrap_or_default()
     }
 
-    /// Adds an entry of its own term. The caller leads.
+    /// Adds an entry of the replica's own term. The caller leads.
     pub(super) fn push(&mut self, entry: Option<Rc<Entry>>, awaits: Option<Awaits>) -> usize {
         let at = self.durable.end();
         let Some(lead) = &mut self.lead else { return at };
@@ -261,7 +262,8 @@ impl Replica {
         at
     }
 
-    /// What to send to a voter now. `bytes_max`: so many bytes of entries, and one in any case; without any, that it leads.
+    /// What to send to a voter at this instant. `bytes_max`: the most bytes of entries, except that one entry always
+    /// goes; without entries the message says that this replica leads.
     pub(super) fn append_for(&mut self, me: usize, voter: usize, boot_ms: u64, bytes_max: u64) -> Option<Append> {
         let clock = self.clock.now(boot_ms);
         let lead = self.lead.as_mut()?;
@@ -297,7 +299,8 @@ impl Replica {
         Some(Append { term, from: me, at, prev_term, entries, snapshot: None, committed, clock, round })
     }
 
-    /// Takes the entries of a leader whose term is its own; what both hold, or where to try again.
+    /// Takes the entries of a leader of the replica's own term. Returns the end of what both hold, or the index at
+    /// which to try again.
     pub(super) fn take(&mut self, append: &Append, boot_ms: u64) -> Result<usize, usize> {
         if let Some(snapshot) = append.snapshot.as_ref().filter(|snapshot| snapshot.next > self.committed)
             && let Ok(state) = restore(&snapshot.bytes)
@@ -313,7 +316,7 @@ impl Replica {
         }
         let end = self.durable.end();
         if append.at < self.durable.first {
-            // What it sends is in the snapshot already.
+            // The snapshot already holds the entries before this.
             let known = self.durable.first.min(append.at + append.entries.len());
             if known < self.durable.first {
                 return Ok(known.max(append.at));
@@ -338,7 +341,7 @@ impl Replica {
         Ok(matched)
     }
 
-    /// How far a majority holds the leader's log in its own term.
+    /// Up to which index a majority holds the leader's log in its own term.
     pub(super) fn majority(&self, me: usize) -> usize {
         let Some(lead) = &self.lead else { return self.committed };
         let mut held: Vec<usize> = lead.matched.clone();
@@ -348,14 +351,14 @@ impl Replica {
         if self.durable.term_before(majority) == Some(lead.term) { majority } else { self.committed }
     }
 
-    /// Where the next entry to apply stands.
+    /// The position of the next entry to apply.
     pub(super) fn position(&self) -> Option<(LogPosition, Option<Rc<Entry>>)> {
         let entry = self.durable.entry(self.applied)?;
         let position = LogPosition { index: self.applied as u64, term: entry.term };
         Some((position, entry.entry.clone()))
     }
 
-    /// Makes a snapshot when one is due, and lets go of what it covers.
+    /// Makes a snapshot when one is due, and drops the entries that it covers.
     pub(super) fn compact(&mut self) {
         let last = self.durable.snapshot.as_ref().map_or(0, |snapshot| snapshot.next);
         if self.applied < last + SNAPSHOT_EVERY {

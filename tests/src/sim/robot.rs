@@ -1,6 +1,6 @@
-//! A robot's software: attached to the node of its host, given tasks, and walking from errand to errand.
+//! A robot's software. It is attached to the node of its host, gets tasks, and walks from errand to errand.
 //!
-//! What it may do is decided by the client library's own [`Holdings`]; how it behaves is the testnet robot's behaviour.
+//! The client library's own [`Holdings`] decides what the software may do; its behaviour is that of the testnet robot.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,21 +25,21 @@ use super::parcel::{Event, Said};
 use super::ports::Ports;
 use super::watch::Seen;
 
-/// Waits between attempts to attach.
+/// Waits between attempts to attach, in milliseconds.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 50..=1_500;
 
-/// One robot's software on one host. A robot that moved has it on several, of which the last is its owner.
+/// One run of a robot's software on one host. A robot that moved has runs on several hosts; the last is its owner.
 pub(super) struct Robot {
-    /// Which of all runs of robots' software this is.
+    /// The number of this run among all runs of robots' software.
     pub(super) index: usize,
-    /// Which robot's.
+    /// The number of the robot.
     pub(super) number: usize,
     pub(super) agent: AgentId,
     pub(super) host: usize,
     role: Role,
     pub(super) run: u32,
     pub(super) up: bool,
-    /// Whether it has ended for good.
+    /// Whether this run has ended for good.
     pub(super) over: bool,
     pub(super) suspended: u32,
     deferred: Vec<Event>,
@@ -47,21 +47,22 @@ pub(super) struct Robot {
     stream: Option<StreamKey>,
     pub(super) attached: bool,
     pub(super) holdings: Holdings,
-    /// Whether it had a lease when that was looked at last.
+    /// Whether the run had a lease at the last look.
     leased: bool,
-    /// The greatest fencing token that it was given.
+    /// The greatest fencing token that the run was given.
     pub(super) token: GoToken,
-    /// A credit that is given and not used.
+    /// Whether the run has given a credit that is not used.
     pub(super) wants: bool,
     pub(super) queue: VecDeque<(ClaimKey, Box<v1::Task>)>,
     pub(super) job: Option<Job>,
     pub(super) call: Option<Calling>,
-    /// Claims that are to be given back.
+    /// Claims that the software is to give back.
     pub(super) give_back: VecDeque<Claim>,
     pub(super) next_call: u64,
     next_stream: u64,
     pub(super) commands: BTreeMap<CommandId, Task>,
-    /// When it keeps its lease alive, does the next step, sends its call again, attaches: on its own clock.
+    /// When the software keeps its lease alive, on its own clock. The next fields: when it does the next step, sends
+    /// its call again, attaches, and wakes.
     alive_at: u64,
     pub(super) step_at: u64,
     pub(super) again_at: u64,
@@ -122,7 +123,7 @@ impl Robot {
         }
     }
 
-    /// Whether it has nothing to do.
+    /// Whether the software has nothing to do.
     pub(super) fn is_idle(&self) -> bool {
         let works = self.job.is_some() || !self.queue.is_empty() || self.call.is_some() || !self.give_back.is_empty();
         self.over || (!works && self.commands.is_empty())
@@ -130,7 +131,7 @@ impl Robot {
 }
 
 impl Robot {
-    /// Whether the software takes what is for one of its runs. What reaches it while it is suspended waits.
+    /// Whether the software takes a message for one of its runs. A message that reaches it while it is suspended waits.
     pub(super) fn takes(&mut self, run: u32, event: impl FnOnce() -> Event) -> bool {
         if !self.up || self.run != run {
             return false;
@@ -178,13 +179,13 @@ impl Robot {
         ports.after(0, Event::RobotWakes { robot, run });
     }
 
-    /// Ends for good.
+    /// Ends this run for good.
     pub(super) fn end(&mut self, ports: &mut Ports) {
         self.crash(ports);
         self.over = true;
     }
 
-    /// What its own clock shows.
+    /// What the software's own clock shows, in milliseconds.
     pub(super) fn boot_ms(&self, ports: &Ports) -> u64 {
         ports.boot_ms(self.host)
     }
@@ -230,7 +231,7 @@ impl Robot {
         }
     }
 
-    /// Looks whether a robot that had a lease still has one, if that is asked of the run.
+    /// Looks whether a robot that had a lease still has one, in runs that ask for that.
     pub(super) fn look_for_lease(&mut self, ports: &mut Ports) {
         if !ports.plan.follows {
             return;

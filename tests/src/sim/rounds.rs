@@ -1,4 +1,4 @@
-//! What a leader does for those who ask: reads and heartbeats, and what its orchestrator wants.
+//! What a leader does for hosts that ask: reads and heartbeats; and what its orchestrator wants.
 
 use skep_fleet::{HeartbeatKey, OrchestratorEffect, OrchestratorEvent};
 use skep_protocol::entry::EntryBody;
@@ -15,11 +15,11 @@ use super::replica::{Asker, Awaits, Round, RoundFor};
 /// How long the orchestrator waits for its proposal, in milliseconds.
 const PROPOSAL_TIMEOUT_MS: u64 = 5_000;
 
-/// How many ways of the farthest hosts longer a leader waits for an answer: two round trips.
+/// How much longer a leader waits for an answer where hosts are far, in ways between the farthest: two round trips.
 const WAYS_WAITED: u64 = 4;
 
 impl Nodes {
-    /// How long a leader waits for what takes no longer than `least_ms` where nobody is far, in milliseconds.
+    /// How long a leader waits, in milliseconds, for what takes at most `least_ms` where no host is far.
     fn patience_ms(&self, least_ms: u64) -> u64 {
         least_ms + WAYS_WAITED * self.ports.far_ms_max()
     }
@@ -50,7 +50,7 @@ impl Nodes {
         let failure = match &self.hosts[host].replica {
             None => QueryFailure::NoReplica(self.elsewhere(host)),
             Some(replica) if replica.is_ready(host, boot_ms) => {
-                // What is committed by now, at the least: the leader knows of all of it.
+                // The read shows at least all that is committed by now: the leader knows of all of it.
                 let next = replica.committed;
                 return self.begin_round(host, RoundFor::Query { asker, query, next });
             }
@@ -134,7 +134,7 @@ impl Nodes {
                 if !self.write(host, EntryBody::Decisions(decisions), Awaits::Decisions)
                     && let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut())
                 {
-                    // Said with the next look at the time, not within the orchestrator's own turn.
+                    // The orchestrator hears of this with the next look at the time, not within its own turn.
                     lead.proposing_until = Some(boot_ms + 1);
                 }
             }

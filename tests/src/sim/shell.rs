@@ -37,14 +37,14 @@ impl Nodes {
             self.ports.see(&Seen::Fell);
         }
         self.crash_journals(host, false);
-        // Whoever waited does not know what became of it.
+        // The caller does not know the outcome of its call.
         calls.into_values().for_each(|waits| self.tell_caller(waits, Settled::Unknown));
         for event in deferred {
             if let Event::Calls { waits, .. } = event {
                 self.tell_caller(waits, Settled::Unknown);
             }
         }
-        // Whoever was connected sees it end.
+        // A connected robot sees the connection end.
         for (stream, (robot, run)) in robots {
             let message = Box::new(AgentTold::Ended(None));
             self.ports.after(1, Event::RobotHears { robot, run, stream, message });
@@ -74,7 +74,7 @@ impl Nodes {
             None => {}
         }
         self.start_journals(host);
-        // It knows nobody, though nothing else may have changed since the last look.
+        // The new node knows no peer, though nothing else may have changed since the last look.
         self.looked = None;
         self.look_for_peers();
         self.on_host_wakes(host);
@@ -92,7 +92,8 @@ impl Nodes {
         self.on_host_wakes(host);
     }
 
-    /// Every host looks whom it reaches, if anything has changed since all did: with hundreds of them that is most of the work.
+    /// Every host looks which hosts it reaches, if anything has changed since the last look: with hundreds of hosts
+    /// that is most of the work.
     pub(super) fn look_for_peers(&mut self) {
         let presence = self.ports.presence();
         if self.looked.as_ref() == Some(&presence) {
@@ -103,7 +104,7 @@ impl Nodes {
             if !self.ports.machines[host].is_awake() {
                 continue;
             }
-            // Robots' nodes speak to voters only, or know no more than who else there is.
+            // Robots' nodes speak only to voters. In some plans they also know which other hosts there are.
             let listed = if self.ports.plan.lists_all { self.hosts.len() } else { self.ports.plan.voters };
             let peers = (0..listed).filter(|peer| *peer != host && self.ports.machines[*peer].up);
             let up: BTreeSet<NodeId> =
@@ -121,7 +122,7 @@ impl Nodes {
         self.carry_out(host);
     }
 
-    /// Tells the engine who leads, as its replica knows.
+    /// Tells the engine which host leads, as its replica knows.
     pub(super) fn tell_leader(&mut self, host: usize) {
         let boot_ms = self.ports.boot_ms(host);
         let Some(replica) = &mut self.hosts[host].replica else { return };
@@ -151,7 +152,7 @@ impl Nodes {
         self.arm(host);
     }
 
-    /// Has the host woken when its engine or replica has something to do next.
+    /// Wakes the host when its engine or replica has something to do next.
     pub(super) fn arm(&mut self, host: usize) {
         if !self.ports.machines[host].up {
             return;
@@ -195,7 +196,7 @@ impl Nodes {
         if matches!(message, AgentTold::Ended(_)) {
             self.ports.machines[host].streams.remove(&stream);
         }
-        // One after the other, as on a stream.
+        // The messages come one after the other, as on a stream.
         self.ports.after(1, Event::RobotHears { robot, run, stream, message: Box::new(message) });
     }
 

@@ -1,12 +1,12 @@
-//! Making a failing run small: the fewest faults that still make it fail.
+//! Shrinks a failing run: finds the fewest faults with which it still fails.
 
 use super::plan::Plan;
 use super::run_plan;
 
-/// Runs that may be spent on it.
+/// The most runs that are spent on it.
 const RUNS_MAX: usize = 60;
 
-/// The faults of a failing plan, by number, without which it does not fail in the same way.
+/// The faults of a failing plan, by number, that it needs to fail in the same way.
 pub(super) fn shrink(plan: &Plan, invariant: &str) -> Vec<usize> {
     let mut kept: Vec<usize> = (0..plan.faults.len()).collect();
     let mut runs = 0;
@@ -14,7 +14,7 @@ pub(super) fn shrink(plan: &Plan, invariant: &str) -> Vec<usize> {
         runs += 1;
         runs <= RUNS_MAX && run_plan(&plan.with_faults(kept)).violation.is_some_and(|v| v.invariant == invariant)
     };
-    // Halves first, then one at a time, until nothing more can go.
+    // The search drops halves first, then one fault at a time, until none can go.
     let mut part = kept.len().div_ceil(2).max(1);
     loop {
         let mut smaller = false;

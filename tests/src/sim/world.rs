@@ -13,21 +13,21 @@ use super::ports::Ports;
 use super::robot::Robot;
 use super::watch::{Violation, Watch};
 
-/// How long everything may take to come to its end when nothing goes wrong any more, in milliseconds.
+/// How long everything may take to come to its end after the last fault is over, in milliseconds.
 const SETTLE_MS_MAX: u64 = 240_000;
-/// How many ways of the farthest hosts longer.
+/// By how many ways between the farthest hosts that time is longer.
 const SETTLE_WAYS: u64 = 300;
-/// How often hosts look whom they reach, and invariants are looked at, in milliseconds.
+/// Interval at which hosts look which hosts they reach, and invariants look at the run, in milliseconds.
 const LOOK_EVERY_MS: u64 = 250;
-/// Events after which a run has run away.
+/// The most events of a run: with more it has run away.
 const EVENTS_MAX: u64 = 60_000_000;
 
-/// A run under way. It tells those in it what happens; what they do about it goes through their ports.
+/// A run under way. It tells its nodes, robots and customers what happens; they act through their ports.
 pub(super) struct Sim {
     pub(super) nodes: Nodes,
     pub(super) robots: Vec<Robot>,
     customers: Vec<Customer>,
-    /// Whom a fault has hit: the leader is another one when it ends.
+    /// The hosts that each fault has hit: when the fault ends, another host may lead.
     pub(super) hit: Vec<Vec<usize>>,
 }
 
@@ -74,12 +74,12 @@ impl Sim {
         ports.after(0, Event::Look);
     }
 
-    /// How long everything may take to come to its end.
+    /// How long everything may take to come to its end, in milliseconds.
     fn settle_ms(&self) -> u64 {
         SETTLE_MS_MAX + SETTLE_WAYS * self.nodes.ports.far_ms_max()
     }
 
-    /// Runs until everything has come to its end, or something must not be.
+    /// Runs until everything has come to its end, or an invariant is violated.
     pub(super) fn run(mut self) -> Watch {
         let mut events = 0;
         while let Some(next) = self.nodes.ports.next_event() {
@@ -146,8 +146,8 @@ impl Sim {
         self.customers[customer].on_wakes(Desk { ports: &mut self.nodes.ports, clerks, stated });
     }
 
-    /// Whether every customer has its answers, every task has ended, and every voter holds the same. Where a voter lies none of that
-    /// may ever be.
+    /// Whether every customer has its answers, every task has ended, and every voter holds the same. Where a voter
+    /// lies, this may never happen.
     fn is_over(&self) -> bool {
         if let Some(lied_until_ms) = self.nodes.ports.plan.lied_until_ms() {
             return self.nodes.ports.now >= lied_until_ms;

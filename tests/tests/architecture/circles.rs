@@ -1,13 +1,13 @@
 //! Files that need each other are one room with a wall of paper in it.
 //!
-//! A file needs another one if it names something that is defined there, wherever it is exported again. A module's own files may
-//! name what is in the module: a folder is one room, and the module its door.
+//! A file needs another one if it names something that is defined there, whichever module exports it again. A module's
+//! own files may name what is in the module: a folder is one room, and the module its door.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::words::{self, Module, Source, Word, inside, text};
 
-/// How many exports of exports are followed.
+/// The most exports of exports that are followed.
 const EXPORTS_MAX: usize = 8;
 
 /// A name that a file imports, or exports again.
@@ -17,7 +17,7 @@ struct Use {
     is_export: bool,
 }
 
-/// The directory of the crate and the files, from there.
+/// The directory of the crate, and the paths of the files in it.
 type Circle = (String, BTreeSet<String>);
 
 /// What the files of a crate name.
@@ -37,7 +37,7 @@ impl<'a> Named<'a> {
         named
     }
 
-    /// Where a path begins, and what is left of it. Nothing if it is of another crate.
+    /// The module at which a path begins, and the rest of the path. None if the path is of another crate.
     fn begin<'p>(&self, from: &Module, path: &'p [String]) -> Option<(Module, &'p [String])> {
         let supers = path.iter().take_while(|name| *name == "super").count();
         match path.first()?.as_str() {
@@ -48,7 +48,7 @@ impl<'a> Named<'a> {
         }
     }
 
-    /// The file in which what a path names is defined, as far as that is known.
+    /// The file that defines what a path names, as far as that is known.
     fn resolve(&self, from: &Module, path: &[String], exports: usize) -> Option<Module> {
         let (mut module, mut rest) = self.begin(from, path)?;
         while let Some(name) = rest.first() {
@@ -79,7 +79,7 @@ fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// What is imported, and the paths that are named besides.
+/// The imports of a file, and the other paths that it names.
 fn read(words: &[Word]) -> (Vec<Use>, Vec<Vec<String>>) {
     let (mut uses, mut paths, mut at) = (Vec::new(), Vec::new(), 0);
     while at < words.len() {
@@ -106,7 +106,7 @@ fn read(words: &[Word]) -> (Vec<Use>, Vec<Vec<String>>) {
     (uses, paths)
 }
 
-/// The paths of a `use`, each with the name that it has here.
+/// The paths of a `use`, each with the name that it has in the file.
 fn tree(words: &[Word], at: &mut usize, before: &[String], found: &mut Vec<(Vec<String>, String)>) {
     let mut path = before.to_vec();
     while *at < words.len() {
@@ -142,7 +142,7 @@ fn tree(words: &[Word], at: &mut usize, before: &[String], found: &mut Vec<(Vec<
     found.push((path, name));
 }
 
-/// The files that each reach all others of them, and what each of them needs of those.
+/// The groups of files that all reach each other, and what each of them needs of the others.
 fn circles_of(dir: &str, modules: &BTreeMap<Module, Source>) -> Vec<(Circle, Vec<String>)> {
     let named = Named::new(modules);
     let needs: BTreeMap<&Module, BTreeSet<Module>> =
@@ -177,7 +177,7 @@ fn circles_of(dir: &str, modules: &BTreeMap<Module, Source>) -> Vec<(Circle, Vec
     circles
 }
 
-/// One circle a line: the directory of the crate, and its files.
+/// The listed circles. Each line has one: the directory of the crate, and its files.
 fn listed() -> BTreeSet<Circle> {
     let lines = include_str!("circles.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let circle = |line: &str| {

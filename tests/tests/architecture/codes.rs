@@ -2,7 +2,7 @@
 
 use skep_protocol::code::Code;
 
-/// Where codes are written.
+/// The file that has the codes.
 const CATALOGUE: &str = "protocol/src/code.rs";
 const PAGE: &str = "node/README.md";
 

@@ -1,9 +1,9 @@
 //! A word has one meaning, and a thing has one word: what was mended does not come back.
 
-/// Where these words stand, since it names them.
+/// This file, which may have these words.
 const OWN: &str = "tests/tests/architecture/glossary.rs";
 
-/// What is not to be said, and what is said instead.
+/// Words that are not to be used, and the words to use instead.
 const MENDED: [(&str, &str); 17] = [
     ("AgentCommands", "AgentRequests"),
     ("CommandOrder", "CommandControl"),
@@ -28,7 +28,7 @@ fn is_of_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The lines, from 1, in which something stands by itself. A variable may be called `out`.
+/// The numbers of the lines, from 1, in which a word stands by itself. A variable may be called `out`.
 fn lines_with(text: &str, said: &str) -> Vec<usize> {
     let stands = |line: &str| {
         line.match_indices(said).any(|(at, _)| {

@@ -7,7 +7,7 @@ use crate::words::{self, Word, closed, text};
 /// The longest that a function may be, in lines, from its name to its end.
 const LINES_MAX: usize = 60;
 
-/// The functions of a file that are too long: their names and lines.
+/// The functions of a file that are too long: their names, and their lengths in lines.
 fn long(words: &[Word]) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for at in 0..words.len() {
@@ -29,7 +29,7 @@ fn long(words: &[Word]) -> Vec<(String, usize)> {
     found
 }
 
-/// One function a line: its lines, its file, its name.
+/// The listed functions. Each line has one: its length in lines, its file, its name.
 fn listed() -> BTreeMap<(String, String), usize> {
     let lines = include_str!("lengths.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let function = |line: &str| {

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
-/// Who may import whom. A crate that is not here may not exist.
+/// For each crate, the crates that it may import. A crate that is not listed may not exist.
 const ARROWS: [(&str, &[&str]); 15] = [
     ("skep-protocol", &[]),
     ("skep-proto", &["skep-protocol"]),
@@ -48,7 +48,8 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("skep-tests", &["*"]),
 ];
 
-/// Libraries that end in one room. A bad robot of the tests speaks as they do, with none of the product's own code.
+/// Libraries, and the folders that may use each. A bad robot of the tests speaks as they do, with none of the product's
+/// own code.
 const OWNERS: [(&str, &[&str]); 15] = [
     ("libp2p", &["skep-mesh", "skep-tests"]),
     ("libp2p-identity", &["skep-consensus", "skep-tests"]),
@@ -58,7 +59,7 @@ const OWNERS: [(&str, &[&str]); 15] = [
     ("quinn", &["skep-consensus", "skep-tests"]),
     ("rustls", &["skep-consensus"]),
     ("imbl", &["skep-fleet"]),
-    // What operators and issuers sign are protobuf messages, and a part of the vocabulary; a transport is none.
+    // What operators and issuers sign are protobuf messages, which are a part of the vocabulary and no transport.
     ("prost", &["skep-protocol", "skep-trust", "skep-proto", "skep-api", "skep-client", "skep-tests"]),
     ("tonic", &["skep-proto", "skep-api", "skep-client"]),
     ("tonic-prost", &["skep-proto"]),
@@ -68,14 +69,15 @@ const OWNERS: [(&str, &[&str]); 15] = [
     ("clap", &["skep", "skep-tests"]),
 ];
 
-/// The crates that see nothing but their arguments.
+/// The crates that see only their arguments.
 const PURE: [&str; 3] = ["skep-fleet", "skep-engine", "skep-trust"];
 
-/// What the pure crates must not name. Of prost see its owners: messages that are signed are made and read without any IO.
+/// What the pure crates must not name. For prost see its owners: the crates make and read signed messages without any
+/// IO.
 const IMPURE: [&str; 11] =
     ["tokio", "libp2p", "openraft", "quinn", "rand", "getrandom", "fjall", "rustix", "mio", "socket2", "tonic"];
 
-/// What nothing may bring to the pure crates, however far from them: runtimes, transports and stores.
+/// Libraries that no dependency may bring to the pure crates, however indirectly: runtimes, transports and stores.
 const IO: [&str; 28] = [
     "async-io",
     "async-std",
@@ -107,10 +109,10 @@ const IO: [&str; 28] = [
     "tower-service",
 ];
 
-/// Where random numbers of the machine come from.
+/// Libraries with random numbers of the machine.
 const ENTROPY: [&str; 3] = ["fastrand", "getrandom", "rand"];
 
-/// Versions with known faults are below these.
+/// The least version of each library: earlier ones have known faults.
 const FLOORS: [(&str, [u64; 3]); 12] = [
     ("libp2p", [0, 57, 1]),
     ("libp2p-gossipsub", [0, 50, 0]),
@@ -127,7 +129,7 @@ const FLOORS: [(&str, [u64; 3]); 12] = [
 ];
 
 fn metadata() -> Metadata {
-    // What this machine has built is at hand; what other platforms would need may never have been downloaded.
+    // What this machine has built is at hand; what other platforms need may never have been downloaded.
     let options = ["--offline".to_owned(), "--filter-platform".to_owned(), host()];
     MetadataCommand::new().manifest_path(root().join("Cargo.toml")).other_options(options).exec().unwrap()
 }
@@ -146,7 +148,7 @@ fn ours(metadata: &Metadata) -> Vec<&Package> {
     metadata.workspace_packages()
 }
 
-/// Names of the crates that a package of ours depends on in production.
+/// The names of the crates on which a package of ours depends in production.
 fn normal(package: &Package) -> BTreeSet<String> {
     package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal).map(|d| d.name.clone()).collect()
 }
@@ -196,8 +198,8 @@ fn the_pure_crates_see_no_io_clock_or_randomness() {
     }
 }
 
-/// The crates that one of ours is linked with, each under the one that brings it: with the features that are on when the whole
-/// workspace is built, where one crate asks for a feature and all have it.
+/// The crates that one of ours is linked with, and for each of them the one that brings it in. The features are those
+/// of a build of the whole workspace, in which a feature that one crate asks for is on for all.
 fn linked_with<'a>(metadata: &'a Metadata, package: &Package) -> BTreeMap<&'a str, &'a str> {
     let names: BTreeMap<_, _> = metadata.packages.iter().map(|p| (&p.id, p.name.as_str())).collect();
     let nodes: BTreeMap<_, _> = metadata.resolve.as_ref().unwrap().nodes.iter().map(|node| (&node.id, node)).collect();
@@ -214,8 +216,8 @@ fn linked_with<'a>(metadata: &'a Metadata, package: &Package) -> BTreeMap<&'a st
     linked
 }
 
-/// The crates that one of ours is built of, itself among them: with the features that it and its dependencies ask for, as when
-/// it is built alone.
+/// The crates of which one of ours is built, itself among them. The features are those that it and its dependencies ask
+/// for, as in a build of that crate alone.
 fn built_of(package: &str) -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let asked = ["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
@@ -232,14 +234,14 @@ fn nothing_brings_io_or_randomness_to_the_pure_crates() {
     for pure in PURE {
         let package = ours(&metadata).into_iter().find(|p| p.name.as_str() == pure).unwrap();
         let linked = linked_with(&metadata, package);
-        // It looks at what it has to look at.
+        // This shows that the test looks at what it has to look at.
         assert!(linked.contains_key("ed25519-dalek") && linked.contains_key("serde_core"), "{linked:?}");
         for io in IO {
             let by = linked.get(io);
             assert!(by.is_none(), "{by:?} brings {io} to {pure}");
         }
-        // Other crates of the workspace make ids at random, with a feature of a crate that the vocabulary has, too. Alone it has
-        // not got it.
+        // Other crates of the workspace make random ids, with a feature of a crate that the vocabulary uses, too. Built
+        // alone, the vocabulary does not have that feature.
         let built = built_of(pure);
         assert!(built.contains(pure) && built.contains("ed25519-dalek"), "{built:?}");
         for impure in IO.iter().chain(&ENTROPY) {
@@ -312,7 +314,7 @@ fn every_dependency_is_versioned_in_the_workspace_manifest() {
     }
 }
 
-/// All files of the project with such endings: where each is, and its text.
+/// All files of the project with these endings: the path and the text of each.
 fn files(endings: &[&str]) -> Vec<(String, String)> {
     fn walk(dir: &Path, endings: &[&str], found: &mut Vec<(String, String)>) {
         for item in std::fs::read_dir(dir).unwrap() {
@@ -345,7 +347,7 @@ fn types_of_libraries_end_where_the_walls_are() {
         assert!(!uses("fjall::") || may(&["consensus/store/src/"]), "{path} uses fjall");
         assert!(!uses("libp2p::") || may(&["node/mesh/"]), "{path} uses libp2p");
         assert!(!uses("quinn::") || may(&["consensus/src/net/"]), "{path} uses quinn");
-        // Operators, and issuers of certificates, sign in one place each.
+        // Operators, and issuers of certificates, each sign in one place.
         assert!(
             !uses("ed25519_dalek::") || may(&["protocol/src/signing/", "protocol/trust/"]),
             "{path} uses ed25519-dalek"

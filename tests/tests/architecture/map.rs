@@ -54,7 +54,7 @@ fn the_arrows_of_the_map_are_those_of_the_manifests() {
         let to: BTreeSet<String> = named.map(|name| on_the_map(name).to_owned()).collect();
         real.insert(on_the_map(package.name.as_str()).to_owned(), to);
     }
-    // The ground floor has none, and tests have all.
+    // The ground floor depends on no crate, and the tests on all.
     assert_eq!(real.remove("protocol"), Some(BTreeSet::new()));
     real.insert("tests".to_owned(), ["everything".to_owned()].into());
     assert_eq!(drawn, real, "left: the README; right: the manifests");
@@ -65,7 +65,7 @@ fn each_room_is_on_the_map() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     for package in ours(&metadata()) {
         let dir = package.manifest_path.parent().unwrap().strip_prefix(root()).unwrap();
-        // Clients are in several languages.
+        // There are clients in several languages.
         let dir = format!("{}/ ", dir.as_str().trim_end_matches("/rust"));
         assert!(readme.lines().any(|line| line.starts_with(&dir)), "the README has no line for {dir}");
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// The longest that a line of a comment may be, in characters.
 const COLUMNS_MAX: usize = 120;
 
-/// How many lines of a file are comments that are too wide. A comment behind code counts as code, which rustfmt keeps.
+/// How many lines of a file are comments that are too wide. A comment behind code counts as code, which rustfmt wraps.
 fn wide(text: &str) -> usize {
     text.lines().filter(|line| line.trim_start().starts_with("//") && line.chars().count() > COLUMNS_MAX).count()
 }

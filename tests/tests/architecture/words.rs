@@ -1,8 +1,8 @@
-//! Rust sources as word by word: without comments, without what is in literals, without tests.
+//! Reads Rust sources word by word, without comments, without the content of literals, and without tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A name, a number or a sign. `::` is one sign, and a literal of characters is one `"`.
+/// A name, a number or a sign. `::` is one sign, and each literal of characters reads as `"`.
 #[derive(Clone, Debug)]
 pub(crate) struct Word {
     pub(crate) text: String,
@@ -15,12 +15,12 @@ pub(crate) type Module = Vec<String>;
 /// A file of a crate.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// From the root of the repository.
+    /// The path from the root of the repository.
     pub(crate) path: String,
     pub(crate) words: Vec<Word>,
 }
 
-/// The modules of each crate, by the crate's directory. Tests are none of them, nor is what belongs to one binary.
+/// The modules of each crate, by the crate's directory. Tests are left out, and so are the modules of a single binary.
 pub(crate) fn crates() -> BTreeMap<String, BTreeMap<Module, Source>> {
     let mut crates: BTreeMap<String, BTreeMap<Module, Source>> = BTreeMap::new();
     let mut tests: BTreeSet<(String, Module)> = BTreeSet::new();
@@ -50,17 +50,17 @@ fn module_of(file: &str) -> Module {
     module
 }
 
-/// A module in another one.
+/// The path of a module inside another one.
 pub(crate) fn inside(module: &[String], name: &str) -> Module {
     module.iter().cloned().chain([name.to_owned()]).collect()
 }
 
-/// The word at a place; nothing behind the last one.
+/// The word at an index; empty behind the last one.
 pub(crate) fn text(words: &[Word], at: usize) -> &str {
     words.get(at).map_or("", |word| word.text.as_str())
 }
 
-/// Where it goes on behind a bracket that opens at a place.
+/// The index behind the bracket that closes the one at an index.
 pub(crate) fn closed(words: &[Word], mut at: usize) -> usize {
     let mut depth = 0;
     while at < words.len() {
@@ -77,7 +77,7 @@ pub(crate) fn closed(words: &[Word], mut at: usize) -> usize {
     at
 }
 
-/// What is built into the product, and the modules in files of their own that are not.
+/// The words that are built into the product, and the modules in files of their own that are not.
 fn product(words: &[Word]) -> (Vec<Word>, BTreeSet<String>) {
     let (mut kept, mut tests, mut at) = (Vec::new(), BTreeSet::new(), 0);
     while at < words.len() {
@@ -99,7 +99,7 @@ fn product(words: &[Word]) -> (Vec<Word>, BTreeSet<String>) {
     (kept, tests)
 }
 
-/// Where it goes on behind an item, a statement, a field or an arm.
+/// The index behind an item, a statement, a field or an arm.
 fn end_of_item(words: &[Word], mut at: usize) -> usize {
     const ITEMS: [&str; 12] =
         ["fn", "impl", "struct", "enum", "mod", "use", "static", "const", "trait", "type", "let", "macro_rules"];

@@ -1,4 +1,4 @@
-//! A site at work beside it: what it is to go on doing, and what the robot may cost its nodes.
+//! A site at work beside the bad robot: what the site has to go on doing, and what the robot may cost its nodes.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use skep_tests::Site;
 
 use super::create;
 
-/// How much more memory a node may have after anything that one peer did to it, in bytes: all that it may have a node hold, in
-/// each way that there is, and a third more.
+/// How much more memory a node may use after anything that one peer did to it, in bytes: all that the peer may make a
+/// node hold, in each possible way, and a third more.
 const MORE_BYTES_MAX: u64 = 96 * 1024 * 1024;
-/// How much time of a processor a node may spend on one case: each does so much and no more, and this is many times what a
-/// debug build takes for it.
+/// How much processor time a node may spend on one case. Each case makes the node do a bounded amount of work; this is
+/// many times what a debug build takes for that.
 const CPU_MAX: Duration = Duration::from_secs(90);
-/// Voters of these sites: the first ones.
+/// Number of voters of these sites; they are the first nodes.
 const VOTERS: usize = 3;
 
-/// How the site was before.
+/// The state of the site before.
 pub(crate) struct Beside {
     processes: Vec<(u32, Usage)>,
     leader: usize,
@@ -29,14 +29,14 @@ fn processes(site: &Site) -> Vec<(u32, Usage)> {
 }
 
 impl Beside {
-    /// As it is now.
+    /// The state of the site at this instant.
     pub(crate) async fn of(site: &Site) -> Self {
         let leader = site.net.leader().await.unwrap();
         let term = site.net.nodes[leader].client().shard_status().await.unwrap().term;
         Self { processes: processes(site), leader, term }
     }
 
-    /// How much more memory a node has by now, in bytes; printed, with the time of a processor that it took.
+    /// How much more memory a node uses than before, in bytes. Prints that, and the processor time that the node used.
     pub(crate) fn more(&self, site: &Site, at: usize, what: &str) -> u64 {
         let (pid, before) = self.processes[at];
         assert_eq!(site.net.nodes[at].pid(), Some(pid));
@@ -51,7 +51,7 @@ impl Beside {
         more
     }
 
-    /// No node has much more, or did much for it; printed.
+    /// Checks and prints that no node uses much more memory, or used much processor time.
     pub(crate) fn is_bounded(&self, site: &Site, what: &str) {
         for (at, (pid, before)) in self.processes.iter().enumerate() {
             let more = self.more(site, at, what);
@@ -61,7 +61,7 @@ impl Beside {
         }
     }
 
-    /// All processes are those that there were, and do their work.
+    /// Checks that all processes are those of before, and do their work.
     pub(crate) async fn works(&self, site: &Site, what: &str) {
         self.is_bounded(site, what);
         for at in 0..VOTERS {
@@ -72,11 +72,11 @@ impl Beside {
         assert!(self.processes.iter().map(|(pid, _)| *pid).eq(now), "{what}: a process ended");
     }
 
-    /// And nobody had to be elected.
+    /// Checks that, in addition, no leader had to be elected.
     pub(crate) async fn is_unnoticed(&self, site: &Site, what: &str) {
         self.works(site, what).await;
         let leader = site.net.leader().await.unwrap();
         let term = site.net.nodes[leader].client().shard_status().await.unwrap().term;
-        assert_eq!((leader, term), (self.leader, self.term), "{what}: somebody was elected anew");
+        assert_eq!((leader, term), (self.leader, self.term), "{what}: an election was held");
     }
 }

@@ -1,4 +1,4 @@
-//! What it does by turns beside a site at work, and what of that counts.
+//! The deeds of the bad robot by turns beside a site at work, and which of its attempts count.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use skep_tests::rogue::{DEEDS, Turns, Victim, frame};
 use super::mesh::says;
 use super::{connect, here, rogue, site_with};
 
-/// How long it may take until each deed has had its turn, and had it again if nobody was reached.
+/// How long it may take until each deed has had its turn, and another turn if it reached no node.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 fn victim(address: NodeAddress) -> Victim {
@@ -26,13 +26,13 @@ async fn each_of_its_deeds_reaches_somebody_where_nothing_else_goes_wrong() {
     let site = site_with(&rogue, 3).await;
     let victims = site.net.addresses().into_iter().map(victim).collect();
     let mut turns = Turns::begin(79, here(1), victims, 3).unwrap();
-    // What nobody hears reaches nobody in the mesh.
+    // Without a subscriber no deed on the mesh reaches a node.
     let mut values = site.net.nodes[1].client().subscribe(&["robots/pose"]).await.unwrap();
     let hears = tokio::spawn(async move { while let Ok(Some(_)) = values.message().await {} });
     let (speaker, mut left) = (site.net.nodes[0].client(), DEEDS.to_vec());
     let all = async {
         while !left.is_empty() {
-            // There is something for it to hear, and to say again.
+            // The robot then has something to hear, and to send again.
             says(&speaker, "here").await;
             let done = turns.next_deed().await;
             println!("{done:?}");
@@ -42,7 +42,7 @@ async fn each_of_its_deeds_reaches_somebody_where_nothing_else_goes_wrong() {
     };
     let all = tokio::time::timeout(PATIENCE, all).await;
     hears.abort();
-    assert!(all.is_ok(), "these reached nobody: {left:?}");
+    assert!(all.is_ok(), "these reached no node: {left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,7 +55,7 @@ async fn what_is_sent_to_a_node_that_does_not_run_does_not_count() {
     assert_eq!(line.reach(&asked).await, Ok(()));
     let pid = site.net.nodes[1].pid().unwrap();
     suspend(pid, true).unwrap();
-    // It can be written, and nobody takes it.
+    // The robot can write it, and no node takes it.
     assert!(!line.cut_short(&asked).await);
     let reached = line.reach(&asked).await;
     suspend(pid, false).unwrap();

@@ -1,4 +1,4 @@
-//! Connections on which nothing comes: whoever is at them takes places, and keeps nobody out.
+//! Connections on which nothing comes: their clients take places, and keep no node out.
 
 use std::net::SocketAddr;
 
@@ -9,19 +9,19 @@ use skep_tests::rogue::{Rogue, silent_connections, unfinished};
 use super::beside::Beside;
 use super::{connect, create, find, here, rogue, site_with};
 
-/// More than there are places.
+/// This is more than there are places for.
 const HANDSHAKES: u64 = 100;
-/// More than the mesh has places for those who shake hands, and descriptors left over.
+/// This is more than the mesh has places for connections that shake hands, and descriptors left over.
 const CONNECTIONS: usize = 100;
 
-/// Where a node's mesh is, over TCP.
+/// The address of a node's mesh, over TCP.
 fn mesh_of(site: &Site, at: usize) -> SocketAddr {
     let mesh = site.net.addresses().swap_remove(at).mesh;
     let port = mesh.split("/udp/").nth(1).unwrap().split('/').next().unwrap();
     SocketAddr::new(here(1), port.parse().unwrap())
 }
 
-/// A voter that is killed comes back to the one that is besieged, on both planes.
+/// A voter is killed and comes back to the besieged one, on both planes.
 async fn comes_back(site: &mut Site, what: &str) {
     site.net.kill(1);
     site.net.start(1).unwrap();
@@ -43,7 +43,7 @@ async fn handshakes_that_nobody_finishes_keep_nobody_out() {
     let mut site = site_with(&rogue, 3).await;
     let (node, address) = find(&site, 0);
     let beside = Beside::of(&site).await;
-    // A stranger, at an address of its own.
+    // The client is a stranger, at an address of its own.
     let mut begun = Vec::new();
     for n in 0..HANDSHAKES {
         begun.push(unfinished(1_000 + n, here(9), node, address).await.unwrap());
@@ -55,7 +55,7 @@ async fn handshakes_that_nobody_finishes_keep_nobody_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_shows_a_listed_key_and_says_nothing_keeps_nobody_out() {
-    // It was let in from there before.
+    // The robot was admitted from its address before it takes the places.
     let rogue = Rogue::new(74, here(8)).unwrap();
     let mut site = site_with(&rogue, 3).await;
     drop(connect(&rogue, &site, 0).await);
@@ -66,7 +66,7 @@ async fn whoever_shows_a_listed_key_and_says_nothing_keeps_nobody_out() {
         open.extend(rogue.dial(node, address).await);
     }
     open.retain(|connection| connection.close_reason().is_none());
-    assert!(!open.is_empty(), "it reached nobody");
+    assert!(!open.is_empty(), "it reached no node");
     beside.is_bounded(&site, &format!("{} connections without hello", open.len()));
     assert!(open.len() <= limits::HANDSHAKES_PER_KNOWN_SOURCE_MAX, "{} places", open.len());
     comes_back(&mut site, "connections without hello").await;
@@ -79,8 +79,8 @@ async fn connections_on_which_nothing_comes_keep_nobody_out_of_the_mesh() {
     let mut site = site_with(&rogue, 3).await;
     let beside = Beside::of(&site).await;
     let open = silent_connections(mesh_of(&site, 0), CONNECTIONS).await;
-    assert!(!open.is_empty(), "it reached nobody");
-    // And one on which it said hello, and nothing after it.
+    assert!(!open.is_empty(), "it reached no node");
+    // This is a connection on which the robot said hello, and nothing after it.
     let idle = connect(&rogue, &site, 0).await;
     beside.is_bounded(&site, &format!("{} silent connections to the mesh", open.len()));
     comes_back(&mut site, "silent connections").await;

@@ -1,4 +1,5 @@
-//! Each kind of frame of the control plane: as a lie, out of order, too large, too often, never ended, its answer never read.
+//! Each kind of frame of the control plane: as a lie, out of order, too large, too often, never ended, or with its
+//! answer unread.
 
 use skep_client::{AttachedAgent, Read, TaskSpec, TaskStatus};
 use skep_protocol::codec::Encoded as _;
@@ -15,16 +16,16 @@ use skep_tests::rogue::{Line, OF_VOTERS, Rogue, frame, stamped};
 use super::beside::Beside;
 use super::{connect, find, rogue, site_with};
 
-/// Streams that it keeps: all that it gets but one.
+/// Number of streams that the robot keeps: all that it gets but one.
 const STREAMS: usize = limits::STREAMS_PER_PEER_MAX as usize - 1;
-/// Calls of each kind: as many as a node has under way for one stream, and some more.
+/// Number of calls of each kind: as many as a node has under way for one stream, and some more.
 const CALLS: u64 = 500;
 
 fn robot() -> AgentId {
     AgentId::new("r1").unwrap()
 }
 
-/// What a lie of each kind is answered.
+/// The answer to a lie of each kind.
 fn is_judged(kind: FrameKind, said: &Result<Vec<u8>, String>) -> bool {
     let refused = |reason: &str| said.as_ref().is_err_and(|why| why.contains(reason));
     match kind {
@@ -43,21 +44,21 @@ fn is_judged(kind: FrameKind, said: &Result<Vec<u8>, String>) -> bool {
             let not_its = |outcome: &ProposeOutcome| matches!(outcome, ProposeOutcome::NotLeader(_));
             reply.is_some_and(|reply| reply.outcomes.iter().all(not_its))
         }
-        // They are answered, and what they ask for is not done: see below.
+        // The node answers these, and does not do what they ask for: see below.
         _ => true,
     }
 }
 
-/// The agent is still its own node's: work that there is, and that its software did not ask for, is not its.
+/// The agent still belongs to its own node: it does not get pending work that its software did not ask for.
 async fn is_still_served(site: &Site, mut agent: AttachedAgent) {
     let client = site.net.nodes[1].client();
-    // What there was before waits for its software to ask, too.
+    // Earlier work waits for the agent's software to ask, too.
     assert_eq!(client.shard_status().await.unwrap().claimed, 0);
     let created =
         client.create_task(TaskSpec { title: "for whoever asks".into(), ..TaskSpec::default() }).await.unwrap();
     let task = client.task(&created.task_id, Read::Linearizable).await.unwrap().task.unwrap();
     assert_eq!(task.status(), TaskStatus::Pending);
-    // Behind what was created to see that the site works.
+    // This comes behind the tasks that show that the site works.
     loop {
         let work = tokio::time::timeout(std::time::Duration::from_secs(60), agent.next_task()).await;
         let work = work.expect("it is given work").expect("it goes on");
@@ -86,7 +87,7 @@ async fn whatever_it_says_in_any_frame_nobody_believes_it() {
     let before = site.net.nodes[0].client().clock().await.unwrap().clock;
     for at in 0..3 {
         let line = connect(&rogue, &site, at).await;
-        // As one that leads would, with a clock of long ago, and with one that there can never be.
+        // The robot says it as a leader would, with a clock of long ago, and with one that there can never be.
         for clock in [None, Some(LogInstant::from_raw(1)), Some(LogInstant::from_raw(u64::MAX))] {
             tell_lies(&rogue, &line, clock).await;
         }
@@ -98,7 +99,7 @@ async fn whatever_it_says_in_any_frame_nobody_believes_it() {
     is_still_served(&site, agent).await;
 }
 
-/// A frame of a kind that there is not.
+/// A frame of a kind that does not exist.
 fn of_no_kind() -> Vec<u8> {
     let mut bytes = frame(FrameKind::Vote, ShardId::FIRST, 1, 0, &[]);
     bytes[3] = 99;
@@ -111,7 +112,7 @@ async fn out_of_order(rogue: &Rogue, site: &Site, kind: FrameKind) {
         let why = rogue.say_first(node, address, &frame(kind, ShardId::FIRST, 1, 0, &[])).await.unwrap();
         assert!(why.contains("hello"), "{kind:?}: {why}");
     }
-    // More than there can be, and a frame whose stream ends in its midst, end the connection.
+    // A frame above the limit, and a frame whose stream ends in its midst, end the connection.
     let line = connect(rogue, site, 1).await;
     let too_large = line.announce(kind, ShardId::FIRST, kind.body_bytes_max() + 1, &[]).await;
     assert!(too_large.as_ref().is_err_and(|why| why.contains("ended")), "{kind:?}: {too_large:?}");
@@ -134,7 +135,7 @@ async fn a_frame_that_is_none_or_comes_at_a_wrong_time_ends_its_connection_and_n
     let line = connect(&rogue, &site, 1).await;
     let rubbish = line.exchange(&[0xff; HEADER_BYTES]).await;
     assert!(rubbish.as_ref().is_err_and(|why| why.contains("ended")), "{rubbish:?}");
-    // Pieces of a snapshot without a head are a voter's, or nobody's.
+    // Only a voter may send pieces of a snapshot without a head.
     let line = connect(&rogue, &site, 1).await;
     for kind in [FrameKind::SnapshotInstall, FrameKind::SnapshotChunk, FrameKind::SnapshotHead] {
         let said = line.call(kind, ShardId(9), &line.lie(kind, rogue.node, &robot())).await;

@@ -1,4 +1,5 @@
-//! A robot whose key was stolen, in a working site: it is listed, votes nowhere, and does what it likes. The site does not notice.
+//! A robot whose key was stolen, in a working site: the nodes list it, it does not vote, and it does what it likes. The
+//! site does not notice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod beside;
@@ -21,10 +22,10 @@ use skep_tests::Site;
 use skep_tests::rogue::{Line, OF_VOTERS, Rogue, frame};
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
-/// How much more memory a node may take for it than what it may have the node hold, in bytes.
+/// How much more memory a node may use for the robot than what the robot may make the node hold, in bytes.
 const SLACK: u64 = 24 * 1024 * 1024;
 
-/// An address of this machine. Each of the last number is a host of its own to whoever counts by address.
+/// An address of this machine. Nodes that count by address take each last number for a host of its own.
 fn here(last: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, last).into()
 }
@@ -33,7 +34,7 @@ fn rogue(seed: u64) -> Rogue {
     Rogue::new(seed, here(1)).unwrap()
 }
 
-/// So many nodes, of which the first three vote, and all of which list the robot.
+/// A site of this many nodes, of which the first three vote, and all of which list the robot.
 async fn site_with(rogue: &Rogue, nodes: usize) -> Site {
     let mut site = Site::create(NODE, nodes, 3, &[]);
     site.net.list(&rogue.node.to_string()).unwrap();
@@ -41,7 +42,7 @@ async fn site_with(rogue: &Rogue, nodes: usize) -> Site {
     site
 }
 
-/// Where a node is, and who.
+/// The id of a node, and the address of its control plane.
 fn find(site: &Site, at: usize) -> (NodeId, SocketAddr) {
     let address = site.net.addresses().swap_remove(at);
     (address.node.parse().unwrap(), address.control.parse().unwrap())
@@ -75,15 +76,15 @@ async fn it_says_to_every_voter_that_it_leads_and_the_shard_goes_on_as_it_was() 
     }
     create(&site, 1, "meanwhile").await;
     let status = site.net.nodes[leader].client().shard_status().await.unwrap();
-    assert_eq!((site.net.leader().await.unwrap(), status.term), (leader, term), "nobody was elected anew");
-    // Nothing of it was written down, either.
+    assert_eq!((site.net.leader().await.unwrap(), status.term), (leader, term), "no election was held");
+    // The nodes did not write anything of it down, either.
     (0..3).for_each(|at| site.net.kill(at));
     (0..3).for_each(|at| site.net.start(at).unwrap());
     site.net.until_equal(&[0, 1, 2]).await.unwrap();
     create(&site, 2, "after").await;
 }
 
-/// With the key of a voter: it is marked as one, and nobody has elected it.
+/// The robot has the key of a voter: nodes have it marked as one, and no quorum has elected it.
 #[tokio::test]
 async fn a_stolen_voter_that_won_no_election_appends_in_its_own_term_and_nobody_follows_it() {
     let thief = rogue(65);
@@ -104,7 +105,7 @@ async fn a_stolen_voter_that_won_no_election_appends_in_its_own_term_and_nobody_
         assert!(said.as_ref().is_err_and(|why| why.contains("does not know")), "{said:?}");
         let said = appended().await;
         assert!(said.as_ref().is_err_and(|why| why.contains("has not shown")), "{said:?}");
-        // Whoever grants a vote as it is asked for would follow it, too.
+        // A voter that grants a vote as it is asked for would follow the robot, too.
         for kind in [FrameKind::Vote, FrameKind::PreVote] {
             let said = line.call(kind, ShardId::FIRST, &line.raft(kind, term + 1)).await;
             assert!(said.as_ref().is_err_and(|why| why.contains("elected already")), "{kind:?}: {said:?}");
@@ -112,8 +113,8 @@ async fn a_stolen_voter_that_won_no_election_appends_in_its_own_term_and_nobody_
     }
     create(&site, 1, "meanwhile").await;
     let status = site.net.nodes[leader].client().shard_status().await.unwrap();
-    assert_eq!((site.net.leader().await.unwrap(), status.term), (leader, term), "somebody followed it");
-    // Those who restart elect one of them, who shows it.
+    assert_eq!((site.net.leader().await.unwrap(), status.term), (leader, term), "a voter followed it");
+    // The voters that restart elect one of them, which shows its proof.
     (0..3).for_each(|at| site.net.kill(at));
     (0..3).for_each(|at| site.net.start(at).unwrap());
     site.net.until_equal(&[0, 1, 2]).await.unwrap();
@@ -137,7 +138,7 @@ async fn it_answers_as_the_leader_would_and_no_node_without_one_asks_it() {
     let heard = line.heard();
     let asks = |kind: &FrameKind| !matches!(kind, FrameKind::Leads | FrameKind::Twin | FrameKind::Lineages);
     assert!(!heard.iter().any(asks), "it was asked: {heard:?}");
-    // It is not what keeps the node from finding those who lead.
+    // The robot does not keep the node from finding the leader.
     (0..3).for_each(|at| site.net.start(at).unwrap());
     site.net.leader().await.unwrap();
     create(&site, 3, "after").await;
@@ -152,7 +153,7 @@ async fn it_sends_more_than_anybody_needs_and_reads_nothing_and_the_memory_of_it
         create(&site, victim, &format!("task {n}")).await;
     }
     let beside = Beside::of(&site).await;
-    // As many streams as it gets, on each a frame that is almost there.
+    // The robot opens as many streams as it gets, and sends on each a frame that is almost complete.
     let line = connect(&rogue, &site, victim).await;
     let body = vec![7; FrameKind::Append.body_bytes_max() - 1];
     let mut streams = Vec::new();
@@ -165,12 +166,12 @@ async fn it_sends_more_than_anybody_needs_and_reads_nothing_and_the_memory_of_it
     assert!(held < SLACK, "{held} bytes for frames that are not taken from it");
     create(&site, victim, "beside it").await;
 
-    // A larger frame than there can be ends the connection.
+    // A frame above the limit ends the connection.
     let line = connect(&rogue, &site, victim).await;
     let too_large = line.announce(FrameKind::Vote, ShardId::FIRST, 1 << 20, &[]).await;
     assert!(too_large.is_err_and(|why| why.contains("ended")), "it is waited for");
 
-    // Questions whose answers nobody reads.
+    // The robot asks questions and reads no answer.
     let line = connect(&rogue, &site, victim).await;
     let query = Query::Changes { from: 0, skip: 0 }.encode().unwrap();
     let mut streams = Vec::new();
@@ -186,8 +187,8 @@ async fn it_sends_more_than_anybody_needs_and_reads_nothing_and_the_memory_of_it
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), asked).await;
         streams.push((send, receive));
     }
-    let held = beside.more(&site, victim, &format!("{} streams whose answers nobody reads", streams.len()));
+    let held = beside.more(&site, victim, &format!("{} streams whose answers are never read", streams.len()));
     assert!(held < limits::LARGE_ANSWER_BYTES_PER_PEER_MAX as u64 + 2 * SLACK, "{held} bytes");
     create(&site, (victim + 1) % 3, "beside it").await;
-    assert_eq!(site.net.leader().await.unwrap(), victim, "nobody had to be elected");
+    assert_eq!(site.net.leader().await.unwrap(), victim, "no election was needed");
 }

@@ -1,5 +1,5 @@
-//! The mesh: floods, envelopes about the robots of others and in the names of others, old ones again, and lies about where peers
-//! are, which it tells in each of these tests.
+//! The mesh: floods, envelopes about the robots of other nodes and in the names of other nodes, old envelopes again,
+//! and lies about where peers are, which the robot tells in each of these tests.
 
 use std::time::Duration;
 
@@ -12,13 +12,14 @@ use skep_tests::rogue::{MeshRogue, Rogue};
 use super::beside::Beside;
 use super::{here, rogue, site_with};
 
-/// Where robots say where they are.
+/// The topic on which robots say where they are.
 const TOPIC: &str = "testnet/robots/pose";
-/// Messages of a flood, of each sort.
+/// Number of messages of a flood, of each sort.
 const MESSAGES: u32 = 5_000;
-/// Values that are looked at until something is said again: what a subscriber has no room for it misses.
+/// Number of values that the test reads before something is said again: a subscriber without room for that would miss
+/// it.
 const LOOKED_AT: usize = 64;
-/// How long anything may take that must happen.
+/// The longest that anything may take that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn in_mesh(site: &Site, rogue: &Rogue, seed: u64) -> MeshRogue {
@@ -35,7 +36,7 @@ pub(super) async fn says(speaker: &Client, payload: &str) {
     speaker.publish(said).await.unwrap();
 }
 
-/// Until a node's subscriber hears what another node says again and again; all that it heard until then.
+/// Waits until a node's subscriber hears what another node says again and again; returns all that it heard until then.
 async fn until_heard(
     values: &mut Streaming<TopicValue>,
     (speaker, from): (&Client, &str),
@@ -61,7 +62,7 @@ async fn until_heard(
     heard
 }
 
-/// Until it has said something that somebody took.
+/// Says something again and again until a neighbour has taken it.
 async fn say(mesh: &MeshRogue, data: &[u8]) {
     let said = async {
         while !mesh.say(TOPIC, data.to_vec()).await {
@@ -88,7 +89,8 @@ async fn a_flood_and_wild_hints_keep_nobody_from_being_heard_or_found() {
     say(&mesh, b"the first of much rubbish").await;
     let flood = async {
         for n in 0..MESSAGES {
-            // What nobody signed; and what it signed itself, each of another robot, as large as it may be.
+            // The robot says what no node signed, and what it signed itself, each time about another robot and as large
+            // as it may be.
             mesh.say(TOPIC, [&n.to_be_bytes()[..], &[7; 200]].concat()).await;
             let large = mesh.envelope(mesh.node, TOPIC, &format!("ghost-{n}"), &[7; 4_000]).unwrap();
             mesh.say(TOPIC, large).await;
@@ -104,7 +106,7 @@ async fn a_flood_and_wild_hints_keep_nobody_from_being_heard_or_found() {
     println!("of {} messages {} were dropped and {} refused", 2 * MESSAGES, status.mesh_overflow, status.mesh_invalid);
     assert!(status.mesh_invalid > 0);
     beside.works(&site, "a flood on the mesh").await;
-    // Whoever has heard where it is not is found there where it is.
+    // A node that has heard a wrong address still finds its peer at the right one.
     site.net.kill(2);
     site.net.start(2).unwrap();
     let other = site.net.nodes[2].id.clone();
@@ -140,7 +142,8 @@ async fn nobody_hears_it_in_the_name_of_another_node_nor_a_robots_own_node_about
     let at_its_own = until_heard(&mut here, (&speaker, &from), "after").await;
     let others = until_heard(&mut elsewhere, (&speaker, &from), "after").await;
     assert!(at_its_own.iter().all(|value| value.sender == from), "{at_its_own:?}");
-    // Elsewhere it is heard about the robot, under its own name: nothing says yet who may speak for whom.
+    // At other nodes the robot is heard about the other robot, under its own name: nothing says yet which node may
+    // speak for which agent.
     assert!(others.iter().all(|value| value.payload != b"forged"), "{others:?}");
 }
 
@@ -152,7 +155,7 @@ async fn what_it_says_again_of_what_others_said_is_old_after_a_restart_too() {
     let mesh = in_mesh(&site, &rogue, 78);
     let listener = site.net.nodes[1].client();
     let mut values = listener.subscribe(&[TOPIC]).await.unwrap();
-    // What it has of the other one, it heard itself.
+    // The robot itself hears envelopes of the other node, to send them again later.
     let heard = async {
         while mesh.heard().is_empty() {
             until_heard(&mut values, (&speaker, &from), "old").await;

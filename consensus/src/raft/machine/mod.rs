@@ -1,7 +1,7 @@
 //! The fleet's state as openraft's state machine.
 //!
-//! The state lives in memory. It is rebuilt from the snapshot and the log, so nothing here is synced; the changes go
-//! to the history as they are made.
+//! The state lives in memory. A start rebuilds it from the snapshot and the log, so the machine syncs nothing here. The
+//! changes go to the history as entries make them.
 
 use std::io;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -37,23 +37,23 @@ use crate::net::Sending;
 use crate::pulls::Pulls;
 use crate::threads::{Errand, Threads};
 
-/// The state of one shard, shared between the one that applies and those that read.
+/// The state of one shard, shared between the task that applies entries and the tasks that read.
 #[derive(Clone)]
 pub(crate) struct SharedState(Arc<RwLock<FleetState>>);
 
 impl SharedState {
-    /// For a short look: see [`now`](Self::now).
+    /// The state for a short look; for a longer one see [`now`](Self::now).
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, FleetState> {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The state as it is now, and as it stays for whoever has this: for those who look at it for longer. Applying waits for
-    /// whoever reads, and Raft waits for applying.
+    /// A copy of the state at this instant, for readers that look at it for longer. Applying waits for readers, and
+    /// Raft waits for applying.
     pub(crate) fn now(&self) -> FleetState {
         self.read().clone()
     }
 
-    /// Whether applying an entry panicked.
+    /// Whether a panic interrupted the applying of an entry.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.0.is_poisoned()
     }
@@ -65,8 +65,8 @@ impl SharedState {
 
 type Payload = EntryPayload<EntryBytes, RaftId, Member>;
 
-/// What an entry asks for, if it is more than Raft's own. An error if a build cannot apply it to a state that goes by a
-/// version.
+/// What an entry asks of the fleet; none if the entry is Raft's own. An error if the build cannot apply it to a state
+/// of this version.
 pub(crate) fn read_payload(
     build: &Build,
     agreed: u32,
@@ -76,7 +76,7 @@ pub(crate) fn read_payload(
     let EntryPayload::Normal(bytes) = payload else { return Ok(None) };
     let speaks = build.versions;
     let mut entry = entry::Entry::decode(&bytes.0).map_err(|error| Unfit::unread(id.index, &error, speaks))?;
-    // One of a leader that was deposed changes nothing.
+    // An entry of a deposed leader changes nothing.
     let holds = entry.term == *id.leader_id;
     let rules = match &mut entry.body {
         EntryBody::Rules(rules) => Some(rules.as_mut()),
@@ -95,7 +95,7 @@ pub(crate) fn read_payload(
     Ok(Some(entry))
 }
 
-/// What an entry does to a state; none: one of Raft's own.
+/// Applies an entry to a state; none if the entry is Raft's own.
 pub(crate) fn apply_payload(state: &mut FleetState, id: LogId, entry: Option<&entry::Entry>) -> Applied {
     let position = LogPosition { index: id.index, term: *id.leader_id };
     match entry {
@@ -107,8 +107,8 @@ pub(crate) fn apply_payload(state: &mut FleetState, id: LogId, entry: Option<&en
     }
 }
 
-/// Has helpers verify what operators signed: it takes long, and whoever applies is on the thread of Raft. What they do not come to
-/// is verified where it is applied.
+/// Has helper threads verify what operators signed: that takes long, and the task that applies is on the thread of
+/// Raft. Signatures that the helpers do not reach are verified where they are applied.
 async fn look_up(threads: &Threads, verdicts: Arc<Verdicts>, entry: entry::Entry) -> Arc<entry::Entry> {
     let entry = Arc::new(entry);
     if entry.is_signed_by_operators() {
@@ -135,7 +135,7 @@ pub(crate) struct Machine {
     build: Build,
     fitness: Fitness,
     snapshot: OwnSnapshot,
-    /// What whoever proposes here has verified.
+    /// Signatures that the proposers of this node have verified.
     verdicts: Arc<Verdicts>,
 }
 
@@ -169,27 +169,27 @@ impl Machine {
         self.fitness.clone()
     }
 
-    /// What a start would apply again.
+    /// What a start would apply again, in bytes.
     pub(crate) fn replay(&self) -> Replay {
         self.snapshot.replay.clone()
     }
 
-    /// Whom its snapshot is on its way to.
+    /// The members that this node is sending its snapshot to.
     pub(crate) fn sending(&self) -> Sending {
         self.snapshot.sending.clone()
     }
 
-    /// Where a snapshot is put that was decoded before it is installed.
+    /// The place for a snapshot that was decoded before its installation.
     pub(crate) fn checked(&self) -> Checked {
         self.snapshot.checked.clone()
     }
 
-    /// Who waits for commands to end.
+    /// The callers that wait for commands to end.
     pub(crate) fn ends(&self) -> Ends {
         self.ends.clone()
     }
 
-    /// Who waits for the commands of agents.
+    /// The pulls that wait for the commands of agents.
     pub(crate) fn pulls(&self) -> Pulls {
         self.pulls.clone()
     }
@@ -198,12 +198,13 @@ impl Machine {
         self.state.clone()
     }
 
-    /// Follows the index after the last applied one.
+    /// The index behind the last applied entry, as it rises.
     pub(crate) fn progress(&self) -> watch::Receiver<u64> {
         self.progress.subscribe()
     }
 
-    /// What is to be applied, if it is more than Raft's own; an error if this build cannot apply it, or what came before it.
+    /// Reads what an entry asks of the fleet; none if the entry is Raft's own. An error if this build cannot apply it,
+    /// or could not apply an earlier one.
     fn read(&self, id: LogId, payload: &Payload) -> Result<Option<entry::Entry>, Unfit> {
         if let Some(unfit) = self.fitness.unfit() {
             return Err(unfit.clone());
@@ -212,7 +213,8 @@ impl Machine {
         read_payload(&self.build, agreed, id, payload)
     }
 
-    /// Notes that an entry is committed that this build cannot apply. The history lacks what it did, as if it had not come.
+    /// Notes that this build cannot apply a committed entry. The history lacks the effects of the entry, as if it had
+    /// not come.
     fn pass_over(&mut self, id: LogId, payload: &Payload, why: Unfit) {
         self.fitness.lose(self.shard, why);
         if let EntryPayload::Membership(membership) = payload {
@@ -245,8 +247,8 @@ impl Machine {
         ApplyReply { index: id.index, stamp, replies: applied.replies }
     }
 
-    /// How many bytes a snapshot has, and the state that it holds: none if it takes another build to read it, so that this one is
-    /// unfit.
+    /// Reads the size of a snapshot in bytes, and the state in it. No state if only another build can read it, so that
+    /// this build is unfit.
     async fn read_state(&mut self, snapshot: &SnapshotData) -> io::Result<(u64, Option<FleetState>)> {
         if let SnapshotData::Arrived(arrived) = snapshot
             && let Some(state) = self.snapshot.checked.take(arrived.file())
@@ -266,7 +268,7 @@ impl Machine {
         }
     }
 
-    /// Goes by what a snapshot holds from now on; how many bytes it has.
+    /// Takes over the state of a snapshot; returns its size in bytes.
     async fn restore(&mut self, meta: &SnapshotMeta, snapshot: &SnapshotData) -> io::Result<u64> {
         let (bytes, state) = self.read_state(snapshot).await?;
         self.applied = meta.last_log_id;
@@ -301,7 +303,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         while let Some((entry, responder)) = entries.try_next().await? {
             let read = match self.read(entry.log_id, &entry.payload) {
                 Ok(read) => read,
-                // Whoever waits for it learns that nobody knows here what becomes of it.
+                // A proposer that waits for the entry learns that this node does not know its outcome.
                 Err(why) => {
                     self.pass_over(entry.log_id, &entry.payload, why);
                     continue;
@@ -324,7 +326,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
-        // One of a build that is unfit would say that it has what was not applied.
+        // A snapshot of an unfit build would claim entries that the build did not apply.
         if !force && (self.fitness.unfit().is_some() || !self.snapshot.is_due(self.state.read().bytes())) {
             return None;
         }
@@ -346,7 +348,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
-        // The log goes with what was applied of it. What was passed over did nothing here that could be kept.
+        // The log drops only what was applied. What was passed over had no effects here that could be kept.
         let applied = self.state.read().applied();
         if let Some(applied) = applied {
             self.snapshot.until_kept(applied.index + 1, true).await?;
@@ -354,9 +356,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let bytes = self.restore(meta, &snapshot).await?;
         let shard = self.shard;
         match snapshot {
-            // That of a start is on the disk already.
+            // The snapshot of a start is on the disk already.
             SnapshotData::Read(_) => Ok(()),
-            // Nothing of it is written again but its header.
+            // Only the header is written anew.
             SnapshotData::Arrived(arrived) => {
                 let write: Arc<Write> = Arc::new(move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
                     snapshots.adopt(shard, index, meta, arrived.file())
@@ -379,7 +381,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 }
 
-/// What writing a state failed with.
+/// The error with which the writing of a state failed.
 struct Failed(io::Error);
 
 impl From<SnapshotError> for Failed {
@@ -388,17 +390,17 @@ impl From<SnapshotError> for Failed {
     }
 }
 
-/// Builds a snapshot of one moment, beside further applying.
+/// Builds a snapshot of one moment, while the machine goes on applying.
 pub(crate) struct Builder {
     snapshot: OwnSnapshot,
     shard: ShardId,
     state: FleetState,
-    /// Why not everything up to there was applied, if it was not.
+    /// Why not all entries up to the snapshot were applied, if that is so.
     unfit: Option<Unfit>,
     meta: SnapshotMeta,
-    /// Whether it cannot be done without: it waits for no history that is not written, and is not given up for want of room.
+    /// Whether the snapshot is indispensable: then it waits for no history, and is not given up for want of room.
     must: bool,
-    /// What it spares a start.
+    /// Bytes of entries that the snapshot spares a start.
     behind: u64,
 }
 
@@ -409,7 +411,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         if let Some(unfit) = &self.unfit {
             return Err(io::Error::other(unfit.to_string()));
         }
-        // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
+        // A start can apply again what the log still holds. Entries that the log drops after the snapshot must be in
+        // the history first.
         let next = self.meta.last_log_id.map_or(0, |id| id.index + 1);
         self.snapshot.until_kept(next, self.must).await?;
         let (shard, state, bytes) = (self.shard, self.state.clone(), self.state.bytes());
@@ -422,11 +425,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         if self.must {
             self.snapshot.save(&self.meta, bytes, &write).await?;
         } else if !self.snapshot.try_save(&self.meta, bytes, &write).await? {
-            // openraft takes one of no entry for none: nothing is let go of for it, and another can be asked for.
+            // openraft takes a snapshot of no entry for none: it drops no entries for it, and can ask for another.
             return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotData::Here(Bytes::new()) });
         }
         self.snapshot.replay.covered(self.behind, usize::try_from(bytes).unwrap_or(usize::MAX));
-        // openraft takes no notice of what is in it: whoever is to have it is sent what is on the disk.
+        // openraft does not look at the content: a receiver is sent the bytes on the disk.
         Ok(Snapshot { meta: self.meta.clone(), snapshot: SnapshotData::Here(Bytes::new()) })
     }
 }

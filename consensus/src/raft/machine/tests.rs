@@ -18,7 +18,7 @@ fn open(dir: &std::path::Path) -> Store {
     Store::open(dir, [3; 16], options).unwrap()
 }
 
-/// A store on a disk of a test, whose writer has begun.
+/// A store on a test's disk, whose writer has begun.
 async fn open_on(disk: &Arc<dyn Disk>, dir: &std::path::Path) -> Store {
     let options = StoreOptions { low_water_bytes: 0, ..StoreOptions::default() };
     let store = Store::open_simulated(disk, dir, [3; 16], options, || Duration::ZERO).unwrap();
@@ -74,7 +74,7 @@ async fn a_start_reads_its_snapshot_once_and_does_not_write_it_again() {
     let path = dir.path().join("snapshots");
     let mut after = machine(&store);
     let snapshot = after.get_current_snapshot().await.unwrap().unwrap();
-    // What is not there is neither read nor replaced.
+    // A file that is not there is neither read nor replaced.
     std::fs::remove_dir_all(&path).unwrap();
     after.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await.unwrap();
     let again = after.get_current_snapshot().await.unwrap().unwrap();
@@ -100,7 +100,7 @@ async fn a_snapshot_that_is_to_be_sent_is_read_by_whoever_sends_it_and_only_if_i
     assert!(matches!(first.snapshot.load().await, Err(LoadError::Replaced)), "another one is sent under its name");
     let second = machine.get_current_snapshot().await.unwrap().unwrap();
     assert_eq!(second.meta.last_log_id.map(|id| id.index), Some(5));
-    // Nothing of it is read for openraft: what is damaged is found by whoever sends it.
+    // openraft reads nothing of the file: the node that sends it finds the damage.
     let path = dir.path().join("snapshots").join(format!("{SHARD}.snap"));
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -110,7 +110,7 @@ async fn a_snapshot_that_is_to_be_sent_is_read_by_whoever_sends_it_and_only_if_i
     assert!(matches!(damaged.snapshot.load().await, Err(LoadError::Io(_))));
 }
 
-/// What a leader announced with this digest, and has sent.
+/// A snapshot that a leader announced with this digest and has sent whole.
 fn came(store: &Store, meta: &SnapshotMeta, data: &[u8], digest: u128) -> Arc<PartFile> {
     let (from, id) = (RaftId(7), SnapshotId { bytes: data.len() as u64, digest });
     let head = PartHead { from, id, index: 3, meta: encode(meta).unwrap().into() };
@@ -149,7 +149,7 @@ async fn a_state_that_was_decoded_to_see_whether_it_is_sound_is_not_decoded_agai
     let meta =
         SnapshotMeta { last_log_id: Some(LogId { leader_id: 1_u64.into(), index: 3 }), ..SnapshotMeta::default() };
     let mut machine = machine(&store);
-    // Nobody could decode it.
+    // No build could decode these bytes.
     let file = came(&store, &meta, b"no state", xxh3_128(b"no state"));
     file.load().unwrap().unwrap();
     machine.checked().put(Arc::clone(&file), FleetState::empty());
@@ -167,7 +167,7 @@ async fn a_snapshot_that_finds_no_room_is_given_up_and_another_is_made_once_it_m
     apply(&mut machine, 0..4).await;
     let mut builder = machine.try_create_snapshot_builder(false).await.unwrap();
     tightness.set(true);
-    // It ends, so that openraft can ask for another, and lets go of nothing.
+    // The build ends, so that openraft can ask for another, and the log drops nothing.
     let made = builder.build_snapshot().await.unwrap();
     assert_eq!(made.meta.last_log_id, None);
     assert!(store.snapshots().load(SHARD).unwrap().is_none());
@@ -179,7 +179,7 @@ async fn a_snapshot_that_finds_no_room_is_given_up_and_another_is_made_once_it_m
     assert_eq!(store.snapshots().load(SHARD).unwrap().unwrap().index, 3);
 }
 
-/// In real time: what keeps a helper keeps a clock that is paused from going on.
+/// In real time: a helper that is kept busy would keep a paused clock from going on.
 #[tokio::test]
 async fn shards_that_wait_for_room_for_a_snapshot_of_their_leader_keep_no_helper_from_another() {
     let dir = tempfile::tempdir().unwrap();

@@ -23,12 +23,12 @@ use tokio::time::Sleep;
 use super::refusals::NotAdmitted;
 use super::talk::{Heard, Judged, Talk};
 
-/// How long a stranger may take until its chain has held.
+/// How long a stranger may take until its chain has been verified.
 const STRANGER_FOR: Duration = Duration::from_secs(2);
 /// How long a peer may take for the rest: there may be much to tell, on a thin link.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 
-/// The protocol, if it is offered or asked for at this moment.
+/// The protocol of admission, while a side offers it or asks for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Offer(Option<StreamProtocol>);
 
@@ -64,17 +64,17 @@ impl<C> OutboundUpgrade<C> for Offer {
 /// What a connection tells the door.
 #[derive(Debug)]
 pub(crate) enum Word {
-    /// The peer is admitted. It is answered by [`Opened`].
+    /// The peer is admitted. The door answers with [`Opened`].
     Admitted(Arc<Member>),
-    /// It is not.
+    /// The peer is not admitted.
     Refused(NotAdmitted),
 }
 
-/// This side listens on a connection.
+/// The door's answer: this side listens on the connection.
 #[derive(Debug)]
 pub(crate) struct Opened;
 
-/// With whom a connection is, and of which site it must be.
+/// The peer of a connection, and the site to which the peer must belong.
 #[derive(Clone)]
 pub(crate) struct Terms {
     pub(crate) protocol: StreamProtocol,
@@ -97,15 +97,15 @@ enum Stage {
     Offers(Terms),
     Hears(BoxFuture<'static, Result<Heard<Stream>, NotAdmitted>>),
     Judges(BoxFuture<'static, Result<Judged<Stream>, NotAdmitted>>),
-    /// The door was told that the peer is admitted.
+    /// The door has been told that the peer is admitted.
     Opens(Box<Judged<Stream>>),
     Concludes(BoxFuture<'static, Result<(), NotAdmitted>>),
     Fails(NotAdmitted),
-    /// There is nothing to be said any more.
+    /// The talk has ended.
     Over,
 }
 
-/// The handler.
+/// The handler of the protocol of admission.
 pub(crate) struct Asking {
     stage: Stage,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -114,19 +114,19 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    /// On a connection whose peer is admitted by the list.
+    /// The handler on a connection whose peer the list admits.
     pub(crate) fn nothing(may_speak: Arc<AtomicBool>) -> Self {
         may_speak.store(true, Ordering::Relaxed);
         Self { stage: Stage::Over, deadline: None, may_speak }
     }
 
-    /// On a connection that was dialled here.
+    /// The handler on a connection that this node dialled.
     pub(crate) fn dialled(terms: Terms, may_speak: Arc<AtomicBool>) -> Self {
         let deadline = Some(Box::pin(tokio::time::sleep(SETTLED_WITHIN)));
         Self { stage: Stage::Asks(terms), deadline, may_speak }
     }
 
-    /// On a connection of a stranger.
+    /// The handler on a connection of a stranger.
     pub(crate) fn accepted(terms: Terms, may_speak: Arc<AtomicBool>) -> Self {
         let deadline = Some(Box::pin(tokio::time::sleep(STRANGER_FOR)));
         Self { stage: Stage::Offers(terms), deadline, may_speak }
@@ -145,7 +145,7 @@ impl Asking {
         self.deadline.as_mut().is_some_and(|deadline| deadline.poll_unpin(cx).is_ready())
     }
 
-    /// One step of the talk. The stage is what is returned, if nothing is told to anybody.
+    /// One step of the talk. Returns the next stage, or what the door is to be told.
     fn step(&mut self, stage: Stage, cx: &mut Context<'_>) -> Result<Next, NotAdmitted> {
         Ok(match stage {
             Stage::Asks(terms) => {
@@ -223,7 +223,7 @@ impl ConnectionHandler for Asking {
                 }
                 Ok(Next::Wait(next)) => {
                     self.stage = next;
-                    // One that was set in this step has woken nobody yet.
+                    // A timer that was set in this step has not registered its waker yet.
                     return if self.is_late(cx) { self.fail(NotAdmitted::Silent) } else { Poll::Pending };
                 }
                 Err(why) => return self.fail(why),
@@ -260,7 +260,7 @@ impl ConnectionHandler for Asking {
     }
 }
 
-/// Why there is no stream.
+/// Why the stream was not opened.
 fn unasked(error: StreamUpgradeError<Infallible>) -> NotAdmitted {
     match error {
         StreamUpgradeError::Timeout => NotAdmitted::Silent,

@@ -1,4 +1,4 @@
-//! The door of the mesh: what is behind it knows admitted peers only.
+//! The door of the mesh: the behaviour behind it hears of admitted peers only.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -24,16 +24,16 @@ use super::refusals::{NotAdmitted, Unwelcome};
 use super::strangers::Strangers;
 use crate::peer::node_id;
 
-/// What the door says.
+/// What the door reports.
 #[derive(Debug)]
 pub(crate) enum DoorEvent<E> {
-    /// A peer is admitted on a connection. So many others it had.
+    /// A peer is admitted on a connection. `others`: the number of its other admitted connections.
     In { peer: PeerId, connection: ConnectionId, endpoint: ConnectedPoint, others: usize },
-    /// An admitted peer's connection has ended, or ends.
+    /// An admitted peer's connection has ended, or is ending.
     Left(Left),
-    /// A peer is not admitted, or not any more. `dialled`: whether this node dialled it.
+    /// A peer is not admitted, or has stopped being admitted. `dialled`: whether this node dialled it.
     Refused { peer: PeerId, dialled: bool, why: NotAdmitted },
-    /// Something happened behind the door.
+    /// The behaviour behind the door reports an event.
     Inner(E),
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Left {
     pub(crate) peer: PeerId,
     pub(crate) connection: ConnectionId,
     pub(crate) endpoint: ConnectedPoint,
-    /// The peer has so many others.
+    /// The number of connections that the peer has left.
     pub(crate) remaining: usize,
     pub(crate) why: String,
 }
@@ -52,16 +52,16 @@ pub(crate) struct Left {
 #[derive(Debug)]
 enum State {
     Stranger,
-    /// With the member, if there is a site.
+    /// The peer is admitted; with the member, if there is a site.
     In(Option<Arc<Member>>),
-    /// What is behind the door knows nothing of it any more.
+    /// The behaviour behind the door has been told that the connection is closed.
     Out,
 }
 
 #[derive(Debug)]
 struct Link {
     endpoint: ConnectedPoint,
-    /// Where the peer was not reached before it was reached here.
+    /// Addresses at which dials failed before this connection was made.
     failed: Vec<Multiaddr>,
     state: State,
 }
@@ -75,13 +75,13 @@ impl Link {
 type Handler<B> = ConnectionHandlerSelect<Asking, Late<THandler<B>>>;
 type Wish<B> = ToSwarm<DoorEvent<<B as NetworkBehaviour>::ToSwarm>, <Handler<B> as ConnectionHandler>::FromBehaviour>;
 
-/// The door, and what is behind it.
+/// The door, and the behaviour behind it.
 pub(crate) struct Door<B: NetworkBehaviour> {
     inner: B,
-    /// The listed peers; with a site, those who are dialled.
+    /// The listed peers; with a site, the members that this node dials.
     known: BTreeSet<PeerId>,
     cut_off: BTreeSet<PeerId>,
-    /// None if there is a list.
+    /// The site's terms; none if there is a list.
     site: Option<Strangers>,
     links: BTreeMap<PeerId, BTreeMap<ConnectionId, Link>>,
     wishes: VecDeque<Wish<B>>,
@@ -89,23 +89,23 @@ pub(crate) struct Door<B: NetworkBehaviour> {
 }
 
 impl<B: NetworkBehaviour> Door<B> {
-    /// Admits by the list of those who are [known](Self::know).
+    /// A door that admits the listed peers, which are the [known](Self::know) ones.
     pub(crate) fn of_list(inner: B) -> Self {
         let (known, cut_off, links) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         Self { inner, known, cut_off, site: None, links, wishes: VecDeque::new(), waker: None }
     }
 
-    /// Admits the members of a site.
+    /// A door that admits the members of a site.
     pub(crate) fn of_site(inner: B, members: Members) -> Result<Self, InvalidProtocol> {
         Ok(Self { site: Some(Strangers::of(members)?), ..Self::of_list(inner) })
     }
 
-    /// What is behind the door.
+    /// The behaviour behind the door.
     pub(crate) fn inner_mut(&mut self) -> &mut B {
         &mut self.inner
     }
 
-    /// A peer may be dialled, and comes in if there is a list.
+    /// Lets this node dial a peer; if there is a list, also admits the peer.
     pub(crate) fn know(&mut self, peer: PeerId, at: Option<&Multiaddr>) {
         self.known.insert(peer);
         if let (Some(site), Some(at)) = (&mut self.site, at) {
@@ -113,7 +113,7 @@ impl<B: NetworkBehaviour> Door<B> {
         }
     }
 
-    /// A peer is not dialled any more.
+    /// Stops this node from dialling a peer.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.known.remove(peer);
         if let Some(site) = &mut self.site {
@@ -132,7 +132,7 @@ impl<B: NetworkBehaviour> Door<B> {
         }
     }
 
-    /// Judges all connections again, and closes those of peers that are no members any more.
+    /// Judges all connections again, and closes those of peers that have stopped being members.
     pub(crate) fn judge_all(&mut self) {
         let Some(site) = &self.site else { return };
         let mut out = Vec::new();
@@ -151,7 +151,7 @@ impl<B: NetworkBehaviour> Door<B> {
         }
     }
 
-    /// Whether a peer may be dialled.
+    /// Whether this node may dial a peer.
     fn may_dial(&self, peer: PeerId) -> Result<(), Unwelcome> {
         self.is_not_cut_off(peer)?;
         match &self.site {
@@ -168,7 +168,7 @@ impl<B: NetworkBehaviour> Door<B> {
         if self.cut_off.contains(&peer) { Err(Unwelcome::CutOff(peer)) } else { Ok(()) }
     }
 
-    /// Whether whoever came in a handshake may stay until it is judged.
+    /// Whether the peer of an incoming connection may stay until it is judged.
     fn may_come(&mut self, peer: PeerId, connection: ConnectionId) -> Result<(), Unwelcome> {
         self.is_not_cut_off(peer)?;
         let is_known = self.known.contains(&peer);
@@ -178,7 +178,7 @@ impl<B: NetworkBehaviour> Door<B> {
             Some(site) => {
                 let is_member = node_id(&peer).is_some_and(|node| site.members.member(node).is_some());
                 if is_known || is_member {
-                    // Few connections of one peer are, and nobody else has its key.
+                    // One peer has few connections, and no other peer has its key.
                     site.give_back(connection);
                 }
                 Ok(())
@@ -206,7 +206,7 @@ impl<B: NetworkBehaviour> Door<B> {
         self.links.get_mut(peer)?.get_mut(&connection)
     }
 
-    /// A handler with nothing behind it yet.
+    /// A handler without the handler behind the door.
     fn ask(asking: impl FnOnce(Arc<AtomicBool>) -> Asking) -> Handler<B> {
         let may_speak = Arc::default();
         asking(Arc::clone(&may_speak)).select(Late::new(None, may_speak))
@@ -228,7 +228,7 @@ impl<B: NetworkBehaviour> Door<B> {
         }
     }
 
-    /// A stranger's connection is a member's, or a listed peer's, from now on.
+    /// Makes a stranger's connection that of a member, or of a listed peer.
     fn let_in(&mut self, peer: PeerId, connection: ConnectionId, member: Option<Arc<Member>>) {
         let others = self.others_in(&peer, connection);
         let Some(link) = self.link(&peer, connection) else { return };
@@ -244,7 +244,7 @@ impl<B: NetworkBehaviour> Door<B> {
         self.say(DoorEvent::In { peer, connection, endpoint, others });
     }
 
-    /// A peer has shown that it is a member.
+    /// Takes note that a peer has shown that it is a member.
     fn on_admitted(&mut self, peer: PeerId, connection: ConnectionId, member: Arc<Member>) {
         let Some(link) = self.link(&peer, connection) else { return };
         if !matches!(link.state, State::Stranger) {
@@ -253,7 +253,7 @@ impl<B: NetworkBehaviour> Door<B> {
         let endpoint = link.endpoint.clone();
         let Some(site) = &mut self.site else { return };
         site.give_back(connection);
-        // All others were perhaps judged anew since it was judged.
+        // The others may have been judged anew since this member was judged.
         if let Err(refusal) = site.members.site.judge(&member) {
             return self.refuse(peer, connection, refusal.into());
         }
@@ -271,7 +271,7 @@ impl<B: NetworkBehaviour> Door<B> {
             Ok(handler) => handler,
             Err(denied) => return self.refuse(peer, connection, NotAdmitted::NoPlace(denied.to_string())),
         };
-        // Before anything that is said of it behind the door.
+        // The connection has to hear this before anything that the behaviour behind the door says of it.
         self.tell(peer, connection, Either::Right(Tell::Open(Box::new(handler))));
         self.tell(peer, connection, Either::Left(Opened));
         self.let_in(peer, connection, Some(member));
@@ -281,7 +281,7 @@ impl<B: NetworkBehaviour> Door<B> {
         self.wish(ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(connection), event });
     }
 
-    /// A peer is not admitted on a connection.
+    /// Refuses a peer on a connection.
     fn refuse(&mut self, peer: PeerId, connection: ConnectionId, why: NotAdmitted) {
         let Some(link) = self.link(&peer, connection) else { return };
         let dialled = link.endpoint.is_dialer();
@@ -289,13 +289,13 @@ impl<B: NetworkBehaviour> Door<B> {
         self.say(DoorEvent::Refused { peer, dialled, why });
     }
 
-    /// Closes a connection. What is behind the door knows nothing of it any more: it may take long until it is closed.
+    /// Closes a connection. The behaviour behind the door hears of the end at once: the close itself may take long.
     fn close(&mut self, peer: PeerId, connection: ConnectionId, why: &str) {
         self.leave(peer, connection, why);
         self.wish(ToSwarm::CloseConnection { peer_id: peer, connection: CloseConnection::One(connection) });
     }
 
-    /// A connection is not there any more for what is behind the door.
+    /// Tells the behaviour behind the door that a connection is closed.
     fn leave(&mut self, peer: PeerId, connection: ConnectionId, why: &str) {
         if let Some(site) = &mut self.site {
             site.give_back(connection);
@@ -315,7 +315,7 @@ impl<B: NetworkBehaviour> Door<B> {
                 }));
                 self.say(DoorEvent::Left(Left { peer, connection, endpoint, remaining, why: why.to_owned() }));
             }
-            // Kademlia may wait for it to be made.
+            // Kademlia may wait for the dial to succeed.
             State::Stranger if endpoint.is_dialer() => {
                 let failure =
                     DialFailure { peer_id: Some(peer), error: &DialError::Aborted, connection_id: connection };
@@ -342,7 +342,7 @@ impl<B: NetworkBehaviour> Door<B> {
         }
     }
 
-    /// Which of a peer's connections is told something: none of a stranger's.
+    /// The connections of a peer to which a notice goes; a stranger's gets none.
     fn admitted(&self, peer: &PeerId, meant: NotifyHandler) -> Option<NotifyHandler> {
         let links = self.links.get(peer)?;
         match meant {
@@ -461,7 +461,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Door<B> {
         loop {
             let wish = match self.inner.poll(cx) {
                 Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event }) => {
-                    // None of its connections is left.
+                    // The peer has no connection left.
                     let Some(handler) = self.admitted(&peer_id, handler) else { continue };
                     ToSwarm::NotifyHandler { peer_id, handler, event }
                 }

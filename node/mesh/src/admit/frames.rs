@@ -1,4 +1,4 @@
-//! Frames on the stream of admission: the length, in four bytes, and so many bytes.
+//! Frames on the stream of admission: the length in four bytes, and then as many bytes.
 
 use std::io;
 
@@ -12,7 +12,8 @@ pub(crate) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -
     stream.write_all(bytes).await
 }
 
-/// The next frame, of so many bytes at most. Memory grows with what has come, and not with what is promised.
+/// Reads the next frame, of at most `max` bytes. Memory grows with the bytes that came, and not with the announced
+/// length.
 pub(crate) async fn read<S: AsyncRead + Unpin>(stream: &mut S, max: usize) -> io::Result<Bytes> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).await?;

@@ -1,8 +1,8 @@
-//! A handler that is not there before its peer is admitted.
+//! A handler that starts when its peer is admitted.
 //!
 //! Until then it offers no protocol, asks for no substream, and hears of none. From then on it accepts what the peer
-//! opens. It speaks itself once the peer listens as well, since gossip takes a protocol that a peer refuses once for
-//! one that the peer does not know.
+//! opens. It speaks itself once the peer listens as well: gossip takes a protocol that a peer refuses once for one that
+//! the peer does not know.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ type Heard<'a, H> = ConnectionEvent<
     <H as ConnectionHandler>::OutboundOpenInfo,
 >;
 
-/// What a handler is told.
+/// What the door tells a handler.
 pub(crate) enum Tell<H: ConnectionHandler> {
-    /// The peer is admitted: here is the handler.
+    /// The peer is admitted; with the handler to start.
     Open(Box<H>),
-    /// What the handler is told by its behaviour.
+    /// What the behaviour tells its handler.
     Inner(H::FromBehaviour),
 }
 
@@ -41,7 +41,7 @@ impl<H: ConnectionHandler> fmt::Debug for Tell<H> {
     }
 }
 
-/// The handler, once there is one.
+/// The handler, once the peer is admitted.
 pub(crate) struct Late<H> {
     inner: Option<Box<H>>,
     may_speak: Arc<AtomicBool>,

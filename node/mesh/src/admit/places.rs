@@ -1,7 +1,7 @@
-//! Places of connections that come in, until their peers are admitted.
+//! Places of incoming connections whose peers are not yet admitted.
 //!
 //! A peer shows its key in the handshake, and its chain after that. Until then its connection has a place, and places
-//! are few. No address has all of them, and addresses at which members are, or were, have places of their own. A peer
+//! are few. No address gets all of them, and addresses of members, present or earlier, have places of their own. A peer
 //! that proves to have the key of a member gives its place back at once: strangers keep no known member out.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,8 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// A connection comes in. Whether there is a place; the connection has it until it is given back.
+    /// Takes a place for an incoming connection; false if there is none. The connection has the place until it is given
+    /// back.
     pub(crate) fn take(&mut self, connection: ConnectionId, from: &Multiaddr, is_known: bool) -> bool {
         let place = Place { source: host(from), is_known };
         let same = |other: &&Place| other.is_known == is_known;
@@ -41,7 +42,7 @@ impl Places {
         has_room
     }
 
-    /// The peer of a connection is admitted, or known to be a member, or gone.
+    /// Gives a place back: the peer of the connection is admitted, known to be a member, or gone.
     pub(crate) fn give_back(&mut self, connection: ConnectionId) {
         self.taken.remove(&connection);
     }

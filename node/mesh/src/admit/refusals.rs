@@ -1,4 +1,4 @@
-//! Why peers are not admitted: counted by kind, and one line of the log a minute for each.
+//! Why peers are not admitted: counted by kind, with one line of the log a minute for each kind.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,28 +12,28 @@ use crate::noise::Noise;
 /// Why a peer is not admitted on a connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAdmitted {
-    /// The rule of admission says so.
+    /// The rule of admission refuses the peer.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// It does not follow the protocol.
-    #[error("it does not follow the protocol of admission: {0}")]
+    /// The peer does not follow the protocol.
+    #[error("the peer does not follow the protocol of admission: {0}")]
     Malformed(&'static str),
-    /// It does not speak the protocol of this site.
-    #[error("it does not belong to this site, or admits peers by a list")]
+    /// The peer does not speak the protocol of this site.
+    #[error("the peer does not belong to this site, or admits peers by a list")]
     OtherSite,
-    /// It did not show itself in time.
-    #[error("it did not show in time that it belongs to the site")]
+    /// The peer did not show itself in time.
+    #[error("the peer did not show in time that it belongs to the site")]
     Silent,
-    /// It closed the connection, or the connection broke.
+    /// The peer closed the connection, or the connection broke. The reason as text.
     #[error("the connection ended before both ends were admitted; perhaps the peer refuses this node: {0}")]
     Ended(String),
-    /// There was no place for it.
-    #[error("there is no place for its connection: {0}")]
+    /// There was no place for the peer. The reason as text.
+    #[error("there is no place for the peer's connection: {0}")]
     NoPlace(String),
 }
 
 impl NotAdmitted {
-    /// What kind it is, for counters.
+    /// The name of the kind, for counters.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.kind(),
@@ -61,24 +61,24 @@ impl From<io::Error> for NotAdmitted {
     }
 }
 
-/// A peer is not connected.
+/// Why this node does not connect to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unwelcome {
-    /// It is not in the list.
+    /// The peer is not in the list.
     #[error("peer {0} is not in the list of peers")]
     NotListed(PeerId),
-    /// It is not known to be a member: the node dials no other peer.
+    /// The peer is not known to be a member: the node dials no other peer.
     #[error("peer {0} is not known to be a member of the site")]
     NotAMember(PeerId),
-    /// It was cut off.
+    /// The peer was cut off.
     #[error("peer {0} is cut off")]
     CutOff(PeerId),
-    /// Too many strangers are there.
+    /// Too many strangers are connected.
     #[error("too many strangers are at the door, or too many from one address")]
     TooMany,
 }
 
-/// How many were refused. Kinds are few: they are in the program.
+/// Numbers of refusals by kind. The program fixes the kinds, so they are few.
 #[derive(Debug)]
 pub(crate) struct Refusals {
     of: BTreeMap<&'static str, u64>,
@@ -90,14 +90,14 @@ impl Refusals {
         Self { of: BTreeMap::new(), said: Noise::new() }
     }
 
-    /// One was refused. If that is to be said now: how often it has happened since it was last said.
+    /// Counts a refusal. If the log is to say it: how often the kind has happened since the log last said so.
     pub(crate) fn count(&mut self, why: &NotAdmitted, now: Instant) -> Option<u64> {
         let count = self.of.entry(why.kind()).or_default();
         *count = count.saturating_add(1);
         self.said.heard(why.kind(), now)
     }
 
-    /// How many so far, by kind.
+    /// The numbers of refusals so far, by kind.
     pub(crate) fn counts(&self) -> &BTreeMap<&'static str, u64> {
         &self.of
     }

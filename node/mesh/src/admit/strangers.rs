@@ -1,4 +1,4 @@
-//! Peers that are connected, and have not shown yet that they are members.
+//! Peers that are connected, and have not yet shown that they are members.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,12 +14,12 @@ use super::places::{Places, host};
 use super::refusals::Unwelcome;
 use crate::peer::node_id;
 
-/// On which terms strangers become members, and the places that they have until then.
+/// The terms on which strangers become members, and the places that they have until then.
 pub(crate) struct Strangers {
     pub(crate) members: Members,
     protocol: StreamProtocol,
     places: Places,
-    /// Where members are, or were last.
+    /// The hosts of members, as of their last connection.
     hosts: BTreeMap<PeerId, IpAddr>,
 }
 
@@ -29,24 +29,24 @@ impl Strangers {
         Ok(Self { members, protocol, places: Places::default(), hosts: BTreeMap::new() })
     }
 
-    /// On which terms a peer is admitted.
+    /// The terms on which a peer is admitted.
     pub(crate) fn terms(&self, peer: PeerId) -> Result<Terms, Unwelcome> {
         let node = node_id(&peer).ok_or(Unwelcome::NotAMember(peer))?;
         Ok(Terms { protocol: self.protocol.clone(), site: self.members.site.clone(), peer: PublicKey::from(node) })
     }
 
-    /// A connection comes in from an address.
+    /// Takes a place for a connection that comes in from an address.
     pub(crate) fn comes(&mut self, connection: ConnectionId, from: &Multiaddr) -> Result<(), Unwelcome> {
         let is_known = host(from).is_some_and(|from| self.hosts.values().any(|host| *host == from));
         if self.places.take(connection, from, is_known) { Ok(()) } else { Err(Unwelcome::TooMany) }
     }
 
-    /// The peer of a connection is admitted, or known to be a member, or gone.
+    /// Gives a place back: the peer of the connection is admitted, known to be a member, or gone.
     pub(crate) fn give_back(&mut self, connection: ConnectionId) {
         self.places.give_back(connection);
     }
 
-    /// Remembers where a member is.
+    /// Remembers the host of a member.
     pub(crate) fn note_host(&mut self, peer: PeerId, at: &Multiaddr) {
         let has_room = self.hosts.len() < limits::MESH_MEMBERS_MAX || self.hosts.contains_key(&peer);
         if let Some(host) = host(at).filter(|_| has_room) {
@@ -54,7 +54,7 @@ impl Strangers {
         }
     }
 
-    /// Forgets where a member was.
+    /// Forgets the host of a member.
     pub(crate) fn forget_host(&mut self, peer: &PeerId) {
         self.hosts.remove(peer);
     }

@@ -7,7 +7,7 @@
 //! | judges the acceptor; what the acceptor lacks, if their news differ; that it listens | |
 //! | | judges the dialler; that it listens |
 //!
-//! That a side listens is an empty frame. A side sends it once it understands what the other one may say next.
+//! An empty frame says that a side listens. A side sends it once it understands what the other side may say next.
 
 use std::sync::Arc;
 
@@ -21,20 +21,20 @@ use skep_trust::{ChainError, Member, PublicKey, SiteNews, TrustHello, TrustNews}
 use super::frames;
 use super::refusals::NotAdmitted;
 
-/// Largest hello.
+/// The most bytes of a hello.
 const HELLO_BYTES_MAX: usize = limits::CHAIN_BYTES_MAX + 128;
-/// Pages of news that one side tells. What does not fit is told another time.
+/// The most pages of news that one side tells. The rest is told another time.
 const PAGES_MAX: usize = limits::REVOCATIONS_MAX / limits::REVOCATIONS_PER_REPLY_MAX + 2;
 
 /// One end of the talk.
 pub(crate) struct Talk<S> {
     stream: S,
     site: SiteHandle,
-    /// By which the peer authenticated.
+    /// The key with which the peer authenticated.
     peer: PublicKey,
 }
 
-/// A dialler that showed a chain that holds.
+/// The acceptor's end, once the dialler's chain has been verified.
 pub(crate) struct Heard<S> {
     talk: Talk<S>,
     shown: Bytes,
@@ -48,11 +48,11 @@ pub(crate) struct Judged<S> {
     rest: Rest,
 }
 
-/// What is left to be said.
+/// What this side still has to say.
 enum Rest {
-    /// By a dialler: that it listens, and before that what the acceptor lacks, if that is asked.
+    /// A dialler says that it listens; before that, it tells what the acceptor lacks, if the acceptor asked.
     OfDialler(Option<TrustNews>),
-    /// By an acceptor: that it listens.
+    /// An acceptor says that it listens.
     OfAcceptor,
 }
 
@@ -61,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         Self { stream, site, peer }
     }
 
-    /// The dialler's part until the acceptor is judged.
+    /// The dialler's part until it has judged the acceptor.
     pub(crate) async fn show(mut self) -> Result<Judged<S>, NotAdmitted> {
         let ours = self.site.hello();
         let documents = documents(&self.site, &ours.news);
@@ -77,10 +77,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         Ok(Judged { talk: self, member, rest: Rest::OfDialler(differs.then_some(theirs)) })
     }
 
-    /// The acceptor's part until the dialler's chain holds. Nothing is sent before.
+    /// The acceptor's part until the dialler's chain has been verified. The acceptor sends nothing before.
     pub(crate) async fn hear(mut self) -> Result<Heard<S>, NotAdmitted> {
         let (shown, news) = self.hear_hello().await?;
-        // Its chain may hold under a later root document only.
+        // The dialler's chain may hold only under a later root document.
         let documents = frames::read(&mut self.stream, limits::MESH_ROOTS_SHOWN_BYTES_MAX).await?;
         let documents = page(&documents)?;
         if !documents.is_empty() {
@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         Ok(frames::write(&mut self.stream, &hello.to_bytes()).await?)
     }
 
-    /// The chain that the peer shows, and how much it knows.
+    /// Reads the chain that the peer shows, and how much the peer knows.
     async fn hear_hello(&mut self) -> Result<(Bytes, TrustNews), NotAdmitted> {
         let came = frames::read(&mut self.stream, HELLO_BYTES_MAX).await?;
         let hello = TrustHello::from_bytes(&came)?;
@@ -145,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Heard<S> {
-    /// The acceptor's part until the dialler is judged.
+    /// The acceptor's part until it has judged the dialler.
     pub(crate) async fn answer(self) -> Result<Judged<S>, NotAdmitted> {
         let Self { mut talk, shown, news } = self;
         let ours = talk.site.hello();
@@ -159,19 +159,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Heard<S> {
             talk.hear_news().await?;
         }
         talk.hear_that_it_listens().await?;
-        // After what it told: it may be out by that.
+        // This comes after the dialler's news, which may say that the dialler itself is out.
         let member = talk.judge(&shown)?;
         Ok(Judged { talk, member, rest: Rest::OfAcceptor })
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Judged<S> {
-    /// Who the peer is.
+    /// The peer as a member.
     pub(crate) fn member(&self) -> Arc<Member> {
         Arc::clone(&self.member)
     }
 
-    /// The rest of the talk, once this side listens. After it, the peer does.
+    /// The rest of the talk, once this side listens. After it, the peer listens too.
     pub(crate) async fn conclude(self) -> Result<(), NotAdmitted> {
         let Self { mut talk, rest, .. } = self;
         match rest {
@@ -187,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Judged<S> {
     }
 }
 
-/// The latest root documents, as many as an acceptor takes from a stranger. None if there is the first one only.
+/// The latest root documents, as many as an acceptor takes from a stranger. None if there is only the first one.
 fn documents(site: &SiteHandle, ours: &TrustNews) -> SiteNews {
     if ours.root_version <= 1 {
         return SiteNews::default();
@@ -204,13 +204,13 @@ fn page(came: &Bytes) -> Result<SiteNews, NotAdmitted> {
     SiteNews::from_bytes(came).map_err(|error: CodecError| ChainError::from(error).into())
 }
 
-/// Learns a page, where signatures are verified and a disk is written that may not answer.
+/// Learns a page on a thread beside: learning verifies signatures, and writes to a disk that may not answer.
 async fn learn(site: &SiteHandle, page: SiteNews) -> Result<(), NotAdmitted> {
     let (site, revocations) = (site.clone(), page.revocations.len());
     let learned = tokio::task::spawn_blocking(move || site.learn(&page)).await;
     match learned {
         Ok(Ok(_)) => Ok(()),
-        // What else it told holds. A peer is judged by its chain.
+        // The rest of the page holds. A peer is judged by its chain.
         Ok(Err(error @ (LearnError::Root(_) | LearnError::Revocation(_)))) => {
             tracing::debug!(%error, revocations, "some of what a peer tells of the site does not hold");
             Ok(())

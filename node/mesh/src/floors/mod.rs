@@ -1,16 +1,17 @@
 //! Which envelopes are old.
 //!
-//! A good signature says who said something, and not when: whoever has heard an envelope can send it again. So each sender counts
-//! its envelopes, and its starts, and of each sender it is remembered how far it has come. No clock is compared.
+//! A good signature says which node said something, and not when: any node that has heard an envelope can send it
+//! again. So each sender numbers its envelopes and its starts, and each receiver remembers how far each sender has
+//! come. No node compares clocks.
 //!
-//! - Of a process that is remembered each envelope counts once. One that is late counts if it is not far behind.
-//! - Of an earlier process none counts: the number of a process rises with each start of its node.
-//! - A sender that is connected says which process it is, on a connection that only it can make. That holds, also if the
-//!   number is lower: its directory was restored from a copy, and it counts from there.
-//! - Of a process that nothing is remembered of, the first envelope counts, and none before it.
+//! - Each envelope of a remembered process counts once. A late envelope counts if it is not far behind.
+//! - No envelope of an earlier process counts: the number of a process rises with each start of its node.
+//! - A connected sender says which process it is, on a connection that only it can make. That counts even if the number
+//!   is lower: then the sender's directory was restored from a copy, and the sender counts from there.
+//! - Of a process that the receiver does not remember, the first envelope counts, and none before it.
 //!
-//! What is remembered outlives this process, too. It is written down now and then: what was said in the last minute before a
-//! crash can be told once more, until its sender says something newer.
+//! The memory outlives this process, too. The node writes it down now and then: an envelope of the last minute before a
+//! crash can count once more, until its sender says something newer.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +21,12 @@ use skep_protocol::limits;
 
 use crate::speakers::Speakers;
 
-/// How many envelopes of a process may overtake one of it, in words of 64, of which one is only partly there: a second of what one
-/// node may say.
+/// The number of words of 64 bits, one of them only partly used. They hold how many envelopes of a process may overtake
+/// one of it: as many as one node may say in a second.
 const WORDS: usize = 16;
 const WORD: u64 = 64;
 
-/// Which of the latest envelopes of a process were seen, as bits in a ring (RFC 6479).
+/// Which of the latest envelopes of a process this node has seen, as bits in a ring (RFC 6479).
 #[derive(Clone, Debug)]
 struct Latest {
     highest: u64,
@@ -33,7 +34,7 @@ struct Latest {
 }
 
 impl Latest {
-    /// This is the first that counts: those before it are taken for seen.
+    /// Starts with the first envelope that counts: those before it count as seen.
     fn from(first: u64) -> Self {
         let mut latest = Self { highest: first, words: [u64::MAX; WORDS] };
         if let Some(word) = latest.words.get_mut(place(first)) {
@@ -42,7 +43,7 @@ impl Latest {
         latest
     }
 
-    /// Whether this one was seen, or may have been.
+    /// Whether this node has seen an envelope, or may have.
     fn has(&self, sequence: u64) -> bool {
         if sequence > self.highest {
             return false;
@@ -51,10 +52,10 @@ impl Latest {
         is_behind || self.words.get(place(sequence)).is_none_or(|word| word & bit(sequence) != 0)
     }
 
-    /// This one was seen, which was not.
+    /// Marks an envelope as seen that was not.
     fn see(&mut self, sequence: u64) {
         let (before, now) = (self.highest / WORD, sequence / WORD);
-        // As many as there are, if it is far ahead.
+        // This clears all words if the envelope is far ahead.
         for word in (before + 1).max(now.saturating_sub(WORDS as u64 - 1))..=now {
             if let Some(word) = self.words.get_mut(place(word.saturating_mul(WORD))) {
                 *word = 0;
@@ -79,13 +80,14 @@ fn bit(sequence: u64) -> u64 {
 #[derive(Clone, Debug)]
 struct Floor {
     process: u64,
-    /// The highest number of a process that it ever had: lower ones are of earlier processes, but for the one that lives.
+    /// The highest number that a process of the sender ever had: lower numbers are of earlier processes, except for
+    /// that of the present one.
     past: u64,
     /// None before the first envelope of the process.
     latest: Option<Latest>,
 }
 
-/// How far all senders have come. Only of those who are admitted, and of no more than [`limits::MESH_SENDERS_MAX`].
+/// How far all senders have come: only admitted ones, and no more than [`limits::MESH_SENDERS_MAX`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Floors {
     of: BTreeMap<NodeId, Floor>,
@@ -93,14 +95,14 @@ pub(crate) struct Floors {
 }
 
 impl Floors {
-    /// Whether an envelope is old. What says so need not be true yet: nothing changes.
+    /// Whether an envelope is old. This changes nothing, so the envelope need not be verified yet.
     pub(crate) fn is_old(&self, sender: NodeId, process: u64, sequence: u64) -> bool {
         let Some(floor) = self.of.get(&sender) else { return false };
         let was_seen = || floor.latest.as_ref().is_some_and(|latest| latest.has(sequence));
         if process == floor.process { was_seen() } else { process <= floor.past }
     }
 
-    /// An envelope came that its sender has signed. Whether it is new.
+    /// Takes an envelope whose signature was verified; returns whether it is new.
     pub(crate) fn take(&mut self, sender: NodeId, process: u64, sequence: u64) -> bool {
         if self.is_old(sender, process, sequence) || !self.has_room(&sender) {
             return false;
@@ -118,7 +120,7 @@ impl Floors {
         true
     }
 
-    /// A sender is connected, and says which process it is.
+    /// Notes the process of a sender that is connected.
     pub(crate) fn lives(&mut self, sender: NodeId, process: u64) {
         let known = self.of.get(&sender);
         if !self.has_room(&sender) {
@@ -142,17 +144,18 @@ impl Floors {
         self.changed |= self.of.len() != before;
     }
 
-    /// What is to be written down, if anything is new since this was last asked.
+    /// What is to be written down, if anything is new since the last call.
     pub(crate) fn take_news(&mut self) -> Option<Vec<u8>> {
         std::mem::take(&mut self.changed).then(|| self.encode())
     }
 
-    /// What could not be written is to be written again.
+    /// Notes that the last write failed: the same is to be written again.
     pub(crate) fn not_written(&mut self) {
         self.changed = true;
     }
 
-    /// What it is, a checksum, and for each sender: its key, its process, the highest that it had, whether an envelope of it was seen, and the highest.
+    /// A magic text, a checksum, and for each sender: its key, its process, the highest process number, whether an
+    /// envelope of the process was seen, and the highest number of one.
     fn encode(&self) -> Vec<u8> {
         let mut rows = Vec::with_capacity(self.of.len() * ROW_BYTES);
         for (sender, floor) in &self.of {
@@ -165,7 +168,7 @@ impl Floors {
         [MAGIC, &Sha256::digest(&rows)[..], rows.as_slice()].concat()
     }
 
-    /// What was written down, of those whose envelopes may count still; none if it is damaged.
+    /// Reads what was written down, of senders whose envelopes may still count; none if the bytes are damaged.
     pub(crate) fn decode(bytes: &[u8], speakers: &Speakers) -> Option<Self> {
         let (checksum, rows) = bytes.strip_prefix(MAGIC)?.split_at_checked(CHECKSUM_BYTES)?;
         let (rows, rest) = rows.as_chunks::<ROW_BYTES>();

@@ -5,7 +5,7 @@ use super::*;
 const ONE: NodeId = NodeId::from_public_key([1; 32]);
 const OTHER: NodeId = NodeId::from_public_key([2; 32]);
 
-/// After a restart of the process that remembers.
+/// The floors after a restart of the process that remembers them.
 fn restarted(floors: &Floors) -> Floors {
     Floors::decode(&floors.encode(), &[ONE, OTHER].into()).unwrap()
 }
@@ -27,7 +27,7 @@ fn what_is_seen_is_what_a_set_of_all_of_them_says() {
     for seed in 1..=50u64 {
         let (mut state, mut floors, mut model) = (seed, Floors::default(), BTreeSet::new());
         let mut random = |below: u64| {
-            // Knuth's constants for MMIX.
+            // These are Knuth's constants for MMIX.
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % below
         };
@@ -38,7 +38,7 @@ fn what_is_seen_is_what_a_set_of_all_of_them_says() {
             let behind = highest.saturating_sub(sequence);
             let taken = floors.take(ONE, 1, sequence);
             let expected = sequence > 5_000 && !model.contains(&sequence);
-            // What is between is or is not, as the words end.
+            // Whether an envelope between the two bounds counts depends on where the words end.
             if behind <= (WORDS as u64 - 1) * WORD {
                 assert_eq!(taken, expected, "seed {seed}: {sequence} of {highest}");
             }
@@ -83,7 +83,7 @@ fn a_sender_that_is_connected_ends_its_earlier_processes_and_begins_its_own_what
         for process in [3, 7, 9] {
             assert!(new_of(floors, process, [1, 50]).is_empty(), "{process} was before it");
         }
-        assert_eq!(new_of(floors, 4, [7]), [7], "whoever sends those again keeps it from nobody");
+        assert_eq!(new_of(floors, 4, [7]), [7], "sending those again keeps no node from hearing it");
         assert_eq!(new_of(floors, 10, [1]), [1]);
     }
 }

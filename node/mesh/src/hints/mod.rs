@@ -1,17 +1,19 @@
 //! Where the listed peers may be.
 //!
-//! An address that somebody tells is a hint: the handshake proves who is there. Whoever tells hints may lie, anybody on the
-//! network among them, so that they are few, they push out nothing that is better known, and they are tried at a pace:
+//! An address that another node tells is a hint: the handshake proves which node is there. Any node on the network can
+//! tell hints, and may lie. So hints are few, a hint pushes out nothing that is better known, and the node tries hints
+//! at a limited pace:
 //!
-//! - what is configured is always known, and dialled each time;
-//! - addresses at which the peer was reached push out each other, and nothing else pushes them out;
-//! - what the peer says of itself, on a connection that is proved to be its own, pushes out what others say;
-//! - what has failed makes room for whatever is new, and what others say is forgotten once it has failed for long, or somebody
-//!   else is there. No host is named more than twice for a peer.
+//! - The configured address is always known, and dialled each time.
+//! - Addresses at which the peer was reached push out each other, and nothing else pushes them out.
+//! - What the peer says of itself, on a connection that is proved to be its own, pushes out what others say.
+//! - A hint that failed makes room for any new one. The node forgets what others say once it has failed for long, or
+//!   once another node turns out to be there. It keeps at most two hints with the same host for a peer.
 //!
-//! Whoever answers at a wrong address ends the whole attempt. So where a proved address is known, every other attempt leaves
-//! hints out. One that is heard while the peer is dialled, or before an attempt without hints, is not missed for that: whoever dials is
-//! told that it is [untried](Hints::has_untried). Nor is one whose turn did not come, or that the pace held back.
+//! A node that answers at a wrong address ends the whole attempt. So where a proved address is known, every other
+//! attempt leaves hints out. A hint that came while the peer was being dialled, or before an attempt without hints, is
+//! not lost by that: the caller that dials is told that it is [untried](Hints::has_untried). The same holds for a hint
+//! whose turn did not come, or that the pace held back.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,36 +24,38 @@ use tokio::time::Instant;
 
 use crate::bucket::{Bucket, Rate};
 
-/// Addresses kept of a peer beside the configured one. The one that is known worst goes.
+/// The most addresses kept of a peer beside the configured one. The one that is known worst goes.
 pub(crate) const HINTS_PER_PEER_MAX: usize = 8;
-/// Of these, addresses at which the peer was reached. The one of longest ago is a hint of its own from then on.
+/// Of these, the most addresses at which the peer was reached. The one reached longest ago becomes a hint of the peer's
+/// own.
 const REACHED_PER_PEER_MAX: usize = 3;
-/// Addresses of one host that others may tell of a peer: one for each transport. The one heard longest ago goes.
+/// The most addresses of one host that others may tell of a peer: one for each transport. The one heard longest ago
+/// goes.
 const TOLD_PER_HOST_MAX: usize = 2;
-/// Hints tried in one attempt. Others have their turn in the next.
+/// The most hints tried in one attempt. Others have their turn in the next.
 const HINTS_PER_DIAL_MAX: usize = 4;
-/// Attempts that failed after which a hint is worth less than any other.
+/// Failed attempts after which a hint is worth less than any other.
 const FAILS_AFTER: u32 = 2;
-/// Attempts that failed after which what others told is forgotten: as many as are made until multicast asks again who is there,
-/// since the peer may not have been up yet.
+/// Failed attempts after which the node forgets what others told. As many attempts pass until multicast asks again
+/// which nodes are there, since the peer may not have been up yet.
 const FORGOTTEN_AFTER: u32 = 16;
-/// How fast hints are tried: all of them, and those of one host, whose owner may know nothing of Skep. Others wait for the next
-/// attempt.
+/// How fast hints are tried: all of them, and those of one host, whose owner may know nothing of Skep. Others wait for
+/// the next attempt.
 const TRIES: Rate = Rate { per_s: 64, burst: 256 };
 const TRIES_PER_HOST: Rate = Rate { per_s: 1, burst: 8 };
-/// Hosts of which it is known how often they were tried. While there are more, no hint of another one is tried.
+/// The most hosts for which the node knows how often it tried them. At this number it tries no hint of another host.
 const HOSTS_MAX: usize = 512;
 
-/// On whose word an address is known. The later the better.
+/// The source of an address. A later variant is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Word {
-    /// Somebody on this network says so; anybody can.
+    /// A node on this network says so; any node can.
     Lan,
     /// Another peer says so.
     Other,
     /// The peer itself says so, on a connection of its own.
     Own,
-    /// It was reached there.
+    /// The peer was reached there.
     Reached,
 }
 
@@ -60,15 +64,15 @@ struct Hint {
     address: Multiaddr,
     host: IpAddr,
     word: Word,
-    /// In which order hints were heard last.
+    /// The place of the hint in the order in which hints were last heard.
     heard: u64,
     tries: u32,
-    /// Attempts that failed since it was heard on a better word, or worked.
+    /// Attempts that failed since the hint was heard from a better source, or worked.
     failures: u32,
 }
 
 impl Hint {
-    /// How well it is known: the least goes first. One that fails is worth nothing.
+    /// How well the address is known: the least goes first. A hint that fails is worth nothing.
     fn worth(&self) -> (Option<Word>, u64) {
         ((self.failures < FAILS_AFTER).then_some(self.word), self.heard)
     }
@@ -80,7 +84,7 @@ struct Known {
     hints: Vec<Hint>,
     /// Attempts so far.
     dials: u64,
-    /// Whether a hint was heard that no attempt has tried since.
+    /// Whether the node heard a hint that no attempt has tried since.
     has_untried: bool,
 }
 
@@ -89,7 +93,8 @@ impl Known {
         self.hints.iter().position(|hint| hint.address == *address)
     }
 
-    /// Makes one room for a hint. None if all that is known is known better; otherwise what goes for it, if anything.
+    /// Makes room for a hint. None if all other addresses are known better; otherwise the address that goes for it, if
+    /// any.
     fn room(&mut self, host: IpAddr, word: Word) -> Option<Option<Multiaddr>> {
         let of_host = |hint: &&Hint| hint.word < Word::Own && hint.host == host;
         let crowded = word < Word::Own && self.hints.iter().filter(of_host).count() >= TOLD_PER_HOST_MAX;
@@ -107,7 +112,7 @@ impl Known {
 /// The table of hints.
 #[derive(Debug)]
 pub(crate) struct Hints {
-    /// Whether this node listens on loopback: then others who do are its peers, and nobody else.
+    /// Whether this node listens on loopback: then only nodes that listen there too can be its peers.
     on_loopback: bool,
     of: BTreeMap<PeerId, Known>,
     heard: u64,
@@ -117,24 +122,24 @@ pub(crate) struct Hints {
 }
 
 impl Hints {
-    /// Knows nobody yet.
+    /// An empty table.
     pub(crate) fn new(on_loopback: bool, now: Instant) -> Self {
         let (of, hosts) = (BTreeMap::new(), BTreeMap::new());
         Self { on_loopback, of, heard: 0, tries: Bucket::full(now), hosts, forgotten: Vec::new() }
     }
 
-    /// A listed peer, with the address that is configured, if one is. Of others nothing is kept.
+    /// Adds a listed peer, with its address if one is configured. The table keeps nothing of other peers.
     pub(crate) fn list(&mut self, peer: PeerId, configured: Option<Multiaddr>) {
         let configured = configured.map(without_peer);
         self.of.insert(peer, Known { configured, ..Known::default() });
     }
 
-    /// Forgets a peer, and all that is known of it.
+    /// Forgets a peer, and all hints of it.
     pub(crate) fn unlist(&mut self, peer: &PeerId) {
         self.of.remove(peer);
     }
 
-    /// An address of a peer is told. Whether it is one to dial that was not known.
+    /// Takes an address of a peer. Returns whether it is one to dial that was not known.
     pub(crate) fn hear(&mut self, peer: &PeerId, address: &Multiaddr, word: Word) -> bool {
         let Some(known) = self.of.get_mut(peer) else { return false };
         let Some((address, host)) = usable(address, peer, self.on_loopback) else { return false };
@@ -144,7 +149,7 @@ impl Hints {
         self.heard += 1;
         let heard = self.heard;
         if let Some(hint) = known.position(&address).and_then(|at| known.hints.get_mut(at)) {
-            // Who repeats a lie does not make it younger.
+            // A node that repeats a lie does not make it younger.
             if word > hint.word || (word == hint.word && word >= Word::Own) {
                 hint.failures = 0;
                 (hint.word, hint.heard) = (word, heard);
@@ -158,7 +163,7 @@ impl Hints {
         true
     }
 
-    /// A peer was reached at an address.
+    /// Notes that a peer was reached at an address.
     pub(crate) fn reached(&mut self, peer: &PeerId, address: &Multiaddr) {
         self.hear(peer, address, Word::Reached);
         let Some(known) = self.of.get_mut(peer) else { return };
@@ -170,12 +175,12 @@ impl Hints {
         }
     }
 
-    /// Nobody was reached at an address.
+    /// Notes that no node was reached at an address.
     pub(crate) fn failed(&mut self, peer: &PeerId, address: &Multiaddr) {
         self.miss(peer, address, |hint| hint.word < Word::Own && hint.failures >= FORGOTTEN_AFTER);
     }
 
-    /// Somebody else was reached at an address.
+    /// Notes that another node was reached at an address.
     pub(crate) fn wrong(&mut self, peer: &PeerId, address: &Multiaddr) {
         self.miss(peer, address, |hint| hint.word < Word::Reached);
     }
@@ -192,7 +197,7 @@ impl Hints {
         }
     }
 
-    /// Where a peer is dialled now.
+    /// The addresses at which to dial a peer at this instant.
     pub(crate) fn next_dials(&mut self, peer: &PeerId, now: Instant) -> Vec<Multiaddr> {
         let Some(known) = self.of.get_mut(peer) else { return Vec::new() };
         let mut addresses: Vec<Multiaddr> = known.configured.iter().cloned().collect();
@@ -217,12 +222,12 @@ impl Hints {
         addresses
     }
 
-    /// Whether there is a hint of a peer that was heard, and that no attempt has tried since.
+    /// Whether the node heard a hint of a peer that no attempt has tried since.
     pub(crate) fn has_untried(&self, peer: &PeerId) -> bool {
         self.of.get(peer).is_some_and(|known| known.has_untried)
     }
 
-    /// Whether an address that is told can mean a peer from here.
+    /// Whether an address that others tell can mean a peer, as seen from here.
     pub(crate) fn is_usable(&self, peer: &PeerId, address: &Multiaddr) -> bool {
         usable(address, peer, self.on_loopback).is_some()
     }
@@ -235,13 +240,13 @@ impl Hints {
         known.configured.as_ref() == Some(&address) || known.hints.iter().any(is_known)
     }
 
-    /// What was forgotten since this was last asked.
+    /// What the table has forgotten since the last call.
     pub(crate) fn take_forgotten(&mut self) -> Vec<(PeerId, Multiaddr)> {
         std::mem::take(&mut self.forgotten)
     }
 }
 
-/// Whether a hint of a host may be tried now.
+/// Whether a hint of a host may be tried at this instant.
 fn has_turn(hosts: &mut BTreeMap<IpAddr, Bucket>, host: IpAddr, now: Instant) -> bool {
     if hosts.len() >= HOSTS_MAX && !hosts.contains_key(&host) {
         hosts.retain(|_, bucket| !bucket.is_full(now));
@@ -252,7 +257,7 @@ fn has_turn(hosts: &mut BTreeMap<IpAddr, Bucket>, host: IpAddr, now: Instant) ->
     hosts.entry(host).or_insert_with(|| Bucket::full(now)).take(TRIES_PER_HOST, 1, now)
 }
 
-/// The one form in which an address is kept: two forms would be dialled twice.
+/// The one form in which an address is kept: the node would dial two forms twice.
 fn without_peer(mut address: Multiaddr) -> Multiaddr {
     if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
         address.pop();
@@ -260,10 +265,10 @@ fn without_peer(mut address: Multiaddr) -> Multiaddr {
     address
 }
 
-/// An address that a peer tells, and its host, if it can mean that peer from here: an IP address, and QUIC or TCP. A loopback
-/// address can only among those who listen on loopback themselves.
+/// An address that a peer tells, and its host, if it can mean that peer from here: an IP address, and QUIC or TCP. A
+/// loopback address can mean a peer only if this node itself listens on loopback.
 fn usable(address: &Multiaddr, peer: &PeerId, on_loopback: bool) -> Option<(Multiaddr, IpAddr)> {
-    // Five parts are one too many.
+    // A usable address has at most four parts, so five are enough to see.
     let parts: Vec<Protocol<'_>> = address.iter().take(5).collect();
     let (host, rest) = match parts.as_slice() {
         [host, Protocol::Tcp(1..), rest @ ..] | [host, Protocol::Udp(1..), Protocol::QuicV1, rest @ ..] => (host, rest),

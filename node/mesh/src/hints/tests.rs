@@ -28,7 +28,7 @@ fn known(hints: &Hints, peer: &PeerId) -> Vec<Multiaddr> {
     hints.of[peer].hints.iter().map(|hint| hint.address.clone()).collect()
 }
 
-/// What is dialled in two attempts: one of them tries hints.
+/// What the node dials in two attempts: one of them tries hints.
 fn dialled(hints: &mut Hints, peer: &PeerId, now: Instant) -> Vec<Multiaddr> {
     let mut addresses = hints.next_dials(peer, now);
     addresses.extend(hints.next_dials(peer, now));
@@ -112,10 +112,10 @@ fn a_hint_that_an_attempt_did_not_try_is_known_to_be_untried_until_another_one_d
     assert_eq!(hints.next_dials(&of, now), [tcp(1, 1)]);
     assert!(!hints.has_untried(&of));
     assert!(hints.hear(&of, &tcp(9, 1), Word::Other));
-    // It is dialled for that, and this is the turn of what is proved.
+    // The node dials the peer for the hint, and this is the turn of the proved address.
     assert_eq!(hints.next_dials(&of, now), [tcp(1, 1)]);
     assert!(hints.has_untried(&of));
-    // Another one comes while it is dialled.
+    // Another hint comes while the node dials the peer.
     assert!(hints.hear(&of, &tcp(8, 1), Word::Lan));
     assert_eq!(hints.next_dials(&of, now), [tcp(1, 1), tcp(9, 1), tcp(8, 1)]);
     assert!(!hints.has_untried(&of));
@@ -127,7 +127,7 @@ fn a_hint_that_an_attempt_did_not_try_is_known_to_be_untried_until_another_one_d
 #[test]
 fn a_hint_that_the_pace_held_back_is_untried_until_an_attempt_tries_it() {
     let (mut hints, of, now) = listed(None);
-    // Others are said to be at that host too, and were looked for there.
+    // Other peers are said to be at that host too, and the node looked for them there.
     for _ in 0..TRIES_PER_HOST.burst {
         assert!(has_turn(&mut hints.hosts, "10.0.0.9".parse().unwrap(), now));
     }
@@ -168,7 +168,7 @@ fn what_others_say_is_forgotten_once_it_has_failed_for_long_and_what_worked_is_n
     left.sort();
     assert_eq!(left, [tcp(1, 1), tcp(2, 1)]);
     assert_eq!(hints.take_forgotten(), [(of, tcp(3, 1))]);
-    // The peer may have moved: what it said of itself makes room now.
+    // The peer may have moved: what it said of itself makes room in this case.
     for host in 10..10 + HINTS_PER_PEER_MAX as u8 {
         assert!(hints.hear(&of, &tcp(host, 1), Word::Other));
     }

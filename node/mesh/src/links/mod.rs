@@ -1,17 +1,19 @@
 //! Which connection to a peer stays.
 //!
-//! gossipsub hands what it sends to a peer to whichever of its connections is free, and says what it subscribes to on
-//! the first one only. With two, a subscription and the end of an earlier one overtake each other, and the peer holds
-//! for good that nobody listens here. So one of them is closed, and what is subscribed to is said again on the one that
-//! stays.
+//! gossipsub hands what it sends to a peer to whichever of the connections is free, and announces its subscriptions on
+//! the first one only. With two connections, a subscription and the end of an earlier one overtake each other, and the
+//! peer believes for good that this node does not listen. So the node closes one of them, and announces its
+//! subscriptions again on the one that stays.
 //!
 //! There are two when peers dial each other at once: both live, and both sides must choose the same. And there are two
-//! when a peer comes again before it is known that its earlier connection is dead: a process that was killed says
-//! nothing, and to choose the dead one is to close, for as long as it is not found to be dead, every one that the peer
-//! makes. So a connection is chosen only if it is known to live beside the other, and peers say which process they are.
+//! when a peer comes again before the node knows that the earlier connection is dead: a process that was killed says
+//! nothing. A node that chose the dead one would close every new connection of the peer until it found the dead one
+//! out. So the node chooses a connection only if it is known to live beside the other, and peers say which process they
+//! are.
 //!
-//! A process that was met before, and comes again while another one is there, has not died: two run under one identity, such
-//! as a copied directory beside its original. The one that was met first stays for as long as it is there.
+//! A process that this node met before, and that comes again while another one is there, has not died: two processes
+//! run under one identity, such as a copied directory beside its original. The one that was met first stays for as long
+//! as it is there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,14 +24,14 @@ use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use tokio::time::Instant;
 
-/// A connection of the same process that was heard this shortly before another one was made was made at once with it.
-/// Short: whoever made the other one may have lost this one just then.
+/// A connection of the same process that was heard this shortly before another one was made counts as made at once with
+/// it. The time is short: the side that made the other one may have lost this one just then.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Processes of a peer that are remembered.
+/// The number of a peer's processes that are remembered.
 const PROCESSES_KEPT: usize = 4;
 
-/// Who dialled a connection.
+/// Which side dialled a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialled {
     Here,
@@ -41,7 +43,7 @@ struct Link {
     id: ConnectionId,
     dialled: Dialled,
     since: Instant,
-    /// When the peer answered on it last: shaking hands does not count.
+    /// When the peer last answered on it: a handshake does not count.
     heard: Option<Instant>,
     /// The process at the other end, as it names itself.
     process: Option<String>,
@@ -49,8 +51,9 @@ struct Link {
 
 /// Those of a peer's connections, the oldest first, that have to go; never all of them.
 ///
-/// `stays` is who dials the one that stays of several that live, and `process` is the one of the peer whose place it is: what
-/// belongs to others goes. Whatever may be dead and may not be is left alone: it ends by itself, or answers.
+/// `stays` is the side that dialled the one that stays of several live ones. `process` is the process of the peer that
+/// has the place: connections of others go. A connection that may be dead or not is left alone: it ends by itself, or
+/// answers.
 fn surplus(links: &[Link], stays: Dialled, process: Option<&String>) -> Vec<ConnectionId> {
     let Some(newest) = links.last() else { return Vec::new() };
     let left =
@@ -71,10 +74,10 @@ fn surplus(links: &[Link], stays: Dialled, process: Option<&String>) -> Vec<Conn
 pub(crate) struct Links {
     local: PeerId,
     open: BTreeMap<PeerId, Vec<Link>>,
-    /// The processes of each peer that were met last, in the order in which they were first met. Of peers that are not
-    /// connected, few are remembered.
+    /// The processes of each peer that this node met last, in the order in which it first met them. Of peers that are
+    /// not connected, few are remembered.
     met: BTreeMap<PeerId, Vec<String>>,
-    /// When two processes of a peer were last met at once.
+    /// When this node last met two processes of a peer at once.
     shared: BTreeMap<PeerId, Instant>,
 }
 
@@ -83,7 +86,7 @@ impl Links {
         Self { local, open: BTreeMap::new(), met: BTreeMap::new(), shared: BTreeMap::new() }
     }
 
-    /// A connection was made.
+    /// Notes that a connection was made.
     pub(crate) fn opened(&mut self, peer: PeerId, id: ConnectionId, dialled: Dialled, now: Instant) {
         if self.met.len() >= limits::MESH_MEMBERS_MAX && !self.met.contains_key(&peer) {
             self.met.retain(|known, _| self.open.contains_key(known));
@@ -93,8 +96,8 @@ impl Links {
         self.open.entry(peer).or_default().push(link);
     }
 
-    /// A peer answered on a connection, and perhaps said which process it is. Returns the connections to it that have to
-    /// go; they do not count any more.
+    /// Notes that a peer answered on a connection, and perhaps said which process it is. Returns the connections to it
+    /// that have to go; they have stopped counting.
     pub(crate) fn heard(
         &mut self,
         peer: PeerId,
@@ -110,7 +113,8 @@ impl Links {
         if let Some(link) = links.iter_mut().find(|link| link.id == id) {
             link.heard = Some(now);
             if let Some(process) = process {
-                // One that was never met takes the place of those before it, which are gone with all that was theirs.
+                // A process that this node never met takes the place of earlier ones, which are gone with all their
+                // connections.
                 comes_first = note(met, &process).then(|| process.clone());
                 link.process = Some(process);
             }
@@ -125,12 +129,12 @@ impl Links {
         gone
     }
 
-    /// When two processes of a peer were last met at once, if they were.
+    /// When this node last met two processes of a peer at once, if it did.
     pub(crate) fn shared(&self, peer: &PeerId) -> Option<Instant> {
         self.shared.get(peer).copied()
     }
 
-    /// A connection has ended.
+    /// Notes that a connection has ended.
     pub(crate) fn closed(&mut self, peer: PeerId, id: ConnectionId) {
         if let Some(links) = self.open.get_mut(&peer) {
             links.retain(|link| link.id != id);
@@ -141,7 +145,7 @@ impl Links {
     }
 }
 
-/// Remembers a process; whether it was not met before.
+/// Remembers a process; returns whether this node had not met it before.
 fn note(met: &mut Vec<String>, process: &str) -> bool {
     if met.iter().any(|known| known == process) {
         return false;

@@ -13,7 +13,7 @@ fn seen_from_there(dialled: Dialled) -> Dialled {
     }
 }
 
-/// What a node closes of the connections 1 and 2 to a peer. They are opened and identified in these orders, by one process.
+/// What a node closes of the connections 1 and 2 to a peer, which one process opens and identifies in these orders.
 fn closed(local: PeerId, peer: PeerId, by: [Dialled; 2], opened: [usize; 2], heard: [usize; 2]) -> Vec<ConnectionId> {
     let now = Instant::now();
     let mut links = Links::new(local);
@@ -73,19 +73,19 @@ fn of_two_processes_that_come_again_and_again_the_one_that_was_met_first_stays()
     };
     use Dialled::{Here, There};
     assert_eq!(come(1, There, "first"), (vec![], false));
-    // It may have been started again.
+    // The copy may have been started again.
     assert_eq!(come(2, There, "copy"), (vec![id(1)], false));
-    // It was not.
+    // It was not started again.
     assert_eq!(come(3, There, "first"), (vec![id(2)], true));
     for (n, dialled) in (4..40).zip([Here, There].into_iter().cycle()) {
         assert_eq!(come(n, dialled, "copy"), (vec![id(n)], true), "{n}");
     }
-    // Once it is started again it has the place of both, and keeps it.
+    // A process that is started again has the place of both, and keeps it.
     assert_eq!(come(40, There, "again").0, [id(3)]);
     links.closed(peer, id(40));
     let at = now + Duration::from_secs(50);
     links.opened(peer, id(50), There, at);
-    assert!(links.heard(peer, id(50), Some("copy".to_owned()), at).is_empty(), "nobody else is there");
+    assert!(links.heard(peer, id(50), Some("copy".to_owned()), at).is_empty(), "no other process is there");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_connection_that_may_be_dead_is_not_preferred_to_one_that_lives() {
             links.opened(peer, id(2), latest, later);
             assert!(links.heard(peer, id(2), None, later).is_empty(), "of which process the new one is, is not known");
             assert!(links.heard(peer, id(2), said(), later).is_empty(), "the earlier one may be dead");
-            // It is not.
+            // The earlier connection is not dead.
             let gone = links.heard(peer, id(1), None, later);
             let stays = if local < peer { Dialled::Here } else { Dialled::There };
             let kept = if earlier == stays && latest != stays { id(1) } else { id(2) };

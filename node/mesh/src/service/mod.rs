@@ -50,7 +50,7 @@ struct Service {
     view: watch::Sender<MeshView>,
     outgoing: mpsc::Receiver<Outgoing>,
     judged: mpsc::Receiver<Judged>,
-    /// What is to be heard, and what is.
+    /// The topics that are to be heard, and those that are.
     topics: watch::Receiver<BTreeSet<TopicPath>>,
     heard: BTreeSet<TopicPath>,
     cut_off: watch::Receiver<BTreeSet<NodeId>>,
@@ -58,12 +58,13 @@ struct Service {
     gate: Arc<Gate>,
     floors: SharedFloors,
     dropped: Arc<DroppedEnvelopes>,
-    /// The listed peers, or members of the site, and when each is dialled next unless it is up.
+    /// The listed peers, or members of the site, and when the node dials each, unless it is connected.
     dials: BTreeMap<PeerId, Dial>,
     links: Links,
-    /// Of those who wanted to connect and were refused, or did not finish.
+    /// Lines about strangers that wanted to connect, and were refused or did not finish.
     strangers: Noise<()>,
-    /// Of listed peers of which somebody said where they are. Apart from strangers: however many these are, they hide none of those.
+    /// Lines about listed peers of which another node said where they are. Apart from strangers: many strangers hide
+    /// none of these.
     told: Noise<PeerId>,
 }
 
@@ -81,9 +82,9 @@ enum Step {
 }
 
 impl Mesh {
-    /// Binds QUIC and TCP, and dials every listed peer as soon as an address of it is known. `seed` is the node's secret
-    /// key. `keeps`: the directory for what is to outlive this process; without it, each start is the first. Also returns what
-    /// is received on topics that are subscribed to.
+    /// Binds QUIC and TCP, and dials every listed peer as soon as an address of it is known. `seed` is the node's
+    /// secret key. `keeps`: the directory for what is to outlive this process; without it, each start is the first.
+    /// Also returns what the node receives on subscribed topics.
     ///
     /// # Errors
     /// [`MeshError`] if an address cannot be bound or understood. A disk that keeps nothing is logged.
@@ -96,7 +97,7 @@ impl Mesh {
     }
 
     /// The same in a site: the node admits its members, and no other peer. The peers of the configuration are members
-    /// that the node dials, with addresses at which they may be; it is told of [others](MeshHandle::know_members)
+    /// that the node dials, with addresses at which they may be; the caller names [others](MeshHandle::know_members)
     /// later. Without a site, the node admits the listed peers.
     ///
     /// # Errors
@@ -111,7 +112,7 @@ impl Mesh {
         let local = key.public().to_peer_id();
         let signing = key.clone();
         let kept = keeps.map(Kept::of);
-        // Higher with each start, and another number in each of two copies of a directory.
+        // The number is higher with each start, and differs between two copies of a directory.
         let process = (u64::from(kept.as_ref().map_or(1, Kept::start)) << u32::BITS) | u64::from(rand::random::<u32>());
         let dropped: Arc<DroppedEnvelopes> = Arc::default();
         let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
@@ -161,7 +162,7 @@ impl Mesh {
         Ok((Self { handle, stop: Some(stop), task, keeper }, received_in))
     }
 
-    /// The handle.
+    /// The handle of the mesh.
     pub fn handle(&self) -> MeshHandle {
         self.handle.clone()
     }
@@ -230,7 +231,7 @@ impl Service {
             let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing).build();
             let has_address = match self.swarm.dial(options) {
                 Ok(()) => true,
-                // Somebody who is connected may know it: asking has it dialled.
+                // A connected peer may know an address: the node asks, and dials after the answer.
                 Err(DialError::NoAddresses) => false,
                 Err(DialError::DialPeerConditionFalse(_)) => continue,
                 Err(error) => {
@@ -247,7 +248,7 @@ impl Service {
 
     fn send(&mut self, Outgoing { topic, data }: Outgoing) {
         match self.swarm.behaviour_mut().gossip().publish(&topic, data) {
-            // Nobody subscribes: nobody misses it.
+            // No node subscribes, so no node misses it.
             Ok(_) | Err(PublishError::NoPeersSubscribedToTopic | PublishError::Duplicate) => {}
             Err(error) => {
                 self.dropped.overflow();
@@ -263,7 +264,7 @@ impl Service {
         self.swarm.behaviour_mut().gossip().judged(&id, &from, verdict);
     }
 
-    /// A message came in. It is verified elsewhere.
+    /// Hands an incoming message over for verification.
     fn on_message(&mut self, id: MessageId, from: PeerId, message: gossipsub::Message) {
         if !self.gate.hand_over(id.clone(), from, message.topic.into_string(), message.data) {
             self.dropped.overflow();
@@ -292,19 +293,19 @@ impl Service {
         self.heard = heard;
     }
 
-    /// Somebody says where a peer is.
+    /// Notes an address of a peer that another node told.
     fn on_told(&mut self, peer: &PeerId, address: &Multiaddr) {
         let now = Instant::now();
         if let Some(dial) = self.dials.get_mut(peer) {
             dial.soon(now);
         }
         if let Some(times) = self.told.heard(*peer, now) {
-            tracing::info!(%peer, %address, times, "somebody says where this peer is");
+            tracing::info!(%peer, %address, times, "another node says where this peer is");
         }
     }
 
-    /// A peer was not reached. Somebody may have said where it is while it was dialled, or the attempt left hints out: then it is
-    /// dialled again soon.
+    /// Notes that a peer was not reached. If a hint came while the node dialled it, or the attempt left hints out, the
+    /// node dials it again soon.
     fn on_unreached(&mut self, peer: PeerId, error: &DialError) {
         let has_untried = self.swarm.behaviour_mut().discovery().has_untried(&peer);
         let Some(dial) = self.dials.get_mut(&peer) else { return };
@@ -315,14 +316,15 @@ impl Service {
         self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));
     }
 
-    /// Somebody wanted to connect, and was refused or did not finish.
+    /// Notes that a node wanted to connect, and was refused or did not finish.
     fn on_refused(&mut self, from: &Multiaddr, error: &(dyn std::error::Error + 'static)) {
         if let Some(times) = self.strangers.heard((), Instant::now()) {
             tracing::warn!(%from, why = reason(error), times, "connections to the mesh were refused, or not finished");
         }
     }
 
-    /// A peer answered on a connection, and perhaps said which process it is. Whether the connection stays.
+    /// Notes that a peer answered on a connection, and perhaps said which process it is. Returns whether the connection
+    /// stays.
     fn on_answer(&mut self, peer: PeerId, connection: ConnectionId, process: Option<String>) -> bool {
         let now = Instant::now();
         let mut stays = true;
@@ -342,7 +344,7 @@ impl Service {
         stays
     }
 
-    /// A peer says on a connection who it is, and where it listens.
+    /// Takes what a peer says on a connection of itself, and where it listens.
     fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
         let process = process_of(&info.agent_version);
         let stays = self.on_answer(peer, connection, Some(info.agent_version));
@@ -356,7 +358,8 @@ impl Service {
         match result {
             Ok(_) => _ = self.on_answer(peer, connection, None),
             Err(ping::Failure::Unsupported) => {}
-            // The second in a row. QUIC finds out by itself that nobody is there; TCP waits for as long as nobody refuses.
+            // This is the second failure in a row. QUIC finds out by itself that the peer is gone; TCP waits for as
+            // long as the other side does not refuse.
             Err(error) => {
                 tracing::info!(%peer, %error, "a connection is silent");
                 self.swarm.close_connection(connection);
@@ -387,7 +390,7 @@ impl Service {
         }
     }
 
-    /// A peer is admitted on a connection, which has so many others.
+    /// Notes that a peer is admitted on a connection, and how many others it has.
     fn on_in(&mut self, peer: PeerId, connection: ConnectionId, is_dialler: bool, others: usize) {
         let dialled = if is_dialler { Dialled::Here } else { Dialled::There };
         self.links.opened(peer, connection, dialled, Instant::now());
@@ -397,7 +400,7 @@ impl Service {
         }
     }
 
-    /// An admitted peer's connection has ended.
+    /// Notes that an admitted peer's connection has ended.
     fn on_left(&mut self, Left { peer, connection, endpoint, remaining, why }: Left) {
         self.links.closed(peer, connection);
         if remaining == 0 {
@@ -437,7 +440,7 @@ impl Service {
                 self.on_refused(&send_back_addr, &error);
             }
             SwarmEvent::ListenerClosed { reason: Err(error), .. } => {
-                tracing::error!(%error, "the mesh does not listen any more");
+                tracing::error!(%error, "the mesh has stopped listening");
             }
             _ => {}
         }
@@ -465,7 +468,7 @@ impl Service {
         tracing::info!(peer = %node, why, "mesh disconnected");
         self.view.send_modify(|view| {
             view.up.remove(&node);
-            // Of members beyond those that are dialled nothing is kept.
+            // The node keeps nothing of members that it does not dial.
             if is_dialled {
                 view.errors.insert(node, why);
             } else {
@@ -497,12 +500,12 @@ fn list(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<BTreeMap<Pe
     Ok(dials)
 }
 
-/// The listed peers: their envelopes count where there is no site.
+/// The listed peers, whose envelopes count where there is no site.
 fn listed(config: &MeshConfig, own: NodeId) -> Speakers {
     Speakers::Listed(config.peers.iter().map(|peer| peer.id).filter(|id| *id != own).collect())
 }
 
-/// Binds what the configuration says.
+/// Binds the addresses of the configuration.
 fn listen(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<(), MeshError> {
     for (over, address) in transport::listen_addresses(config.listen) {
         swarm.listen_on(address).map_err(|error| MeshError::cannot_listen(config, over, &error))?;
@@ -510,7 +513,7 @@ fn listen(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<(), MeshE
     Ok(())
 }
 
-/// Nobody dials in step with others.
+/// A random factor around 1, so that nodes do not dial in step.
 fn jitter() -> f64 {
     rand::random_range(0.5..1.5)
 }

@@ -22,11 +22,11 @@ pub(super) struct Site {
     members: Members,
     /// Rises when links are to be judged anew.
     changes: watch::Receiver<u64>,
-    /// Judges the members that were met, beside the task of the swarm.
+    /// Judges the members that this node has met, beside the task of the swarm.
     judging: Option<JoinHandle<()>>,
-    /// The peers of the configuration: whatever else is known, they are dialled.
+    /// The peers of the configuration: the node dials them whatever else it knows.
     configured: BTreeSet<NodeId>,
-    /// Connections that were made, and whose peers are not admitted.
+    /// Connections that were made, and whose peers were not admitted.
     refusals: Refusals,
     told: Arc<watch::Sender<KnownMembers>>,
     known: watch::Receiver<KnownMembers>,
@@ -45,17 +45,17 @@ impl Site {
         self.members.clone()
     }
 
-    /// Whose envelopes count.
+    /// The nodes whose envelopes count.
     pub(super) fn speakers(&self) -> Speakers {
         Speakers::Members(self.members())
     }
 
-    /// Through which the node tells who is a member.
+    /// The channel through which the node says which members it knows.
     pub(super) fn told(&self) -> Arc<watch::Sender<KnownMembers>> {
         Arc::clone(&self.told)
     }
 
-    /// What is to be done next. Nothing is lost if the caller stops waiting.
+    /// Waits for the next thing to do. Nothing is lost if the caller stops waiting.
     pub(super) async fn next(&mut self) -> Step {
         loop {
             let is_idle = self.judging.is_none();
@@ -74,7 +74,7 @@ impl Site {
     }
 }
 
-/// Until what is under way has ended, if anything is.
+/// Waits until the work under way has ended, if there is any.
 async fn ended(under_way: &mut Option<JoinHandle<()>>) {
     match under_way {
         Some(task) => drop(task.await),
@@ -83,7 +83,7 @@ async fn ended(under_way: &mut Option<JoinHandle<()>>) {
 }
 
 impl Service {
-    /// Closes the connections of peers that are no members any more, and forgets how far revoked senders have come.
+    /// Closes the connections of peers that have stopped being members, and forgets how far revoked senders have come.
     pub(super) fn judge_anew(&mut self) {
         let Some(site) = &self.site else { return };
         let members = &site.members;
@@ -91,7 +91,7 @@ impl Service {
         self.floors.lock().keep(|sender| !members.is_revoked(*sender));
     }
 
-    /// Other members are known than before.
+    /// Takes a new set of known members.
     pub(super) fn know_members(&mut self) {
         let Some(site) = &mut self.site else { return };
         let known = site.known.borrow_and_update().clone();
@@ -111,13 +111,13 @@ impl Service {
                         self.on_told(&peer, &address);
                     }
                 }
-                Some(Err(error)) => tracing::warn!(%peer, %error, "the address of a member is none"),
+                Some(Err(error)) => tracing::warn!(%peer, %error, "the address of a member is not a multiaddress"),
                 Some(Ok(_)) | None => {}
             }
         }
     }
 
-    /// Dials a member from now on, unless there are too many: then the member dials this node.
+    /// Dials a member from then on, unless there are too many: then the member dials this node.
     pub(super) fn expect(&mut self, peer: PeerId) {
         let is_new = !self.dials.contains_key(&peer) && peer != *self.swarm.local_peer_id();
         let Some(node) = node_id(&peer).filter(|_| is_new && self.dials.len() < limits::MESH_MEMBERS_MAX) else {
@@ -128,7 +128,7 @@ impl Service {
         self.dials.insert(peer, Dial::new(node, Instant::now()));
     }
 
-    /// A node is not dialled any more.
+    /// Stops dialling a node.
     fn forget(&mut self, peer: &PeerId) {
         let Some(dial) = self.dials.remove(peer) else { return };
         self.swarm.behaviour_mut().door.forget(peer);
@@ -139,7 +139,7 @@ impl Service {
         });
     }
 
-    /// A peer that was connected is not admitted, or not any more.
+    /// Notes that a connected peer is not admitted, or has stopped being admitted.
     pub(super) fn on_not_admitted(&mut self, peer: PeerId, dialled: bool, why: &NotAdmitted) {
         let Some(site) = &mut self.site else { return };
         if let Some(times) = site.refusals.count(why, Instant::now()) {

@@ -114,7 +114,7 @@ async fn a_publication_reaches_those_who_subscribe_and_nobody_else() {
     for mesh in [&middle, &right] {
         mesh.handle().subscribe(TopicPath::new("s/robots/pose").unwrap());
     }
-    // Gossip is best effort: what is said before the subscription has travelled is lost.
+    // Gossip is best effort: what a node says before the subscription has travelled is lost.
     let heard = async {
         loop {
             left.handle().publish(publication("here"));
@@ -130,7 +130,7 @@ async fn a_publication_reaches_those_who_subscribe_and_nobody_else() {
     assert!(heard_by_left.try_recv().is_err(), "who does not subscribe hears nothing");
 }
 
-/// An address that nobody listens on yet.
+/// An address on which no node listens yet.
 fn free_address() -> String {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.local_addr().unwrap().to_string()
@@ -146,7 +146,7 @@ fn config(listen: &str, other: PeerConfig) -> MeshConfig {
     MeshConfig { listen: listen.parse().unwrap(), mdns: false, site, peers: vec![other] }
 }
 
-/// Until the listener hears something that was said after this call.
+/// Waits until the listener hears something that was said after this call.
 async fn until_heard(speaker: &MeshHandle, listener: &mut mpsc::Receiver<Envelope>, text: &str) {
     let heard = async {
         loop {
@@ -187,7 +187,7 @@ async fn peers_that_dial_each_other_at_once_do_not_forget_what_is_subscribed_to(
     }
 }
 
-/// A node that can die as a process does: at once, and without a word to anybody.
+/// A node that can die as a process does: at once, and without a word to any peer.
 struct Process {
     mesh: MeshHandle,
     heard: mpsc::Receiver<Envelope>,
@@ -207,7 +207,7 @@ impl Process {
                 let _ = killed.await;
                 mesh
             });
-            // Its tasks and sockets go without being asked.
+            // Its tasks and sockets end without being asked.
             drop(runtime);
             drop(mesh);
         });
@@ -221,14 +221,14 @@ impl Process {
     }
 }
 
-/// One node stays, the other dies and comes again; `stays_dials` says who dialled before.
+/// One node stays, the other dies and comes again; `stays_dials` says which of them dialled before.
 async fn dies_and_comes_again([stays, dies]: [u8; 2], stays_dials: bool) {
     let listen = [free_address(), free_address()];
     let address_if = |known: bool, at: usize| known.then(|| quic(&listen[at]));
     let (stays_at, dies_at) = (identity(stays), identity(dies));
     let of_stays = config(&listen[0], peer(dies_at, address_if(stays_dials, 1)));
     let of_dies = config(&listen[1], peer(stays_at, address_if(!stays_dials, 0)));
-    // It has been told of the other, so it dials, whoever did before.
+    // The new process is told of the other node, so it dials, whichever dialled before.
     let of_again = config(&listen[1], peer(stays_at, address_if(true, 0)));
     let topic = TopicPath::new("s/robots/pose").unwrap();
     let (stayed, mut heard) = Mesh::start([stays; 32], &of_stays, None).unwrap();
@@ -242,7 +242,7 @@ async fn dies_and_comes_again([stays, dies]: [u8; 2], stays_dials: bool) {
     before.kill();
     let mut again = Process::start(dies, of_again).await;
     again.mesh.subscribe(topic);
-    // What is left of the process that died is let go, and not waited for until it has been silent for long.
+    // The node drops what is left of the dead process at once, and does not wait until that has been silent for long.
     let mut view = stayed_too.view();
     let replaced = view.wait_for(|view| view.replaced > 0);
     drop(tokio::time::timeout(Duration::from_secs(60), replaced).await.unwrap().unwrap());
@@ -250,7 +250,7 @@ async fn dies_and_comes_again([stays, dies]: [u8; 2], stays_dials: bool) {
     until_heard(&again.mesh, &mut heard, "and back").await;
     let (seen, seen_again) = (stayed_too.view().borrow().clone(), again.mesh.view().borrow().clone());
     assert!(seen.up.contains(&dies_at) && seen_again.up.contains(&stays_at));
-    // One, and two more if the node that stayed dialled beside it.
+    // The new process makes one connection, and two more come if the node that stayed dialled beside it.
     assert!(seen.made - made <= 3 && seen_again.made <= 3, "{seen:?} {seen_again:?}");
     assert!(seen.replaced <= 3 && seen_again.replaced <= 3, "{seen:?} {seen_again:?}");
     again.kill();
@@ -286,11 +286,11 @@ async fn flood(seed: u8, config: MeshConfig, mut stop: oneshot::Receiver<()>) {
             _ = swarm.select_next_some() => {}
             () = tokio::task::yield_now() => {}
         }
-        // What it has said is remembered by its own gossip, too.
+        // Its own gossip remembers what it has said, too.
         if n > 200_000 {
             continue;
         }
-        // Nobody subscribes yet, or its own queue is full: it goes on.
+        // No node subscribes yet, or its own queue is full: the flood goes on.
         let said = swarm.behaviour_mut().gossip().publish(&topic, [&n.to_be_bytes()[..], &[7; 100]].concat());
         n += u64::from(said.is_ok());
     }

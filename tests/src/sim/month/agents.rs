@@ -11,15 +11,15 @@ use skep_protocol::text::AgentId;
 pub(super) enum Step {
     /// An agent comes.
     Comes,
-    /// It says that it lives.
+    /// An agent says that it lives.
     KeepsAlive { session: u64 },
-    /// It would go, for the so manyth time.
+    /// An agent would like to go. `time`: how often it has wanted to.
     Goes { session: u64, time: u32 },
-    /// It has done a task.
+    /// An agent has done a task.
     HasDone { session: u64, claim: Claim },
-    /// It would begin a command.
+    /// An agent would like to begin a command.
     Begins { session: u64, command: CommandId },
-    /// It has done one.
+    /// An agent has done a command.
     HasObeyed { session: u64, command: CommandId },
     /// A customer orders a task.
     Orders,
@@ -35,7 +35,7 @@ pub(super) struct Session {
     pub(super) attached: bool,
     pub(super) going: bool,
     pub(super) dies: bool,
-    /// Tasks and commands in its hands.
+    /// Tasks that the agent has claimed; the next field has its commands.
     pub(super) tasks: BTreeSet<TaskId>,
     pub(super) commands: BTreeSet<CommandId>,
 }

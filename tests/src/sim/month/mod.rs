@@ -1,7 +1,7 @@
 //! Weeks of steady load in virtual time: agents that come and go under ids of their own, tasks, commands.
 //!
-//! The leader runs the product's own state machine and orchestrator, nodes its own engines. Nothing goes wrong, and nobody
-//! waits for anybody: a day is some ten thousand steps. What is looked at is how much of everything is left of it, day after
+//! The leader runs the product's own state machine and orchestrator, nodes its own engines. Nothing goes wrong, and no
+//! message takes time: a day is some ten thousand steps. The month measures how much of everything is left, day after
 //! day.
 
 mod agents;
@@ -16,104 +16,105 @@ use site::Site;
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
-/// The day by the end of which everything has the size that it keeps: what is bounded by a number is full, what is kept for a
+/// The day by whose end everything has reached its lasting size: tables with a limit are full, and what is kept for a
 /// time is as old as it gets.
 pub const SETTLED_DAY: u64 = 7;
-/// What may be between that day and the last: half as much again, and what chance makes of a few.
+/// The largest size on the last day, in percent of that on the settled day: half as much again, beside what chance
+/// makes of a few.
 const GROWTH_PERCENT_MAX: u64 = 150;
 const SOME: u64 = 32;
 const SOME_BYTES: u64 = 16 * 1_024;
-/// Request ids may be forgotten many at a time.
+/// The number of request ids that may be forgotten together.
 const SOME_IDS: u64 = 1_024;
 /// How long after the last order everything has come to its end, in milliseconds.
 const CLOSES_MS: u64 = 180 * MINUTE_MS;
 
-/// How long, and how much there is to do.
+/// How long a month lasts, and how much there is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonthOptions {
-    /// How many days.
+    /// Number of days.
     pub days: u64,
-    /// The seed of everything else.
+    /// The seed for everything else.
     pub seed: u64,
-    /// How many tasks are ordered on each day.
+    /// Number of tasks that customers order on each day.
     pub tasks_per_day: u64,
-    /// How many commands are sent on each day.
+    /// Number of commands that operators send on each day.
     pub commands_per_day: u64,
-    /// Agents that come, each under an id of its own, for about two hours.
+    /// Number of agents that come on each day, each under an id of its own, for about two hours.
     pub sessions_per_day: u64,
 }
 
 impl Default for MonthOptions {
-    /// A month in which as many tasks and commands end in the first seven days as are kept.
+    /// A month in which the first seven days end as many tasks and commands as are kept.
     fn default() -> Self {
         Self { days: 30, seed: 1, tasks_per_day: 1_600, commands_per_day: 1_600, sessions_per_day: 192 }
     }
 }
 
-/// How much of everything there is at the end of a day.
+/// The size of everything at the end of a day.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// The number of the day, from 1.
     pub day: u64,
-    /// Entries of the log so far.
+    /// Number of entries in the log so far.
     pub entries: u64,
-    /// Tasks that have not ended.
+    /// Number of tasks that have not ended.
     pub live_tasks: u64,
-    /// Tasks that have, and are kept.
+    /// Number of tasks that have ended, and are kept.
     pub kept_tasks: u64,
-    /// Agents that are known.
+    /// Number of agents that the shard knows.
     pub agents: u64,
-    /// Agents that are attached.
+    /// Number of agents that are attached.
     pub attached: u64,
-    /// Request ids that are remembered.
+    /// Number of request ids that the shard remembers.
     pub request_ids: u64,
-    /// Commands that have not ended.
+    /// Number of commands that have not ended.
     pub open_commands: u64,
-    /// Commands that have, and are kept.
+    /// Number of commands that have ended, and are kept.
     pub kept_commands: u64,
-    /// Operators.
+    /// Number of operators.
     pub operators: u64,
-    /// A snapshot of the state, in bytes.
+    /// Bytes of a snapshot of the state.
     pub snapshot_bytes: u64,
-    /// Journals on the disks of all nodes.
+    /// Number of journals on the disks of all nodes.
     pub journals: u64,
-    /// What is in them: commands whose end the shard may not know.
+    /// Number of entries in the journals: commands whose end the shard may not know.
     pub journal_entries: u64,
-    /// All that the orchestrator has in memory, as the length of a text that shows it.
+    /// The length of a text that shows all that the orchestrator has in memory, in bytes.
     pub orchestrator_text: u64,
-    /// The same of all engines.
+    /// The length of a text that shows all engines, in bytes.
     pub engines_text: u64,
-    /// The same of the state, with its indexes; only on the days that are compared.
+    /// The length of a text that shows the state with its indexes, in bytes; only on the days that are compared.
     pub state_text: Option<u64>,
 }
 
-/// Something that has grown.
+/// A part that has grown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
-    /// The name of the part that has grown.
+    /// The name of the part.
     pub part: String,
-    /// How much of it there was at the end of [`SETTLED_DAY`].
+    /// Its size at the end of [`SETTLED_DAY`].
     pub settled: u64,
-    /// How much of it there was at the end of the last day.
+    /// Its size at the end of the last day.
     pub last: u64,
 }
 
 /// How a month went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Month {
-    /// What was asked for.
+    /// The options of the month.
     pub options: MonthOptions,
-    /// Agents that came.
+    /// Number of agents that came.
     pub sessions: u64,
-    /// One for each day.
+    /// One sample for each day.
     pub samples: Vec<Sample>,
-    /// What must not grow, and did.
+    /// The parts that must not grow, and did.
     pub grown: Vec<Growth>,
-    /// What has not come to its end, three hours after the last order.
+    /// What has not come to its end three hours after the last order, as text.
     pub left: Vec<String>,
 }
 
-/// Counts what is written to it.
+/// Counts the bytes that are written to it.
 struct Length(u64);
 
 impl fmt::Write for Length {
@@ -123,7 +124,7 @@ impl fmt::Write for Length {
     }
 }
 
-/// How long a text is that leaves nothing out.
+/// The length of a text that shows all of a value, in bytes.
 fn text_of(what: &impl fmt::Debug) -> u64 {
     let mut length = Length(0);
     // Counting does not fail.
@@ -158,7 +159,7 @@ impl Sample {
         }
     }
 
-    /// Its parts: what they are called, how much there is of them, and by how much chance may change that.
+    /// The parts: their names, their sizes, and by how much chance may change each.
     fn parts(&self) -> [(&'static str, Option<u64>, u64); 14] {
         [
             ("live tasks", Some(self.live_tasks), SOME),
@@ -197,7 +198,7 @@ fn left(last: &Sample) -> Vec<String> {
 }
 
 impl Month {
-    /// Runs it, and says how each day ended.
+    /// Runs the month, and tells how each day ended.
     pub fn run(options: &MonthOptions, mut tell: impl FnMut(&Sample)) -> Self {
         let mut site = Site::new(*options);
         let mut samples: Vec<Sample> = Vec::new();
@@ -230,7 +231,7 @@ impl fmt::Display for Growth {
     }
 }
 
-/// A table with a row for each day, and what is wrong with it.
+/// A table with a row for each day, and what is wrong with the month.
 impl fmt::Display for Month {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(first) = self.samples.first() else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! A leader without followers, a few nodes, and what goes between them: at once, and nothing is lost.
+//! A leader without followers, a few nodes, and the messages between them: they arrive at once, and none is lost.
 
 use std::collections::BTreeMap;
 
@@ -32,22 +32,22 @@ use super::agents::{Session, Step};
 use crate::sim::journal::Journal;
 use crate::sim::names::{SHARD, founded, host_of, node_id, site};
 
-/// Nodes that serve agents. The leader is none of them.
+/// Number of nodes that serve agents. The leader is not among them.
 pub(super) const NODES: usize = 4;
 const LEADER: usize = NODES;
 const TERM: u64 = 1;
-/// The longest lease there is: the fewest heartbeats.
+/// The longest possible lease: it needs the fewest heartbeats.
 pub(super) const LEASE: LeaseTerms = LeaseTerms { ttl_ms: limits::LEASE_TTL_MS_MAX };
-/// How long a pull is held if there is nothing for it, in milliseconds: much longer than in production, where a node asks
-/// every second. An answer comes as soon as there is something all the same.
+/// How long the leader holds a pull if there is nothing for it, in milliseconds: much longer than in production, where
+/// a node asks every second. An answer still comes as soon as there is something.
 const PULL_HELD_MS: u64 = 10 * 60 * 1_000;
 
-/// Who waits for a piece of work.
+/// What waits for a piece of work.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Waits {
     /// The engine itself.
     Engine(WorkKey),
-    /// An agent that has done a task, and takes another one.
+    /// An agent that has done a task, and takes another one. The number of its session.
     Session(u64),
     Nobody,
 }
@@ -61,7 +61,7 @@ enum Event {
         attempt: u32,
         work: Work,
     },
-    /// Something reaches a node.
+    /// An input reaches a node.
     Node {
         node: usize,
         event: EngineEvent,
@@ -80,26 +80,26 @@ enum Event {
         stream: StreamKey,
         message: Box<AgentTold>,
     },
-    /// The disk of a node has something to do for journals.
+    /// The disk of a node does something for journals.
     Disk {
         node: usize,
         effect: JournalJob,
     },
-    /// What agents and customers do by themselves.
+    /// Agents and customers do something by themselves.
     Step(Step),
 }
 
 /// A node that serves agents.
 pub(super) struct Node {
     pub(super) engine: Engine,
-    /// The journals on its disk.
+    /// The journals on the node's disk.
     pub(super) journals: BTreeMap<AgentId, Journal>,
     serials: Serials,
     waiting: BTreeMap<WorkKey, Waits>,
     wakes_at: u64,
 }
 
-/// A pull that is held.
+/// A pull that the leader holds.
 struct Held {
     node: usize,
     key: WorkKey,
@@ -110,18 +110,18 @@ struct Held {
     looked: Option<u64>,
 }
 
-/// All of it. Everybody has the same clock: milliseconds since the site was made.
+/// The whole site. All hosts have the same clock: milliseconds since the site was made.
 pub(super) struct Site {
     pub(super) options: MonthOptions,
     pub(super) now: u64,
     pub(super) rng: SmallRng,
-    /// What will happen, by when and in which order.
+    /// What will happen, by its time and its order.
     queue: BTreeMap<(u64, u64), Event>,
     seq: u64,
     next_key: u64,
     pub(super) state: FleetState,
     pub(super) orchestrator: Orchestrator,
-    /// Entries of the log.
+    /// Number of entries in the log.
     pub(super) entries: u64,
     leader_wakes_at: u64,
     /// Heartbeats that the orchestrator has not answered.
@@ -131,9 +131,9 @@ pub(super) struct Site {
     pub(super) nodes: Vec<Node>,
     /// Agents that are here, by the number of their session.
     pub(super) sessions: BTreeMap<u64, Session>,
-    /// How many there were.
+    /// Number of agents that came.
     pub(super) came: u64,
-    /// Whether nothing new is ordered any more.
+    /// Whether customers and operators have stopped ordering.
     pub(super) closing: bool,
 }
 
@@ -147,7 +147,7 @@ impl Node {
             no_quorum_after_ms: 60_000,
             retry_ms_min: 1_000,
             retry_ms_max: 10_000,
-            // Beyond what a pull is held for.
+            // This is longer than a pull is held.
             attempt_timeout_ms: 2 * PULL_HELD_MS,
             lease: LEASE,
             heartbeat_ms: LEASE.ttl_ms / 5,
@@ -214,7 +214,7 @@ impl Site {
         self.queue.insert((self.now + ms, self.seq), event);
     }
 
-    /// Has an agent or a customer do something later.
+    /// Lets an agent or a customer do something later.
     pub(super) fn step_after(&mut self, ms: u64, step: Step) {
         self.after(ms, Event::Step(step));
     }
@@ -228,7 +228,7 @@ impl Site {
         match event {
             Event::Asked { node, key, attempt, work } => self.on_asked(node, key, attempt, work),
             Event::Node { node, event } => self.tell_node(node, event),
-            // One that was set for later than another that came before it is not the one that is waited for.
+            // A wake-up counts only if it is the one that the node waits for: an earlier one may have replaced it.
             Event::NodeWakes { node } if self.nodes[node].wakes_at != self.now => {}
             Event::LeaderWakes if self.leader_wakes_at != self.now => {}
             Event::NodeWakes { node } => {
@@ -316,7 +316,7 @@ impl Site {
                 };
                 self.outcome(node, key, attempt, Outcome::Propose(outcome));
             }
-            // Nobody reads here.
+            // No client reads in this model.
             Work::Query(_) => self.outcome(node, key, attempt, Outcome::Query(Err(QueryFailure::NoQuorum))),
             Work::Heartbeat(heartbeat) => {
                 let asked = self.key();
@@ -325,7 +325,7 @@ impl Site {
                 self.orchestrate(Some(OrchestratorEvent::Heartbeat { key, node, heartbeat }));
             }
             Work::Pull(pull) => {
-                // A node that asks again has given the pull before it up.
+                // A node that asks again has given up its earlier pull.
                 self.held.retain(|held| held.node != node);
                 let (clock, until_ms) = (self.clock(), self.now + PULL_HELD_MS);
                 self.held.push(Held { node, key, attempt, pull, clock, until_ms, looked: None });
@@ -335,7 +335,7 @@ impl Site {
         }
     }
 
-    /// Answers pulls for which there is something, and those that were held for long enough.
+    /// Answers pulls for which there is something, and those that were held long enough.
     fn answer_pulls(&mut self) {
         let (now, state) = (self.now, &self.state);
         let news: Vec<&AgentId> = state.inboxes_changed_after(self.held_looked).collect();
@@ -367,7 +367,7 @@ impl Site {
         self.carry_out(node);
     }
 
-    /// Has something committed by way of a node.
+    /// Commits an operation by way of a node.
     pub(super) fn request(&mut self, node: usize, op: Op, waits: Waits) {
         let (id, clock) = (RequestId::from_bytes(self.rng.random()), self.clock());
         let deadline = clock.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT);
@@ -422,7 +422,8 @@ impl Site {
                 }
                 InboxEvent::Journal(JournalReport::Written { key })
             }
-            // Of those that hold nothing a node keeps a number, in case their agents come back: here nobody does.
+            // A node keeps a number for journals that hold nothing, in case their agents come back: in this model none
+            // does.
             JournalJob::Release { agent, .. } => {
                 if journals.get(&agent).is_some_and(Journal::is_empty) {
                     journals.remove(&agent);

@@ -21,25 +21,27 @@ use super::{DAY_MS, MINUTE_MS};
 use crate::sim::clerk::sealed;
 use crate::sim::names::{SHARD, operator, place};
 
-/// How long an agent stays.
+/// How long an agent stays, in milliseconds.
 const STAYS_MS: std::ops::RangeInclusive<u64> = 60 * MINUTE_MS..=180 * MINUTE_MS;
-/// When one that would go and is busy looks again, and how often it does: then it goes all the same.
+/// Wait before a busy agent that would like to go looks again, in milliseconds, and how often it looks: then it goes in
+/// any case.
 const GOES_AGAIN_MS: u64 = 5 * MINUTE_MS;
 const GOES_AGAIN_MAX: u32 = 12;
-/// One in so many ends without a word in the midst of a command, with whatever else is in its hands.
+/// One agent in this many ends without a word in the midst of a command, with all its other work.
 const DIES_ONE_IN: u32 = 20;
-/// How long a task takes, and a command: while it is under way, the shard is told so every few seconds.
+/// How long a task and a command take, in milliseconds; meanwhile the agent reports progress to the shard every few
+/// seconds.
 const TASK_MS: std::ops::RangeInclusive<u64> = MINUTE_MS..=8 * MINUTE_MS;
 const COMMAND_MS: std::ops::RangeInclusive<u64> = 1_000..=6_000;
-/// How long a command is valid, and one in so many that is for everybody.
+/// How long a command is valid, in milliseconds; and one command in how many is for all agents.
 const VALID_MS: u64 = 30 * MINUTE_MS;
 const GROUP_ONE_IN: u32 = 500;
-/// When an agent says again what was ignored.
+/// When an agent says again what was ignored, in milliseconds.
 const AGAIN_MS: u64 = MINUTE_MS;
 /// Bytes of a payload, of arguments and of a result.
 const PAYLOAD_BYTES: usize = 64;
 
-/// The time between two of so many a day, in milliseconds.
+/// The time between two events of which there are `per_day` a day, in milliseconds.
 fn every_ms(per_day: u64) -> u64 {
     DAY_MS / per_day.max(1)
 }
@@ -151,7 +153,7 @@ impl Site {
     fn has_done(&mut self, session: u64, claim: Claim) {
         let Some(known) = self.sessions.get_mut(&session) else { return };
         let node = known.node;
-        // What it has lost meanwhile is another's.
+        // A task that the agent has lost meanwhile belongs to another agent.
         if known.tasks.remove(&claim.task) {
             let result = vec![1; PAYLOAD_BYTES];
             self.request(node, Op::Task(TaskOp::Complete { claim, result }), Waits::Session(session));
@@ -183,7 +185,7 @@ impl Site {
         }
     }
 
-    /// Says something of a command that is in an agent's hands.
+    /// Reports on a command that an agent has.
     fn say(&mut self, session: u64, command: CommandId, what: impl FnOnce(u64) -> CommandSaid) {
         let known = self.sessions.get(&session).filter(|known| known.commands.contains(&command));
         let Some(node) = known.map(|known| known.node) else { return };
@@ -233,7 +235,7 @@ impl Site {
             verb: Verb::new("goto").expect("a verb"),
             content_type: ContentType::new("").expect("a type"),
             args: vec![1; PAYLOAD_BYTES].into(),
-            // Sealed with the clock below.
+            // The code below seals this with the clock.
             deadline: LogInstant::from_raw(VALID_MS),
             class: CommandClass::Routine,
             idempotent: false,

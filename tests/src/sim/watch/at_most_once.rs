@@ -17,7 +17,7 @@ pub(super) struct AtMostOnce {
     took_effect: BTreeMap<RequestId, u64>,
     started: BTreeSet<(String, u64, u32)>,
     done: BTreeSet<(String, u32)>,
-    /// Commands that may be done again by a robot that does not know.
+    /// Commands that a robot may do again if it does not know whether it did them.
     idempotent: BTreeSet<CommandId>,
     obeyed: BTreeSet<(AgentId, CommandId)>,
 }

@@ -1,4 +1,4 @@
-//! S12: authority. Looked at where somebody lies.
+//! S12: authority. Checked in runs with a liar.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,23 +13,24 @@ use skep_protocol::time::LogInstant;
 use super::{Invariant, Seen, effects};
 use crate::sim::clerk::{REVOKED_BY, clerk, is_for, is_forged, may_ask};
 
-/// By whose word a journal believes statements.
+/// The genesis and the first operator by whose word a journal believes statements.
 type Root = (Option<Genesis>, Option<KnownFirst>);
 
-/// A robot begins only what an operator signed, for it, and was granted once; and what nobody signed has no effect in
-/// the log, whoever wrote it there. Once its journal has it that an operator is revoked, or another one of its node
-/// that takes the same first operator's word, nothing of that operator's is taken any more and begun, whatever was
-/// stated before.
+/// A robot begins only commands that an operator signed, for this robot, and that the operator was granted at some
+/// time. An operation that its operator did not sign has no effect in the log, whichever node wrote it there. Once a
+/// journal has recorded that an operator is revoked, neither it nor another journal of its node under the same first
+/// operator takes a command of that operator and begins it, whatever was stated before.
 #[derive(Default)]
 pub(super) struct Signed {
     next: u64,
-    /// All that was signed. Whoever loses track of a command before it was sent signs it again, with another deadline.
+    /// All commands that were signed. An operator that loses track of a command before it was sent signs it again, with
+    /// another deadline.
     signed: BTreeMap<(CommandId, LogInstant), Command>,
-    /// By whose word each journal believes statements; by no word before it was told.
+    /// By whose word each journal believes statements; none before it was told.
     roots: BTreeMap<(usize, AgentId), Root>,
-    /// Nodes whose journals have it that the clerk is revoked, by whose word.
+    /// Nodes whose journals have recorded that the clerk is revoked, and by whose word.
     revoked: BTreeSet<(usize, Root)>,
-    /// What such a journal took of the clerk's since.
+    /// The commands of the clerk that such a journal took since.
     late: BTreeSet<(usize, AgentId, CommandId)>,
 }
 
@@ -39,7 +40,7 @@ impl Signed {
         match write {
             JournalWrite::Head(head) => {
                 let next = (head.genesis, head.first);
-                // Its numbers go with it to another first operator, and to no other shard.
+                // The numbers go with the journal to another first operator, but to no other shard.
                 if self.revoked.contains(&(host, root)) && root.0 == head.genesis {
                     self.revoked.insert((host, next));
                 }
@@ -80,7 +81,7 @@ impl Invariant for Signed {
             }
             Seen::Began { host, agent, command, deadline, .. } => {
                 let Some(signed) = self.signed.get(&(*command, *deadline)) else {
-                    return Err(format!("{agent} begins {command} until {deadline}, which nobody signed"));
+                    return Err(format!("{agent} begins {command} until {deadline}, which no operator signed"));
                 };
                 if !is_for(&signed.target, agent) {
                     return Err(format!("{agent} begins {command}, which is for {}", signed.target));
@@ -128,7 +129,7 @@ mod tests {
 
     const NOW: LogInstant = LogInstant::from_raw(500);
 
-    /// A watch that saw a command of an operator for some robots, with a deadline at 1,500 ms.
+    /// A watch that saw an operator's command for some robots, with a deadline at 1,500 ms.
     fn sent(by: &OperatorSecret, target: Target) -> (Signed, CommandId) {
         let id = CommandId::from_bytes([1; 16]);
         let command = Command {
@@ -172,14 +173,14 @@ mod tests {
         let one = Target::Agent(AgentId::new("robot-2").unwrap());
         let mut signed = sent(&operator(), one.clone());
         assert!(begins(&mut signed, "robot-2", 1_500));
-        assert!(!begins(&mut signed, "robot-2", 1_501), "with a deadline that nobody signed");
+        assert!(!begins(&mut signed, "robot-2", 1_501), "with a deadline that no operator signed");
         assert!(!begins(&mut signed, "robot-4", 1_500));
         signed.1 = CommandId::from_bytes([9; 16]);
         assert!(!begins(&mut signed, "robot-2", 1_500));
         assert!(begins(&mut sent(&clerk(), one), "robot-2", 1_500));
         assert!(!begins(&mut sent(&clerk(), Target::All), "robot-2", 1_500));
     }
-    /// Has the journal of robot 2 on host 1 take a command, which has come so far.
+    /// The journal of robot 2 on host 1 takes a command, which has come to this phase.
     fn takes((watch, command): &mut (Signed, CommandId), phase: JournalPhase) {
         let signed = watch.signed.values().find(|known| known.id == *command).cloned().unwrap();
         let command = Arc::new(SignedCommand::under(&signed, Signature::from_bytes(&[0; 64])).unwrap());
@@ -207,7 +208,7 @@ mod tests {
             takes(&mut sent, JournalPhase::Received);
             assert_eq!(begins(&mut sent, "robot-2", 1_500), begun, "{host}");
             sent.0.see(&Seen::JournalsLost { host: 1 }, 0).unwrap();
-            assert!(begins(&mut sent, "robot-2", 1_500), "nobody knows it any more");
+            assert!(begins(&mut sent, "robot-2", 1_500), "no journal knows it");
         }
     }
 }

@@ -17,19 +17,19 @@ use crate::sim::plan::FaultKind;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// How often things happened.
+        /// How often each event happened.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Coverage {
             $($(#[$doc])* pub $name: u64,)*
         }
 
         impl Coverage {
-            /// Adds another one's counts.
+            /// Adds the counts of another run.
             pub fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
             }
 
-            /// Names of what never happened.
+            /// The names of events that never happened.
             pub fn missing(&self) -> Vec<&'static str> {
                 let mut missing = Vec::new();
                 $(if self.$name == 0 { missing.push(stringify!($name)); })*
@@ -50,7 +50,7 @@ counters! {
     elections,
     /// Nodes that ended without warning.
     crashes,
-    /// Whole quorums that did.
+    /// Whole quorums that ended without warning.
     quorum_crashes,
     /// Machines that started anew.
     reboots,
@@ -64,11 +64,11 @@ counters! {
     cuts,
     /// Cuts in one direction.
     one_way_cuts,
-    /// Cuts between two voters that others hear both.
+    /// Cuts between two voters while other hosts hear both.
     pair_cuts,
-    /// Networks that lost and doubled.
+    /// Networks that lost and doubled messages.
     lossy,
-    /// Networks that were slow and reordered.
+    /// Networks that were slow and reordered messages.
     slow,
     /// Links that were thin for most of a run.
     thin_links,
@@ -92,21 +92,21 @@ counters! {
     completions,
     /// Tasks that failed too often.
     dead_letters,
-    /// Tasks that became worthless.
+    /// Tasks that expired.
     expired_tasks,
     /// Tasks that were cancelled.
     cancellations,
-    /// Answers: done.
+    /// Answers that said: done.
     done,
-    /// Answers: definitely not done.
+    /// Answers that said: definitely not done.
     not_done,
-    /// Answers: unknown.
+    /// Answers that said: unknown.
     unknown,
     /// Requests that came after their deadline.
     too_late,
     /// Effects that the station refused as stale.
     station_stale,
-    /// Effects that it refused since they were done.
+    /// Effects that the station refused since they were done already.
     station_duplicate,
     /// Looks at a lease that had ended.
     stood_still,
@@ -116,47 +116,47 @@ counters! {
     reads,
     /// Commands that were accepted.
     commands,
-    /// Waves of them that were released.
+    /// Waves of commands that were released.
     waves,
-    /// Reports of how far one had come.
+    /// Reports of how far a command had come.
     commands_progressed,
     /// Commands that robots began.
     commands_begun,
-    /// Words to go that came too late.
+    /// Go-aheads that came too late.
     commands_too_late,
-    /// How commands ended at robots.
+    /// Deliveries that succeeded.
     commands_succeeded,
-    /// They failed.
+    /// Deliveries that failed.
     commands_failed,
-    /// They were rejected.
+    /// Deliveries that the robot rejected.
     commands_rejected,
-    /// They were not started in time.
+    /// Deliveries that were not started in time.
     commands_expired,
-    /// They were called off.
+    /// Deliveries that were cancelled.
     commands_cancelled,
-    /// Others took their places.
+    /// Deliveries whose place another command took.
     commands_superseded,
-    /// Nobody knows.
+    /// Deliveries whose outcome is unknown.
     commands_in_doubt,
     /// Journals that were lost.
     journals_lost,
-    /// Runs in which a host lied that votes nowhere.
+    /// Runs in which a host lied that does not vote.
     stolen_robots,
-    /// Runs in which a voter did.
+    /// Runs in which a voter lied.
     lying_voters,
     /// Questions that a liar answered, or was to answer.
     lies,
-    /// Commands that it delivered again.
+    /// Commands that a liar delivered again.
     commands_delivered_again,
-    /// Clocks that it turned back.
+    /// Clocks that a liar turned back.
     clocks_turned_back,
-    /// Entries that it wrote as a leader, and that nobody had signed.
+    /// Entries that a liar wrote as a leader, and that no operator had signed.
     forged_entries,
-    /// Robots that were told by whoever leads to go back to places that there are, after a liar had delivered under others.
+    /// Robots that a leader told to go back to places that exist, after a liar had delivered under others.
     places_taken_back,
-    /// Journals that took down that the clerk is revoked, in such runs.
+    /// Journals that recorded, in runs with a liar, that the clerk is revoked.
     revocations_kept,
-    /// Journals that were given to a node with what the shard's clock has surely come to.
+    /// Journals that gave their node the time that the shard's clock has surely reached.
     floors_found,
 }
 
@@ -174,7 +174,7 @@ impl Coverage {
             FaultKind::Lossy { .. } => self.lossy += 1,
             FaultKind::Slow { .. } => self.slow += 1,
             FaultKind::Thin { .. } => self.thin_links += 1,
-            // Counted where they end a process, or start one.
+            // These are counted where they end a process, or start one.
             FaultKind::Crash { .. }
             | FaultKind::CrashLeader
             | FaultKind::CrashRobot { .. }
@@ -223,7 +223,7 @@ impl Coverage {
         *counter += 1;
     }
 
-    /// Counts what an entry changed, once.
+    /// Counts the changes of an entry, once.
     pub(super) fn note_changes(&mut self, applied: &Applied) {
         for change in &applied.changes {
             match &change.what {

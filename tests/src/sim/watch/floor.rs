@@ -7,14 +7,16 @@ use skep_protocol::time::LogInstant;
 
 use super::{Invariant, Seen};
 
-/// How much less a clock may be ahead than a node believes at once, in milliseconds, and how much slower than the node's own
-/// clock what it was told goes on: one part in so many. So it is always a little less than what a node has.
+/// By how many milliseconds this is stricter than a node about a clock that is ahead. The line after it: the clock that
+/// this reckons with goes on slower than the node's own clock, by one part in this many. So this is always a little
+/// less than what a node has.
 const LESS_MS: u64 = 1_000;
 const SLOWER_ONE_IN: u64 = 400;
-/// How far ahead a clock may be of what a node believes to be surely believed, and how long an era may have lasted.
+/// How far ahead of a node's belief a clock may be so that the node surely believes it, and how long an era may have
+/// lasted, in milliseconds.
 const AHEAD_MS: u64 = limits::CLOCK_LEAD_MS_MAX - LESS_MS;
 
-/// What a clock had come to at least.
+/// The least time that a clock had reached.
 #[derive(Clone, Copy, Debug)]
 struct Least {
     clock: LogInstant,
@@ -27,8 +29,8 @@ impl Least {
         self.clock.plus_ms(since - since.div_ceil(SLOWER_ONE_IN))
     }
 
-    /// What a node that believes this, or more, believes at least once it was told something; none if it may doubt it. Of an era that
-    /// is said to have lasted for long it may take the beginning only.
+    /// What a node that believes this, or more, believes at least after it was told something; none if the node may
+    /// doubt it. If an era is said to have lasted for long, the node may take only its beginning.
     fn once_told(self, told: Self) -> Option<Self> {
         let known = self.at(told.at_ms);
         if told.clock <= known || told.clock.checked_since_ms(known).is_some_and(|ahead_ms| ahead_ms <= AHEAD_MS) {
@@ -45,19 +47,20 @@ impl Least {
 #[derive(Debug, Default)]
 struct Told {
     run: u32,
-    /// What it believes at least, lies included: what is far ahead of that it may doubt.
+    /// What the node believes at least, lies included: the node may doubt what is far ahead of that.
     least: Option<Least>,
-    /// Whether nobody knows what it believed first.
+    /// Whether it is unknown what the node believed first.
     is_unsure: bool,
-    /// What it was told truly and had no reason to doubt, and what its journals had, each later than the one before.
+    /// The true times that the node was told and had no reason to doubt, and those that its journals had, each later
+    /// than the one before.
     truly: Vec<Least>,
 }
 
 impl Told {
-    /// `taken`: whether it surely heard it. Of what is true it did.
+    /// `taken`: whether the node surely heard it. It heard all that is true.
     fn hear(&mut self, told: Least, lie: bool, taken: bool) {
         if !taken {
-            // Whether it believes this, or whatever comes next, only it knows.
+            // Only the node knows whether it believes this, or what comes next.
             self.is_unsure |= self.least.is_none();
         }
         let believed = self.least.map_or(Some(told), |least| least.once_told(told));
@@ -76,15 +79,15 @@ impl Told {
         }
     }
 
-    /// What it knew at an instant of its clock.
+    /// What the node knew at an instant of its clock.
     fn known_at(&self, boot_ms: u64) -> Option<Least> {
         self.truly.iter().rev().find(|known| known.at_ms <= boot_ms).copied()
     }
 }
 
-/// What a node was told truly of the shard's clock no lie takes back, nor what its journals have of it: a robot begins nothing whose
-/// deadline has passed by what its node knew when the robot asked for the word to go, and the time since. What a node was not
-/// told, it cannot know.
+/// No lie takes back what a node was told truly of the shard's clock, nor what its journals have of it. A robot begins
+/// nothing whose deadline has passed by two measures: what its node knew when the robot asked for the go-ahead, and the
+/// time since. What a node was not told, it cannot know.
 #[derive(Debug, Default)]
 pub(super) struct AboveFloor {
     hosts: BTreeMap<usize, Told>,
@@ -144,7 +147,7 @@ mod tests {
         watch.see(&Seen::ClockTold { host: 1, run: 0, boot_ms, clock, lie, taken: true }, 0).unwrap();
     }
 
-    /// Has the robot begin what it asked for half a second before.
+    /// The robot begins what it asked for half a second before.
     fn begins(watch: &mut AboveFloor, run: u32, boot_ms: u64, deadline: LogInstant) -> bool {
         let (agent, command) = (AgentId::new("robot-1").unwrap(), CommandId::from_bytes([1; 16]));
         let (asked_ms, agent) = (boot_ms - 500, &agent);

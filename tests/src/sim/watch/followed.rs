@@ -1,35 +1,37 @@
-//! L5: who does not vote follows.
+//! L5: hosts that do not vote follow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Invariant, Seen};
 use crate::sim::plan::Plan;
 
-/// Attempts of one piece of work within which a new leader is reached that has announced itself: whoever is asked when it
-/// begins to lead, another voter, and whoever that one names.
+/// The attempts of one piece of work within which a host reaches a new leader that has announced itself: at the host
+/// that it asks when the leader begins to lead, at another voter, and at the host that this voter names.
 const ATTEMPTS_MAX: u32 = 3;
-/// The same if it has not: every third turn is that of somebody who does not vote, and may name one who leads no more, who is
-/// followed up to three times; and a voter that has just started knows of nobody.
+/// The same for a leader that has not announced itself. Every third turn is that of a host that does not vote; it may
+/// name a deposed leader, which the asking host follows up to three times. And a voter that has just started knows no
+/// leader.
 const SILENT_ATTEMPTS_MAX: u32 = ATTEMPTS_MAX + 5;
-/// How long attempts may go on at all, in milliseconds: more of them than that are not made in it.
+/// How long attempts may go on, in milliseconds: a host has no time for more attempts than that.
 const TRIES_MS_MAX: u64 = 5_000;
 
 /// What a host has tried since the present leader began to lead.
 #[derive(Debug)]
 struct Tries {
     since_ms: u64,
-    /// By piece of work.
+    /// The attempts of each piece of work.
     attempts: BTreeMap<u64, u32>,
 }
 
-/// From when a new leader begins to lead, every host that does not vote and has something to ask reaches it within so many
-/// attempts, however many hosts there are. If it did not take too long to elect it, no robot of such a host is without a lease
-/// meanwhile.
+/// From when a new leader begins to lead, every host that does not vote and has something to ask reaches it within a
+/// number of attempts, however many hosts there are. If the election did not take too long, no robot of such a host is
+/// without a lease meanwhile.
 pub(super) struct Followed {
     judged: bool,
     voters: usize,
     attempts_max: u32,
-    /// How long nobody may lead so that leases outlast it, in milliseconds; none if nobody is told who does.
+    /// How long a site may be without a leader so that leases outlast it, in milliseconds; none if the leader does not
+    /// announce itself.
     bridged_ms: Option<u64>,
     fell_at: Option<u64>,
     leads_since: Option<u64>,
@@ -39,9 +41,9 @@ pub(super) struct Followed {
 
 impl Followed {
     pub(super) fn new(plan: &Plan) -> Self {
-        // Of nine tenths of a lease, the last renewal is up to a fifth and a keep-alive old, and a new leader confirms the
-        // third heartbeat, a fifth apart, at the latest: before it has, it learns who asks, and tells of what it holds. All
-        // that on clocks that run wrong.
+        // Of nine tenths of a lease, the last renewal is up to a fifth and a keep-alive old, and a new leader confirms
+        // the third heartbeat, a fifth apart, at the latest: before it has, it learns which hosts ask, and tells of
+        // what it holds. All that is on clocks that run wrong.
         let bridged_ms = (plan.lease_ms * 24 / 100).saturating_sub(600);
         Self {
             judged: plan.follows,
@@ -56,7 +58,7 @@ impl Followed {
     }
 
     fn tried(&mut self, host: usize, key: u64, now: u64) -> Result<(), String> {
-        // How the first leader of all is found is another matter: nobody knows yet who votes.
+        // How hosts find the very first leader is another matter: no host knows yet which ones vote.
         if self.fell_at.is_none() || self.leads_since.is_none() || host < self.voters || self.reached.contains(&host) {
             return Ok(());
         }
@@ -75,7 +77,7 @@ impl Followed {
         if gap_ms > bridged_ms {
             return Ok(());
         }
-        Err(format!("robot-{robot} on host {host} is without a lease, and nobody led for {gap_ms} ms only"))
+        Err(format!("robot-{robot} on host {host} is without a lease, though no host led for only {gap_ms} ms"))
     }
 }
 

@@ -9,12 +9,12 @@ use skep_protocol::text::AgentId;
 
 use super::{Invariant, Seen};
 
-/// What a robot begins of one class comes in the order in which it was released to it.
+/// A robot begins the commands of one class in the order in which they were released to it.
 #[derive(Default)]
 pub(super) struct InOrder {
     next: u64,
     class: BTreeMap<CommandId, (CommandClass, bool)>,
-    /// When: the entry, and the place of the change in it.
+    /// When each command was released: the entry, and the place of the change in it.
     released: BTreeMap<(CommandId, AgentId), (u64, usize)>,
     last: BTreeMap<(AgentId, CommandClass), (u64, usize)>,
 }
@@ -47,7 +47,7 @@ impl Invariant for InOrder {
                 let Some((class, idempotent)) = self.class.get(command).copied() else { return Ok(()) };
                 let Some(at) = self.released.get(&(*command, (*agent).clone())).copied() else { return Ok(()) };
                 let last = self.last.entry(((*agent).clone(), class)).or_default();
-                // One that may be done again is, when nobody knows.
+                // A command that may be done again is done again when its outcome is unknown.
                 if at < *last || (at == *last && !idempotent) {
                     return Err(format!("{agent} begins {command} of entry {at:?} after one of entry {last:?}"));
                 }

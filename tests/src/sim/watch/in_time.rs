@@ -11,19 +11,19 @@ use skep_protocol::time::LogInstant;
 use super::{Invariant, Seen, effects};
 use crate::sim::plan::{FaultKind, Plan};
 
-/// Judged from outside: from when its maker read the shard's clock to when the leader wrote it into the log, on a clock
-/// that nobody in the run sees. An entry that was written in time and finds its quorum later takes effect later: the log
-/// has decided by then, and until it has, the answer is "unknown".
+/// Judged from outside, on a clock that no host in the run sees: from the reading of the shard's clock for a request to
+/// the writing of the entry by the leader. An entry that was written in time and finds its quorum later takes effect
+/// later: the log has decided by then, and until it has, the answer is "unknown".
 pub(super) struct InTime {
     next: u64,
     made: BTreeMap<RequestId, (u64, u64)>,
     /// When entries were written, by index and term.
     written: BTreeMap<(u64, u64), u64>,
-    /// What a change of the leader may take from the log clock: the delay of one frame.
+    /// How much a change of leaders may take from the log clock, in milliseconds: the delay of one frame.
     frame_ms: u64,
     elections: u64,
-    /// When commands were made and for how long they are valid, by their deadlines: whoever loses track of a command
-    /// before it was sent makes it again.
+    /// When commands were made and for how long they are valid, by their deadlines: an operator that loses track of a
+    /// command before it was sent makes it again.
     commands: BTreeMap<(CommandId, LogInstant), (u64, u64)>,
     accepted: BTreeMap<CommandId, LogInstant>,
 }
@@ -66,9 +66,10 @@ impl Invariant for InTime {
             Seen::Acted { agent, command, .. } => {
                 let deadline = self.accepted.get(command).copied().unwrap_or_default();
                 let Some((made, valid_ms)) = self.commands.get(&(*command, deadline)) else {
-                    return Err(format!("{agent} begins {command}, which nobody made"));
+                    return Err(format!("{agent} begins {command}, which no operator made"));
                 };
-                // Two clocks may run slow one after the other: the shard's, and the node's since it asked for that one.
+                // Two clocks may run slow one after the other: the shard's, and the node's since it asked for the
+                // shard's.
                 let allowed = valid_ms * 110 / 100 + (self.elections + 2) * self.frame_ms + 1_000;
                 let after = now.saturating_sub(*made);
                 if after > allowed {
@@ -88,7 +89,8 @@ impl Invariant for InTime {
                 let written = self.written.get(&(position.index, position.term)).copied().unwrap_or(now);
                 for request in effects(applied) {
                     let Some((made, valid_ms)) = self.made.get(&request) else { continue };
-                    // Clocks that run 4 % slow, frames of every leader that was, and the reading of the clock itself.
+                    // This allows for clocks that run 4 % slow, for one frame of every leader so far, and for the
+                    // reading of the clock itself.
                     let allowed = valid_ms * 104 / 100 + (self.elections + 2) * self.frame_ms + 1_000;
                     let after = written.saturating_sub(*made);
                     if after > allowed {

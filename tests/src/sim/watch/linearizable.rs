@@ -10,17 +10,17 @@ use skep_protocol::task::TaskChange;
 
 use super::{Invariant, Seen};
 
-/// The order of the log is the order of time: a request that begins after another has ended stands behind it, and a read
-/// shows everything that was acknowledged before it began, as the log has it.
+/// The order of the log is the order of time: a request that begins after another has ended stands behind it, and a
+/// read shows everything that was acknowledged before it began, as the log has it.
 #[derive(Default)]
 pub(super) struct Linearizable {
     next: u64,
-    /// The first entry behind all that were acknowledged to anybody.
+    /// The index of the first entry behind all entries that were acknowledged to any client.
     acknowledged: u64,
-    /// The same, when each request and read began.
+    /// The same index at the time when each request began; the next field has it for reads.
     requests: BTreeMap<skep_protocol::ids::RequestId, u64>,
     reads: BTreeMap<usize, u64>,
-    /// By task: from which entry on, which claim, and whether it has ended.
+    /// For each task: from which entry on, which claim, and whether the task has ended.
     versions: BTreeMap<TaskId, Vec<(u64, u64, bool)>>,
 }
 

@@ -1,5 +1,5 @@
-//! What is seen of a run from outside of time, and what must hold of it: a file for each side of an invariant, which is called
-//! after what holds; its first line has the id. How to add one is told in `tests/INVARIANTS.md`.
+//! What an observer outside of virtual time sees of a run, and what must hold of it. Each side of an invariant has a
+//! file, which is named after what holds; its first line has the id. `tests/INVARIANTS.md` tells how to add one.
 
 mod at_most_once;
 mod authority;
@@ -38,7 +38,7 @@ use super::plan::{FaultKind, Plan};
 
 pub use coverage::Coverage;
 
-/// Something that was seen.
+/// Something that an observer saw.
 pub(super) enum Seen<'a> {
     /// A replica applied an entry.
     Applied { host: usize, position: LogPosition, entry: Option<&'a Entry>, applied: &'a Applied, digest: u128 },
@@ -46,20 +46,20 @@ pub(super) enum Seen<'a> {
     Written { term: u64, index: u64 },
     /// A voter leads a new term.
     Elected { host: usize, term: u64 },
-    /// A request was made, from a clock that was read now.
+    /// A client made a request, from a clock that it had just read.
     Invoked { request: &'a Request, valid_ms: u64 },
-    /// Whoever made a request has its answer. `in_doubt`: an earlier one was unknown.
+    /// The client that made a request has its answer. `in_doubt`: an earlier answer was unknown.
     Ended { request: &'a Request, settled: &'a Settled, in_doubt: bool },
     /// A linearizable read began.
     ReadBegun { customer: usize },
-    /// It ended.
+    /// A linearizable read ended.
     ReadEnded { customer: usize, task: TaskId, reply: &'a QueryReply },
     /// A robot looked at its lease and may go on.
     Checked { robot: usize, task: TaskId, epoch: u64 },
-    /// A robot began in the world what it was told to do.
+    /// A robot began a command in the world.
     Acted { agent: &'a AgentId, command: CommandId, token: GoToken },
-    /// The same: on which host, in which run of its node, when it did and when it asked whether it may, on the host's clock, and
-    /// until when the command was valid as it was delivered.
+    /// The same, with more about it: the host, the run of its node, when the robot began and when it asked whether it
+    /// may, both on the host's clock, and until when the command was valid as it was delivered.
     Began {
         host: usize,
         run: u32,
@@ -69,12 +69,12 @@ pub(super) enum Seen<'a> {
         command: CommandId,
         deadline: LogInstant,
     },
-    /// A run of a host's node was told the shard's clock. `taken`: it surely heard it, and did not give the question up before; so is
-    /// all that is true. Seen where somebody lies.
+    /// A run of a host's node was told the shard's clock. `taken`: it surely heard it, and had not given up the
+    /// question before; this holds for all that is true. Seen in runs with a liar.
     ClockTold { host: usize, run: u32, boot_ms: u64, clock: LogInstant, lie: bool, taken: bool },
-    /// A run of a host's node was given a journal, by which the shard's clock has surely come to this.
+    /// A run of a host's node was given a journal, by which the shard's clock has surely reached this time.
     FloorFound { host: usize, run: u32, boot_ms: u64, floor: LogInstant },
-    /// Something is in the journal of an agent on a host. Seen where somebody lies.
+    /// The journal of an agent on a host holds a record. Seen in runs with a liar.
     Kept { host: usize, agent: &'a AgentId, write: &'a JournalWrite },
     /// The disk of a host has lost its journals.
     JournalsLost { host: usize },
@@ -82,13 +82,13 @@ pub(super) enum Seen<'a> {
     Attempted { question: &'a Question, refused: Option<Refused> },
     /// The node of the leader ended.
     Fell,
-    /// A leader takes requests from now on.
+    /// A leader takes requests from then on.
     Leads,
-    /// A host tries a piece of work at somebody.
+    /// A host tries a piece of work at another host.
     Tried { host: usize, key: u64 },
-    /// A host had an answer that only a leader gives.
+    /// A host got an answer that only a leader gives.
     Reached { host: usize },
-    /// A robot that had a lease has none, if that is looked at.
+    /// A robot that had a lease has none, in runs that look at that.
     Lapsed { robot: usize, host: usize },
 }
 
@@ -97,18 +97,18 @@ pub(super) enum Seen<'a> {
 pub struct Violation {
     /// The id of the invariant.
     pub invariant: &'static str,
-    /// What was found.
+    /// What was found, as text.
     pub what: String,
-    /// When, in virtual milliseconds.
+    /// The time, in virtual milliseconds.
     pub at_ms: u64,
 }
 
 /// One invariant.
 trait Invariant {
-    /// Its name in the documentation.
+    /// The id of the invariant in the documentation.
     fn name(&self) -> &'static str;
 
-    /// Takes note of what was seen; what is wrong with it, if anything.
+    /// Takes what was seen; an error says what is wrong with it.
     fn see(&mut self, seen: &Seen, now: u64) -> Result<(), String>;
 
     /// Looks at every tick.
@@ -116,13 +116,13 @@ trait Invariant {
         Ok(())
     }
 
-    /// Looks at what every voter holds in the end.
+    /// Looks at what every voter holds at the end.
     fn finish(&mut self, _states: &[&FleetState]) -> Result<(), String> {
         Ok(())
     }
 }
 
-/// The requests that changed something. That one was refused is on record, and changes nothing.
+/// The requests of an entry that changed something. A refusal is recorded too, and changes nothing.
 fn effects(applied: &Applied) -> impl Iterator<Item = RequestId> + '_ {
     let effects = applied.changes.iter().filter(|change| !change.what.is_refusal());
     effects.filter_map(|change| change.request)
@@ -134,17 +134,17 @@ pub(super) struct Watch {
     pub(super) coverage: Coverage,
     pub(super) violation: Option<Violation>,
     pub(super) virtual_ms: u64,
-    /// The first index that nobody has applied.
+    /// The first index that no replica has applied.
     next: u64,
     /// Tasks that have not ended.
     live: BTreeSet<TaskId>,
-    /// Commands that have not, and at how many robots; and where commands have ended.
+    /// Commands that have not ended, with the number of robots at which they are open, and where commands have ended.
     open: BTreeMap<CommandId, u32>,
     delivered: BTreeSet<(CommandId, AgentId)>,
 }
 
-/// What must hold of a run. A host that votes nowhere takes nothing from the others by lying. A voter may withhold what it will, and
-/// what it answers to those who ask it is its own word; it cannot make.
+/// What must hold of a run. A host that does not vote takes nothing from the others by lying. A voter may withhold what
+/// it likes, and its answers are its own word; it cannot make new commands or statements.
 fn invariants(plan: &Plan) -> Vec<Box<dyn Invariant>> {
     if plan.liar.is_some_and(|liar| liar.votes) {
         return vec![
@@ -235,7 +235,7 @@ impl Watch {
                 ChangeKind::Command { command, change: CommandChange::Accepted { agents, .. } } => {
                     _ = self.open.insert(*command, *agents);
                 }
-                // One whose outcome is mended had ended before.
+                // A delivery whose outcome is mended had ended before.
                 ChangeKind::Command { command, change: CommandChange::DeliveryEnded { agent, .. } }
                     if self.delivered.insert((*command, agent.clone())) =>
                 {
@@ -256,7 +256,7 @@ impl Watch {
         self.each(now, |invariant| invariant.finish(states));
     }
 
-    /// How many entries anybody has applied.
+    /// How many entries any replica has applied.
     pub(super) fn applied(&self) -> u64 {
         self.next
     }

@@ -8,7 +8,7 @@ use skep_protocol::settled::Settled;
 
 use super::{Invariant, Seen, effects};
 
-/// What is said to be done is in the log, and what is said to be definitely not done never takes effect.
+/// What an answer calls done is in the log, and what an answer calls definitely not done never takes effect.
 #[derive(Default)]
 pub(super) struct NoFalseAnswer {
     next: u64,

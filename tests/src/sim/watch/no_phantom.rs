@@ -9,8 +9,8 @@ use skep_protocol::text::AgentId;
 
 use super::{Invariant, Seen};
 
-/// A robot acts only on what was released to it; what ended as not done was never begun, then or later; what ended as done
-/// was.
+/// A robot acts only on commands that were released to it. A command that ended as not done was never begun, then or
+/// later; a command that ended as done was begun.
 #[derive(Default)]
 pub(super) struct NoPhantom {
     next: u64,
@@ -59,7 +59,7 @@ impl Invariant for NoPhantom {
             Seen::Acted { agent, command, .. } => {
                 let key = (*command, (*agent).clone());
                 if !self.released.contains(&key) {
-                    return Err(format!("{agent} acts on {command}, which nobody released to it"));
+                    return Err(format!("{agent} acts on {command}, which was not released to it"));
                 }
                 self.acted.insert(key.clone());
                 return self.check(&key);

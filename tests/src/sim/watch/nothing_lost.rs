@@ -10,12 +10,12 @@ use skep_protocol::task::TaskOp;
 
 use super::{Invariant, Seen};
 
-/// Whatever was acknowledged is in the log that all voters hold in the end.
+/// Everything that was acknowledged is in the log that all voters hold at the end.
 #[derive(Default)]
 pub(super) struct NothingLost {
-    /// Where each request stands in the log, the first time.
+    /// The first index of each request in the log.
     logged: BTreeMap<RequestId, u64>,
-    /// Acknowledged requests, where they are said to be, and the task if they made one.
+    /// Acknowledged requests, their indexes as the answers say, and the task if they made one.
     acknowledged: BTreeMap<RequestId, (u64, Option<TaskId>)>,
 }
 

@@ -9,11 +9,11 @@ use skep_protocol::text::AgentId;
 
 use super::{Invariant, Seen};
 
-/// A command is begun once by a robot, as far as a journal tells, whoever delivers it again. That its robot has a journal
-/// elsewhere, or had one on a disk that was wiped, only the shard knows, and a leader that lies does not say it.
+/// A robot begins a command once, as far as a journal tells, whichever node delivers it again. Only the shard knows
+/// that the robot has a journal elsewhere, or had one on a disk that was wiped, and a leader that lies does not say so.
 #[derive(Default)]
 pub(super) struct OncePerJournal {
-    /// Commands that may be done again by a robot that does not know.
+    /// Commands that a robot may do again if it does not know whether it did them.
     idempotent: BTreeSet<CommandId>,
     /// How often the disk of a host has lost its journals.
     lost: BTreeMap<usize, u32>,

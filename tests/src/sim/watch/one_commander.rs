@@ -10,13 +10,13 @@ use skep_protocol::text::AgentId;
 
 use super::{Invariant, Seen};
 
-/// A command is begun only by the run of a robot's software whose node the shard has given the robot to, in true time, and
-/// by none with a fencing token below one that something was begun with.
+/// A command is begun only by the run of a robot's software whose node the shard has given the robot to, in true time,
+/// and never with a fencing token below one with which something was begun.
 #[derive(Default)]
 pub(super) struct OneCommander {
     next: u64,
     nodes: BTreeMap<AttachmentId, NodeId>,
-    /// The attachment of each robot that stands.
+    /// The attachment of each robot that is in force.
     stands: BTreeMap<AgentId, AttachmentId>,
     greatest: BTreeMap<AgentId, GoToken>,
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Invariant, Seen};
 
-/// What is committed never changes, is applied in order, and leaves every replica with the same digest; a term has one
-/// leader.
+/// What is committed never changes, every replica applies it in order, and the digests of all replicas are then equal;
+/// a term has one leader.
 #[derive(Default)]
 pub(super) struct SameLog {
     digests: Vec<(u64, u128)>,
@@ -33,7 +33,7 @@ impl Invariant for SameLog {
                         self.digests.push((position.term, *digest));
                         Ok(())
                     }
-                    None => Err(format!("host {host} applied entry {at}, and nobody the one before it")),
+                    None => Err(format!("host {host} applied entry {at}, and no host the one before it")),
                 }
             }
             Seen::Elected { host, term } => match self.leaders.insert(*term, *host) {

@@ -8,12 +8,12 @@ use skep_protocol::task::{ReclaimCause, TaskChange};
 
 use super::{Invariant, Seen};
 
-/// From when a later claim is committed, or the end of the holder's lease is, the holder of the earlier one never finds
-/// that it may go on. In true time, which neither of them knows.
+/// Once a later claim is committed, or the end of the holder's lease is, the holder of the earlier claim never finds
+/// that it may go on. This is in true time, which neither of them knows.
 #[derive(Default)]
 pub(super) struct SelfFencing {
     next: u64,
-    /// The least claim that may still be believed in, by task, and since when.
+    /// The least claim that a holder may still believe in, by task, and since when.
     least: BTreeMap<TaskId, (u64, u64)>,
 }
 

@@ -1,4 +1,4 @@
-//! The door by itself, and what hears of connections behind it.
+//! The door by itself, and what the behaviour behind it hears of connections.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,7 +20,7 @@ use crate::admit::asking::Word;
 use crate::admit::{Door, DoorEvent, Members};
 use crate::peer::peer_id;
 
-/// What stands behind the door in these tests: it notes what it hears.
+/// The behaviour behind the door in these tests: it notes what it hears.
 #[derive(Default)]
 struct Behind {
     heard: Vec<String>,
@@ -123,7 +123,7 @@ impl Hall {
             connection_id,
             endpoint,
             failed_addresses: &[],
-            // Of strangers, too.
+            // The count includes strangers.
             other_established: connection,
         }));
     }
@@ -143,12 +143,12 @@ impl Hall {
         self.door.on_connection_handler_event(self.peer, id(connection), Either::Left(Word::Admitted(member)));
     }
 
-    /// What was heard behind the door since this was last asked.
+    /// What the behaviour behind the door has heard since the last call.
     fn heard(&mut self) -> Vec<String> {
         std::mem::take(&mut self.door.inner_mut().heard)
     }
 
-    /// What the door wants of the swarm, and says.
+    /// What the door asks of the swarm, and what it reports.
     fn wishes(&mut self) -> Vec<String> {
         let mut wishes = Vec::new();
         while let Poll::Ready(wish) = self.door.poll(&mut Context::from_waker(noop_waker_ref())) {
@@ -202,7 +202,7 @@ async fn who_was_revoked_while_it_was_judged_is_refused_at_the_door() {
     hall.door.on_connection_handler_event(hall.peer, id(1), Either::Left(Word::Admitted(Arc::clone(&member))));
     assert!(hall.heard().is_empty());
     assert_eq!(hall.wishes(), ["close 1", "revoked"]);
-    // What it says later is not heard.
+    // The behaviour does not hear what the peer says later.
     hall.door.on_connection_handler_event(hall.peer, id(1), Either::Left(Word::Admitted(member)));
     assert!(hall.heard().is_empty() && hall.wishes().is_empty());
 }

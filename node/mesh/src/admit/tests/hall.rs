@@ -1,4 +1,4 @@
-//! A site, and nodes of it: keys are made of one byte each.
+//! A site, and nodes of it: each key is one byte, repeated.
 
 use skep_admission::SiteHandle;
 use skep_protocol::ids::NodeId;
@@ -34,7 +34,7 @@ fn scope() -> Scope {
     Scope { roles: [Role::Robot, Role::Observer].into(), name_prefix: None, life_ms_max: 10_000_000, per_day: None }
 }
 
-/// Of another site with another nonce.
+/// A root document; another nonce makes it another site.
 fn document(nonce: u8) -> RootDocument {
     RootDocument {
         after: None,
@@ -57,7 +57,7 @@ fn root(nonce: u8) -> SiteRoot {
     SiteRoot::first(sealed(&document(nonce))).unwrap()
 }
 
-/// The document after the first one: it names another issuer beside the first.
+/// The second root document: it names another issuer beside the first.
 pub(crate) fn second() -> Sealed<RootDocument> {
     let root = root(HALL);
     let issuers = [(key(ISSUER), scope()), (key(LATER_ISSUER), scope())].into();
@@ -110,19 +110,19 @@ impl Shows {
         Chain::new(vec![ChainLink { certificate, sponsor: None }]).unwrap()
     }
 
-    /// The node that shows it, and knows the first root document.
+    /// The site as the node that shows this knows it, with the first root document.
     pub(crate) fn handle(self) -> SiteHandle {
         let view = SiteView::new(vec![sealed(&document(self.nonce))]).unwrap();
         SiteHandle::new(view, self.chain(), key(self.of), SiteClock::Known(NOW))
     }
 
-    /// The member, where its chain holds.
+    /// The member, at a node where its chain holds.
     pub(crate) fn member(self, at: &SiteHandle) -> std::sync::Arc<Member> {
         at.admit(&self.chain().to_bytes().into(), key(self.of)).unwrap().member
     }
 }
 
-/// An operator revokes.
+/// News of a revocation by an operator.
 pub(crate) fn revoked(what: Revoked) -> SiteNews {
     let (site, operator) = (site(), key(OPERATOR));
     let stated = Revocation { site, what, epoch: EPOCH, reason: "stolen".parse().unwrap(), operator };
@@ -130,7 +130,7 @@ pub(crate) fn revoked(what: Revoked) -> SiteNews {
     SiteNews { revocations: vec![signed], ..SiteNews::default() }
 }
 
-/// All certificates of a node are revoked.
+/// News that revokes all certificates of a node.
 pub(crate) fn stolen(n: u8) -> SiteNews {
     revoked(Revoked::Key(key(n)))
 }

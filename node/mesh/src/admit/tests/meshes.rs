@@ -74,7 +74,7 @@ fn publication(source: &str) -> Publication {
     Publication { topic: pose(), source, content_type: ContentType::default(), payload: b"here".to_vec() }
 }
 
-/// The first envelope that is heard of several that are said again and again.
+/// The first envelope that arrives of several that a speaker publishes again and again.
 async fn first_heard(speaker: &Mesh, sources: &[&str], heard: &mut mpsc::Receiver<Envelope>) -> Envelope {
     let said = async {
         loop {
@@ -111,11 +111,11 @@ async fn a_stranger_is_opened_nothing_and_accepted_nothing() {
     let (a, b) = (robot(30).handle(), robot(31).handle());
     let node_of_site = start(30, &a, Vec::new());
     let at = address(&node_of_site, "tcp").await;
-    // There is something to be told: a member that subscribes, and is subscribed to.
+    // The listener has something to tell: a member that subscribes, and that others subscribe to.
     let member = start(31, &b, vec![peer(node(30), Some(at.clone()))]);
     [&node_of_site, &member].iter().for_each(|mesh| mesh.handle().subscribe(pose()));
     until_up(&node_of_site, 31).await;
-    // Until it is closed.
+    // Until the listener closes the connection.
     let noted = Probe::dial(66, &at).note_until(|_| false).await;
     let refused = SPOKEN.map(|name| Noted::Refused(name.to_owned()));
     assert_eq!(noted, BTreeSet::from(refused));
@@ -123,7 +123,7 @@ async fn a_stranger_is_opened_nothing_and_accepted_nothing() {
     assert!(!node_of_site.handle().view().borrow().up.contains(&node(66)));
 }
 
-/// So that the test before this one sees what it looks for.
+/// This shows that the test before this one would see what it looks for.
 #[tokio::test]
 async fn a_listed_peer_is_opened_and_accepted_what_the_mesh_speaks() {
     let (by_list, _) = start_heard(30, None, vec![peer(node(66), None)]);
@@ -147,7 +147,7 @@ async fn who_shows_nothing_that_holds_is_refused_on_both_ends() {
         ("lower-epoch", Shows { epoch: 2, ..robot(34) }),
         ("self-made", Shows { issuer: 35, ..robot(35) }),
         ("revoked", robot(36)),
-        // It shows the certificate of another node.
+        // The node shows the certificate of another node.
         ("wrong-key", robot(37)),
     ];
     for (kind, shows) in shown {
@@ -174,7 +174,7 @@ async fn a_revoked_member_is_cut_off_at_once_and_stays_out() {
     assert!(a.learn(&stolen(31)).unwrap());
     until_down(&revoking, 31).await;
     until_down(&revoked, 30).await;
-    // It dials again, and is known at the door.
+    // The revoked node dials again, and is known at the door.
     until(&revoking, |view| view.refused.get("revoked").is_some_and(|times| *times >= 2)).await;
     assert!(!revoking.handle().view().borrow().up.contains(&node(31)));
 }
@@ -202,7 +202,7 @@ async fn a_member_comes_in_however_many_strangers_are_at_the_door() {
     let besieged = start(30, &a, Vec::new());
     let at = address(&besieged, "tcp").await;
     let port: u16 = at.rsplit('/').next().unwrap().parse().unwrap();
-    // These do not even shake hands; the others do, and do not show who they are.
+    // These do not even shake hands; the others do, and do not show themselves.
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
@@ -226,7 +226,7 @@ async fn members_that_become_known_are_dialled_and_stay_while_they_are_up() {
     learning.handle().know_members(KnownMembers::from([(node(31), Some("rubbish".to_owned()))]));
     learning.handle().know_members(KnownMembers::from([(node(31), Some(at))]));
     until_up(&learning, 31).await;
-    // Who is up stays.
+    // A member that is connected stays.
     learning.handle().know_members(KnownMembers::new());
     until_up(&member, 30).await;
     assert!(learning.handle().view().borrow().up.contains(&node(31)));

@@ -1,4 +1,4 @@
-//! Two ends of a stream in memory, over which bytes are long under way.
+//! Two ends of a stream in memory, with a delay on all bytes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,23 +12,23 @@ use futures::{AsyncRead, AsyncWrite, FutureExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
-/// What is sent at once, and when it is there.
+/// Bytes that were sent together, and when they arrive.
 type Sent = (Instant, Vec<u8>);
 
-/// So much is under way at a time at most: more is an error.
+/// The most parcels that may be under way at a time: one more is an error.
 const PARCELS: usize = 1_024;
 
 pub(crate) struct Pipe {
     delay: Duration,
     to_other: mpsc::Sender<Sent>,
     from_other: mpsc::Receiver<Sent>,
-    /// What is under way, and when the first of it is there.
+    /// Bytes under way, and the timer for the first of them.
     coming: Option<(Pin<Box<Sleep>>, Vec<u8>)>,
     there: VecDeque<u8>,
     written: Arc<AtomicUsize>,
 }
 
-/// Two ends. What one sends takes so long to the other.
+/// Two ends of a stream. Bytes take this delay from one end to the other.
 pub(crate) fn pipe(delay: Duration) -> (Pipe, Pipe) {
     let ((to_a, from_b), (to_b, from_a)) = (mpsc::channel(PARCELS), mpsc::channel(PARCELS));
     let end = |to_other, from_other| {
@@ -39,7 +39,7 @@ pub(crate) fn pipe(delay: Duration) -> (Pipe, Pipe) {
 }
 
 impl Pipe {
-    /// How many bytes were sent at this end, now and later.
+    /// The number of bytes sent at this end, as it rises.
     pub(crate) fn written(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.written)
     }

@@ -1,4 +1,4 @@
-//! A peer that notes all that is opened to it, and tries to open all that there is.
+//! A peer that notes all that a node opens to it, and tries to open all protocols of the mesh.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -17,7 +17,7 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
 
-/// What a node of the site `s` speaks with those whom it admits.
+/// The protocols that a node of the site `s` speaks with admitted peers.
 pub(crate) const SPOKEN: [&str; 6] =
     ["/meshsub/1.3.0", "/meshsub/1.1.0", "/skep/s/kad/1", "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0"];
 
@@ -54,21 +54,21 @@ impl<C> OutboundUpgrade<C> for AnyOf {
     }
 }
 
-/// What happened.
+/// What the probe noted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Noted {
     /// The node opened a stream of this protocol.
     Opened(String),
     /// The node accepted a stream of this protocol.
     Accepted(String),
-    /// It did not.
+    /// The node refused a stream of this protocol.
     Refused(String),
 }
 
 struct ProbeHandler {
     to_open: VecDeque<StreamProtocol>,
     noted: VecDeque<Noted>,
-    /// Kept open.
+    /// Streams that the probe keeps open.
     streams: Vec<Stream>,
 }
 
@@ -169,7 +169,7 @@ impl NetworkBehaviour for ProbeBehaviour {
     }
 }
 
-/// A peer that dials a node, and notes.
+/// A peer that dials a node, and takes notes.
 pub(crate) struct Probe(Swarm<ProbeBehaviour>);
 
 impl Probe {
@@ -186,7 +186,7 @@ impl Probe {
         Self(swarm)
     }
 
-    /// All that happens until the connection is closed, or something does that is enough.
+    /// Notes what happens until the connection is closed, or the notes are enough.
     pub(crate) async fn note_until(mut self, is_enough: impl Fn(&BTreeSet<Noted>) -> bool) -> BTreeSet<Noted> {
         let mut all = BTreeSet::new();
         while !is_enough(&all) {

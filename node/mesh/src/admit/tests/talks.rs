@@ -14,7 +14,7 @@ use crate::admit::talk::Talk;
 
 const AT_ONCE: Duration = Duration::ZERO;
 
-/// What an end came to: whom it admitted, or which kind of refusal.
+/// How one end of the talk ended: the peer that it admitted, or the kind of refusal.
 type End = Result<PublicKey, &'static str>;
 
 async fn dial(stream: Pipe, site: SiteHandle, peer: PublicKey) -> Result<PublicKey, NotAdmitted> {
@@ -29,7 +29,8 @@ async fn accept(stream: Pipe, site: SiteHandle, peer: PublicKey) -> Result<Publi
     judged.conclude().await.map(|()| member)
 }
 
-/// What dialler and acceptor come to, and how many bytes the acceptor sent. The dialler authenticated as some node.
+/// How the talk ended for dialler and acceptor, and how many bytes the acceptor sent. The number beside the dialler's
+/// site is the node with whose key it authenticated.
 async fn talk(dialler: (&SiteHandle, u8), acceptor: &SiteHandle, delay: Duration) -> (End, End, usize) {
     let (near, far) = pipe(delay);
     let sent = far.written();
@@ -85,7 +86,7 @@ async fn what_one_knows_of_who_is_out_the_other_one_learns_before_it_judges() {
     assert_eq!((dialled, accepted), (Ok(key(31)), Ok(key(30))));
     assert_eq!(a.hello().news, b.hello().news);
     assert_eq!(a.view().revocations().len(), 2);
-    // What it tells is against itself.
+    // The dialler's news revoke the dialler itself.
     a.learn(&stolen(30)).unwrap();
     let (dialled, accepted, _) = talk((&a, 30), &b, AT_ONCE).await;
     assert_eq!((dialled, accepted), (Err("ended"), Err("revoked")));
@@ -133,7 +134,7 @@ async fn members_admit_each_other_over_round_trips_of_300_ms_long_before_strange
     let begun = Instant::now();
     let (dialled, accepted, _) = talk((&a, 30), &b, Duration::from_millis(150)).await;
     assert_eq!((dialled, accepted), (Ok(key(31)), Ok(key(30))));
-    // Four ways: hello, hello, that each listens. The clock is the test's.
+    // Four times the delay: hello, hello, and each side says that it listens. The clock is the test's.
     assert_eq!(begun.elapsed().as_millis() / 10, 60);
 }
 
