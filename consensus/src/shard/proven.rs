@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::impls::leader_id_std::LeaderId;
-use skep_protocol::ballot::LeaderProof;
+use skep_protocol::ballot::{LeaderProof, Unproven};
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::frame::RaftAddress;
 use skep_protocol::ids::NodeId;
@@ -56,6 +56,9 @@ impl Shard {
         let verify = move || proof.verify(&known);
         let verified = self.inner.parts.threads.offload(Errand::Signatures, verify).await.map_err(|e| e.to_string())?;
         if let Err(error) = verified {
+            if matches!(error, Unproven::UnknownVoters { .. }) {
+                self.inner.condition.note_unproven(who.node, vote.leader_id.term, self.inner.clock.boot_ms());
+            }
             if let Some(more) = self.inner.noise.proofs.happened() {
                 tracing::error!(
                     shard = %self.id(), node = %who.node, term = vote.leader_id.term, %error, more,
