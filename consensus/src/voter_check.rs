@@ -25,7 +25,7 @@ impl Shards {
 
     /// Whether a node is believed whatever this node's replica says: it is marked in the configuration, or at a site its
     /// certificate has the role of a voter.
-    fn is_marked(&self, node: NodeId) -> bool {
+    pub(crate) fn is_marked(&self, node: NodeId) -> bool {
         let peers = &self.parts.peers;
         if peers.is_of_site() { peers.may(node, Action::BeBelieved, None) } else { self.belief.marked.contains(&node) }
     }

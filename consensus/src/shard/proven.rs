@@ -28,8 +28,8 @@ impl Shard {
         vote.committed && (own == *vote || self.promised() == Some(*vote))
     }
 
-    /// Takes note of the proof that its sender was elected. `believes`: whether a node is known to vote, by others than
-    /// this replica.
+    /// Takes note of the proof that its sender was elected. `is_marked`: whether a node may vote whatever this replica,
+    /// or another voter, says.
     ///
     /// # Errors
     /// Why it is no proof, as text.
@@ -37,7 +37,7 @@ impl Shard {
         &self,
         who: Who,
         body: &[u8],
-        believes: impl Fn(NodeId) -> bool,
+        is_marked: impl Fn(NodeId) -> bool,
     ) -> Result<(), String> {
         let (address, body) = RaftAddress::split(body).map_err(|e| e.to_string())?;
         if address.from != who.raft_id || address.to != self.inner.parts.raft_id() {
@@ -52,7 +52,7 @@ impl Shard {
             return Ok(());
         }
         let voters: BTreeSet<NodeId> = proof.voters().voters().map(|voter| voter.node).collect();
-        let known = elections.knowledge(voters.into_iter().filter(|node| believes(*node)).collect());
+        let known = elections.knowledge(voters.into_iter().filter(|node| is_marked(*node)).collect());
         let verify = move || proof.verify(&known);
         let verified = self.inner.parts.threads.offload(Errand::Signatures, verify).await.map_err(|e| e.to_string())?;
         if let Err(error) = verified {

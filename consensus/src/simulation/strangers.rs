@@ -14,6 +14,7 @@ use skep_protocol::entry::{Charter, EntryBody, Founding, Op, Request};
 use skep_protocol::fleet::{FleetLimits, Rules};
 use skep_protocol::frame::{FrameKind, RaftAddress, SnapshotId};
 use skep_protocol::ids::{Genesis, NodeId, RequestId, ShardId, TaskId};
+use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::outcome::{ProposeOutcome, Reply};
 use skep_protocol::query::Query;
 use skep_protocol::recovery::Lineage;
@@ -282,6 +283,12 @@ async fn lead_without_an_election(watch: Watch) {
     ] {
         is_refused(&show(&thief, &victim, &shown).await, why);
     }
+    // Nor is the robot, which the thief names as a voter, one more that has voted.
+    let robot = nodes.all[3].id;
+    let said = LeaderHint { leader: None, term: before[0], voters: Voters::of([ids[stolen], robot]) };
+    assert!(victim.shards.belief.note(SHARD, robot, said) && victim.shards.believes(robot, SHARD));
+    let by_two = proof(&nodes, &thief, term, &[stolen, 3], &[own, (3, 3)]);
+    is_refused(&show(&thief, &victim, &by_two).await, "does not know");
     say_as_a_leader(&thief, &victim, term).await;
     assert_eq!(terms(&nodes), before, "somebody follows it");
     create_one(&leading, &mut rng, &watch).await;
