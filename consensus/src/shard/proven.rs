@@ -53,8 +53,15 @@ impl Shard {
         }
         let voters: BTreeSet<NodeId> = proof.voters().voters().map(|voter| voter.node).collect();
         let known = elections.knowledge(voters.into_iter().filter(|node| is_marked(*node)).collect());
-        let verify = move || proof.verify(&known);
-        let verified = self.inner.parts.threads.offload(Errand::Signatures, verify).await.map_err(|e| e.to_string())?;
+        // It ends with the verification, whether its sender still waits or not.
+        let Some(under_way) = elections.begin_to_verify(who.node) else {
+            return Err("another proof of leadership of this sender is being verified".to_owned());
+        };
+        let verify = move || {
+            let _under_way = under_way;
+            proof.verify(&known)
+        };
+        let verified = self.inner.parts.threads.offload(Errand::Proofs, verify).await.map_err(|e| e.to_string())?;
         if let Err(error) = verified {
             if matches!(error, Unproven::UnknownVoters { .. }) {
                 self.inner.condition.note_unproven(who.node, vote.leader_id.term, self.inner.clock.boot_ms());

@@ -17,6 +17,9 @@ pub const WORK_THREADS: usize = 1;
 /// Threads that verify signatures, and do nothing else. More wait for them, counted among the requests that may wait
 /// for a place in an entry.
 pub const SIGNATURE_THREADS: usize = 2;
+/// Threads that verify proofs of leadership, and do nothing else: no storm of commands delays a new leader. More wait
+/// for them, of each voter and shard one. One more of the same voter is refused, and that voter shows it again.
+pub const PROOF_THREADS: usize = 1;
 /// Threads that answer pages and read the history. More wait for them.
 pub const PAGE_THREADS: usize = 2;
 /// Threads that make, check, keep and load snapshots: so many shards at a time do, and others wait.
