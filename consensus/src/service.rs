@@ -10,7 +10,7 @@ use skep_admission::SiteHandle;
 use skep_config::ControlConfig;
 use skep_protocol::attempt::{AttemptTarget, Outcome, Work};
 use skep_protocol::ballot::BallotKey;
-use skep_protocol::entry::{Charter, Request};
+use skep_protocol::entry::Request;
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::Build;
 use skep_protocol::frame::{FRAME_VERSION, Hello};
@@ -24,11 +24,13 @@ use skep_protocol::signing::Place;
 use skep_protocol::time::LogInstant;
 use skep_store::disk::once_there_is_room;
 use skep_store::{Store, StoreError};
+use skep_trust::SecretKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clocks;
+use crate::directory::Directory;
 use crate::identity::Identity;
-use crate::net::{ControlPlane, PeerView, Setup};
+use crate::net::{ControlPlane, PeerView, Peers, Registrar, Setup};
 use crate::random::Chance;
 use crate::recover::clear_leftovers;
 use crate::settings::store_options;
@@ -173,6 +175,7 @@ async fn start(
     let hello = hello(&config, build, &store);
     let clocks = Clocks::default();
     let (node, key) = (identity.node(), Arc::new(BallotKey::from_seed(&identity.seed())));
+    let seals = Arc::new(SecretKey::from_seed(&identity.seed()));
     let setup = Setup {
         identity,
         hello,
@@ -189,6 +192,7 @@ async fn start(
         node,
         incarnation,
         key,
+        seals,
         build,
         config: Arc::new(config),
         store,
@@ -200,20 +204,38 @@ async fn start(
     };
     let shards = Shards::new(parts);
     warn_if_nobody_is_marked(&shards);
+    open_all(&shards).await?;
+    let kept = shards.parts.store.voter_list().load();
+    let mut memory = roles::Memory::of(&shards, &kept);
+    roles::look(&shards, &mut memory);
+    shards.parts.peers.have(shards.lineages());
+    let plane = listen(setup, peers, &shards)?;
+    threads.work().spawn(roles::follow(Arc::clone(&shards), memory));
+    threads.work().spawn(roles::remember(Arc::clone(&shards), kept));
+    Ok((shards, plane))
+}
+
+/// Opens the shards that are in the store.
+async fn open_all(shards: &Shards) -> Result<(), StartError> {
     for shard in shards.parts.store.shards() {
         // Nothing listens yet, and no other shard waits for it.
         let snapshots = shards.parts.store.snapshots();
         once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
         shards.open(shard).await.map_err(StartError::Shard)?;
     }
-    let kept = shards.parts.store.voter_list().load();
-    let mut memory = roles::Memory::of(&shards, &kept);
-    roles::look(&shards, &mut memory);
-    shards.parts.peers.have(shards.lineages());
-    let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&shards))).map_err(StartError::Listen)?;
-    threads.work().spawn(roles::follow(Arc::clone(&shards), memory));
-    threads.work().spawn(roles::remember(Arc::clone(&shards), kept));
-    Ok((shards, plane))
+    Ok(())
+}
+
+/// Listens, and at a site receives those who want to join and looks after the own certificate.
+fn listen(setup: Setup, peers: Peers, shards: &Arc<Shards>) -> Result<ControlPlane, StartError> {
+    let directory = peers.is_of_site().then(|| Directory::new(Arc::clone(shards)));
+    let registrar = directory.clone().map(|directory| Arc::new(directory) as Arc<dyn Registrar>);
+    let dispatch = Arc::new(Arc::clone(shards));
+    let plane = ControlPlane::start(setup, peers, dispatch, registrar).map_err(StartError::Listen)?;
+    if let Some(directory) = directory {
+        shards.parts.threads.work().spawn(directory.keep_renewed());
+    }
+    Ok(plane)
 }
 
 /// What this run of the process says of itself. Of which shards it has replicas is not known yet.
@@ -304,6 +326,13 @@ impl ConsensusHandle {
         self.shards.parts.peers.views()
     }
 
+    /// The members that may vote by their certificates, of those that this node has met; none where the configuration says
+    /// whom to believe.
+    pub fn members_that_vote(&self) -> Option<BTreeSet<NodeId>> {
+        let peers = &self.shards.parts.peers;
+        peers.is_of_site().then(|| peers.members_that_vote())
+    }
+
     /// How many nodes were refused at a site since this one started, and links of members cut, by kind.
     pub fn refused(&self) -> BTreeMap<&'static str, u64> {
         self.shards.parts.peers.refused()
@@ -357,6 +386,7 @@ impl ConsensusHandle {
     }
 
     /// Creates a shard with these voters, this node among them. `genesis` is random; `first` shows that it has its key.
+    /// [`ShardId::DIRECTORY`] begins with the first root document of this node's site.
     ///
     /// # Errors
     /// [`MembershipError`] says what to do.
@@ -369,8 +399,8 @@ impl ConsensusHandle {
     ) -> Result<(), MembershipError> {
         let shards = Arc::clone(&self.shards);
         let place = Place { site: shards.parts.config.node.site.clone(), shard, genesis };
-        let charter = Charter { place, first, root: None };
         let init = async move {
+            let charter = shards.charter(place, first)?;
             shards.check_unheard(shard)?;
             shards.parts.peers.reach(&voters).await;
             let shard = shards.open(shard).await.map_err(MembershipError::Raft)?;
@@ -417,4 +447,12 @@ impl ConsensusHandle {
 
 fn stopped<T>() -> Result<T, MembershipError> {
     Err(MembershipError::Unknown("the node is stopping".to_owned()))
+}
+
+#[cfg(test)]
+impl ConsensusHandle {
+    /// The directory of the site, as this node asks it.
+    pub(crate) fn directory(&self) -> Directory {
+        Directory::new(Arc::clone(&self.shards))
+    }
 }

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skep_admission::SiteHandle;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::frame::{FrameKind, MemberAddresses};
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::text::AgentId;
-use skep_trust::{Refusal, SiteNews};
+use skep_trust::{Refusal, Role, SiteNews};
 
 use super::calls::Class;
 use super::gate::{Gate, Pass, TURNED_AWAY, Turned};
@@ -25,6 +26,11 @@ impl Peers {
     /// Whether certificates say who is let in, and no list.
     pub(crate) fn is_of_site(&self) -> bool {
         self.gate.is_some()
+    }
+
+    /// What is known of the site; none where the list says who is let in.
+    pub(crate) fn site(&self) -> Option<&SiteHandle> {
+        self.gate.as_ref().map(|gate| &gate.site)
     }
 
     /// Whether a node may do something, for an agent if it is about one. This node may what it does by itself, and
@@ -41,6 +47,17 @@ impl Peers {
     pub(crate) fn members_that_vote(&self) -> BTreeSet<NodeId> {
         let votes = |entry: &Entry| entry.pass.as_ref().is_some_and(|pass| pass.may(Action::Vote, None));
         self.entries().iter().filter(|(_, entry)| votes(entry)).map(|(node, _)| *node).collect()
+    }
+
+    /// The members that may issue certificates, of those that are connected.
+    pub(crate) fn issuers(&self) -> Vec<NodeId> {
+        let Some(view) = self.site().map(SiteHandle::view) else { return Vec::new() };
+        let named = &view.root().document().issuers;
+        let issues = |pass: &Pass| pass.member().is(Role::Issuer) || named.contains_key(&pass.member().key);
+        let entries = self.entries();
+        let connected = entries.iter().filter(|(_, entry)| entry.peer.is_some());
+        let issuers = connected.filter(|(_, entry)| entry.pass.as_deref().is_some_and(issues));
+        issuers.map(|(node, _)| *node).collect()
     }
 
     /// How many nodes were refused since this one started, by kind.
