@@ -1,9 +1,9 @@
 //! Which nodes this node believes to be voters.
 //!
-//! Every listed peer is admitted, robots too. A node takes Raft frames from voters only, and so it does what another
-//! node says of a shard: who leads it, what agents hold, what its clock shows. A node counts as a voter in three cases:
-//! the configuration marks it, this node's replica has it as a voter, or a node names it that is believed already. The
-//! third is no weaker than the marks: a voter that leads can make another node a voter.
+//! Everybody who is listed is admitted, robots too. Raft is taken from voters alone, and so is what somebody says of a shard: who
+//! leads it, what agents hold, what its clock shows. A voter is whom the configuration marks as one, whom this node's replica has
+//! as one, and whom somebody names who is believed already. That is no weaker than the marks: a voter that leads can make
+//! another one a voter. But whom somebody named elects no leader for this node: see the proofs in `shard/proven.rs`.
 //!
 //! A named node is believed until another believed node says otherwise, or until this node's replica knows who votes.
 //! So a leader for which no other node can vouch has all the time that a long snapshot takes.
@@ -35,7 +35,7 @@ pub(crate) struct Belief {
     pub(crate) refused: Noise,
 }
 
-/// The voters that a voter named.
+/// Who votes, as a voter said: of those alone whom it was asked about.
 #[derive(Debug)]
 struct Named {
     voters: Voters,
@@ -103,6 +103,10 @@ impl Belief {
                 self.forget(shard, doubted);
             }
         } else if state.named.contains_key(&shard) || state.named.len() < limits::SHARDS_PER_NODE_MAX {
+            // Nobody asked about the others, so that nobody would be asked again about them.
+            let before = state.named.remove(&shard).map(|named| named.voters).unwrap_or_default();
+            let still = before.iter().copied().filter(|node| voters.contains(node));
+            let voters = Voters::of(still.chain([doubted]));
             state.named.insert(shard, Named { voters, term, asked: Instant::now() });
         }
         names_it
@@ -149,10 +153,19 @@ mod tests {
         assert!(!belief.note(shard, node(7), says(3, &[1, 2])));
         assert!(belief.is_named(node(7), shard), "neither knows better");
         assert!(!belief.note(shard, node(7), says(4, &[1, 6])));
-        assert!(!belief.is_named(node(7), shard) && belief.is_named(node(6), shard));
-        belief.forget(shard, node(6));
-        belief.forget(shard, node(1));
+        assert!(!belief.is_named(node(7), shard));
         assert!(belief.state().named.is_empty());
+    }
+
+    #[test]
+    fn of_those_whom_a_voter_names_the_one_is_believed_that_it_was_asked_about() {
+        let (belief, shard) = (Belief::default(), ShardId::FIRST);
+        assert!(belief.note(shard, node(7), says(4, &[1, 6, 7])));
+        assert!(!belief.is_named(node(6), shard) && !belief.is_named(node(1), shard), "nobody asked about them");
+        assert!(belief.note(shard, node(6), says(4, &[1, 6, 7])));
+        assert!(belief.is_named(node(7), shard) && belief.is_named(node(6), shard));
+        belief.forget(shard, node(6));
+        assert!(belief.is_named(node(7), shard) && !belief.is_named(node(6), shard));
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,6 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) enum Errand {
     /// Verifying signatures.
     Signatures,
+    /// Verifying that a leader was elected.
+    Proofs,
     /// Pages of the state, and reading the history.
     Pages,
     /// Making, checking and loading snapshots.
@@ -60,6 +62,7 @@ impl Share {
 #[derive(Debug)]
 struct Shares {
     signatures: Share,
+    proofs: Share,
     pages: Share,
     snapshots: Share,
     entries: Share,
@@ -70,6 +73,7 @@ impl Shares {
     fn new() -> Self {
         Self {
             signatures: Share::of(limits::SIGNATURE_THREADS),
+            proofs: Share::of(limits::PROOF_THREADS),
             pages: Share::with_places(limits::PAGE_THREADS, limits::PAGES_QUEUED_MAX),
             snapshots: Share::of(limits::SNAPSHOT_THREADS),
             entries: Share::of(limits::ENTRY_THREADS),
@@ -80,6 +84,7 @@ impl Shares {
     fn of(&self, errand: Errand) -> &Share {
         match errand {
             Errand::Signatures => &self.signatures,
+            Errand::Proofs => &self.proofs,
             Errand::Pages => &self.pages,
             Errand::Snapshots => &self.snapshots,
             Errand::Entries => &self.entries,
@@ -90,6 +95,7 @@ impl Shares {
 
 /// The number of all helpers: as many as there can be errands under way.
 const HELPERS: usize = limits::SIGNATURE_THREADS
+    + limits::PROOF_THREADS
     + limits::PAGE_THREADS
     + limits::SNAPSHOT_THREADS
     + limits::ENTRY_THREADS
@@ -213,12 +219,28 @@ mod tests {
             for _ in 0..limits::SNAPSHOT_THREADS {
                 kept.push(keep_one(&threads, Errand::Snapshots).await);
             }
-            for errand in [Errand::Signatures, Errand::Pages, Errand::Entries, Errand::Files] {
+            for errand in [Errand::Signatures, Errand::Proofs, Errand::Pages, Errand::Entries, Errand::Files] {
                 assert_eq!(threads.offload(errand, move || errand).await.unwrap(), errand);
             }
             let mut next = Box::pin(threads.offload(Errand::Snapshots, || ()));
             assert!(futures::poll!(&mut next).is_pending());
             kept.pop();
+            next.await.unwrap();
+        });
+    }
+
+    #[test]
+    fn no_proof_of_leadership_waits_behind_what_clients_signed() {
+        let (_control, work, threads) = runtimes();
+        work.block_on(async {
+            let mut kept = Vec::new();
+            for _ in 0..limits::SIGNATURE_THREADS {
+                kept.push(keep_one(&threads, Errand::Signatures).await);
+            }
+            let mut next = Box::pin(threads.offload(Errand::Signatures, || ()));
+            assert!(futures::poll!(&mut next).is_pending());
+            assert_eq!(threads.offload(Errand::Proofs, || 7).await.unwrap(), 7);
+            drop(kept);
             next.await.unwrap();
         });
     }

@@ -23,9 +23,9 @@ impl Shards {
         self.parts.peers.may(node, Action::Vote, None)
     }
 
-    /// Whether this node believes another one whatever its own replica says: the configuration marks that node, or at a
-    /// site its certificate has the role of a voter.
-    fn is_marked(&self, node: NodeId) -> bool {
+    /// Whether a node is believed whatever this node's replica says: it is marked in the configuration, or at a site its
+    /// certificate has the role of a voter.
+    pub(crate) fn is_marked(&self, node: NodeId) -> bool {
         let peers = &self.parts.peers;
         if peers.is_of_site() { peers.may(node, Action::BeBelieved, None) } else { self.belief.marked.contains(&node) }
     }

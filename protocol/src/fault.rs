@@ -17,6 +17,8 @@ pub enum ShardFault {
     NotMember,
     /// The replica hears no leader.
     NoLeader,
+    /// A node shows that it was elected by voters of whom this replica knows too few: the replica does not follow it.
+    LeaderUnproven,
     /// There is a leader, and no majority that answers it.
     LeaderWithoutQuorum,
     /// The replica lacks what the group has committed.
@@ -61,13 +63,14 @@ pub enum ShardFault {
 }
 
 impl ShardFault {
-    /// All faults.
-    pub const ALL: [Self; 25] = [
+    /// All of them.
+    pub const ALL: [Self; 26] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::WrongVersion,
         Self::NotMember,
         Self::NoLeader,
+        Self::LeaderUnproven,
         Self::LeaderWithoutQuorum,
         Self::Behind,
         Self::VotersChanging,
@@ -98,6 +101,7 @@ impl ShardFault {
             Self::WrongVersion => "wrong-version",
             Self::NotMember => "not-member",
             Self::NoLeader => "no-leader",
+            Self::LeaderUnproven => "leader-unproven",
             Self::LeaderWithoutQuorum => "leader-without-quorum",
             Self::Behind => "behind",
             Self::VotersChanging => "voters-changing",
@@ -136,6 +140,10 @@ impl ShardFault {
                 "what this node shows may be old; run 'skep shard add-voter' with its id on the leader if it is to vote"
             }
             Self::NoLeader => "start voters until a majority runs, and see that they and this node reach each other",
+            Self::LeaderUnproven => {
+                "if it is the leader, set voter = true here in the [[peers]] of each voter that 'skep shard status' shows there, \
+                 and start this node again; if it is not, its key was stolen: stop it"
+            }
             Self::LeaderWithoutQuorum => "start voters until a majority runs, and see that they reach the leader",
             Self::Behind => {
                 "it catches up by itself if disk and link allow; see that the disk is not full and the link not too thin"
@@ -201,7 +209,8 @@ impl ShardFault {
             Self::NotMember => Some("not a member"),
             Self::NoLeader | Self::LeaderWithoutQuorum => Some("no quorum"),
             Self::Behind => Some("behind"),
-            Self::VotersChanging
+            Self::LeaderUnproven
+            | Self::VotersChanging
             | Self::VoterSilent
             | Self::VoterBehind
             | Self::VoterRestoredFromCopy

@@ -24,7 +24,7 @@ pub const JOIN_ALPN: &[u8] = b"skep-join/1";
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 2] = *b"Sk";
 /// The frame format that this Skep speaks.
-pub const FRAME_VERSION: u8 = 1;
+pub const FRAME_VERSION: u8 = 2;
 /// Length of the header in bytes.
 pub const HEADER_BYTES: usize = 28;
 
@@ -363,8 +363,8 @@ mod tests {
     }
 
     #[test]
-    fn golden_header_bytes_of_version_1() {
-        let mut golden = b"Sk\x01\x02".to_vec();
+    fn golden_header_bytes_of_version_2() {
+        let mut golden = b"Sk\x02\x02".to_vec();
         golden.extend([0, 0, 0, 3]);
         golden.extend([0, 0, 0, 0, 0, 0, 0, 77]);
         golden.extend([0, 0, 0, 0, 0, 0, 0, 9]);
@@ -391,7 +391,9 @@ mod tests {
             Header::decode(&bytes)
         };
         assert!(matches!(spoil(0, b'X'), Err(CodecError::Malformed { .. })));
-        assert!(matches!(spoil(2, 2), Err(CodecError::Version { found: 2, .. })));
+        for other in [1, 3] {
+            assert!(matches!(spoil(2, other), Err(CodecError::Version { found, .. }) if found == other));
+        }
         assert!(matches!(spoil(3, 200), Err(CodecError::Malformed { .. })));
         assert!(matches!(spoil(24, 0xff), Err(CodecError::TooLarge { .. })));
         // An append may have two megabytes, and a vote a page.

@@ -162,7 +162,7 @@ fn a_node_that_was_away_follows_who_was_elected_by_voters_that_changed_meanwhile
     let (three, four) = (set(&[&[1, 2, 3]]), set(&[&[1, 2, 3, 4]]));
     let away = knows(std::slice::from_ref(&three), &[]);
     assert_eq!(proof(4, &four, &[1, 2, 4]).verify(&away), Ok(()));
-    // Of all the voters that it knew one votes still: it goes by which nodes are marked as voters, or named by voters.
+    // Of all the voters it knew one votes still: it goes by who is marked.
     let other = set(&[&[1, 4, 5]]);
     let shown = proof(1, &other, &[1, 4]);
     assert_eq!(shown.verify(&away), Err(Unproven::UnknownVoters { found: 1, needed: 2 }));

@@ -65,7 +65,9 @@ struct Inner {
     key: Arc<BallotKey>,
     sources: OnceLock<Sources>,
     own: Mutex<Own>,
-    /// The last term for which this node verified a proof, and the leader of that term.
+    /// The nodes of which a proof is being verified.
+    verifying: Mutex<BTreeSet<NodeId>>,
+    /// The last term of which a proof was verified, and its leader.
     proven: watch::Sender<Option<(u64, RaftId)>>,
 }
 
@@ -73,7 +75,19 @@ struct Inner {
 #[derive(Clone)]
 pub(crate) struct Elections(Arc<Inner>);
 
-/// The voters of a membership.
+/// The verification of a proof that a node has shown, until it is dropped.
+pub(crate) struct Verification {
+    elections: Elections,
+    node: NodeId,
+}
+
+impl Drop for Verification {
+    fn drop(&mut self) {
+        self.elections.verifying().remove(&self.node);
+    }
+}
+
+/// Who votes, as a membership says.
 fn voter_set(stored: &StoredMembership) -> Option<VoterSet> {
     let membership = stored.membership();
     let voter = |id: &RaftId| {
@@ -107,7 +121,7 @@ impl Sources {
 impl Elections {
     pub(crate) fn new(shard: ShardId, local: RaftId, key: Arc<BallotKey>) -> Self {
         let (sources, own, proven) = (OnceLock::new(), Mutex::default(), watch::channel(None).0);
-        Self(Arc::new(Inner { shard, local, key, sources, own, proven }))
+        Self(Arc::new(Inner { shard, local, key, sources, own, verifying: Mutex::default(), proven }))
     }
 
     /// Begins to read what the shard is and who votes, once the group is open.
@@ -117,6 +131,10 @@ impl Elections {
 
     fn own(&self) -> MutexGuard<'_, Own> {
         self.0.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn verifying(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.0.verifying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn campaign(&self, term: u64, sources: &Sources, stored: &StoredMembership) -> Option<Campaign> {
@@ -215,7 +233,13 @@ impl Elections {
         Knowledge { shard, lineage: sources.lineage(shard, &metrics.membership_config), sets, believed }
     }
 
-    /// Notes that this node has verified the election of a leader.
+    /// Begins to verify a proof that a node has shown; none while another one of it is being verified.
+    pub(crate) fn begin_to_verify(&self, node: NodeId) -> Option<Verification> {
+        let begins = self.verifying().insert(node);
+        begins.then(|| Verification { elections: self.clone(), node })
+    }
+
+    /// It was verified that a leader was elected.
     pub(crate) fn note_proven(&self, vote: &Vote) {
         let leader = leader_of(vote);
         self.0.proven.send_if_modified(|known| {
@@ -294,6 +318,17 @@ mod tests {
         assert!(candidate.to_show(&led, member, 2).is_some(), "it started again");
         candidate.hide(member);
         assert!(candidate.to_show(&led, member, 2).is_some());
+    }
+
+    #[test]
+    fn of_each_node_one_proof_at_a_time_is_verified() {
+        let [voter, other, node] = [1, 2, 3].map(elections);
+        let (voter, other) = (voter.0.key.node(), other.0.key.node());
+        let under_way = node.begin_to_verify(voter).unwrap();
+        assert!(node.begin_to_verify(voter).is_none(), "however many it shows");
+        assert!(node.begin_to_verify(other).is_some());
+        drop(under_way);
+        assert!(node.begin_to_verify(voter).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -107,6 +107,13 @@ fn as_said(own: &Vote, answered: Vote) -> Vote {
     if answered == *own { answered } else { Vote { committed: false, ..answered } }
 }
 
+/// What a member's vote says to the leader of this vote, which alone knows when it stands for election: nothing if it
+/// names that leader in a later term.
+fn as_said_to_leader(led: &Vote, answered: Vote) -> Option<Vote> {
+    let (own, other) = (&led.leader_id, &answered.leader_id);
+    (own.voted_for != other.voted_for || other.term <= own.term).then(|| as_said(led, answered))
+}
+
 impl Connection {
     fn envelope<T: Serialize>(&self, request: &T) -> Result<Vec<u8>, RPCError<TypeConfig>> {
         let encoded = encode(request).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
@@ -225,7 +232,17 @@ impl Connection {
         Err(RPCError::Unreachable(Unreachable::from_string(why)))
     }
 
-    /// Reads a snapshot, and computes its id by size and digest.
+    /// What a member answers to this node, which leads by a vote. A member that lies would have it lead no more, by a
+    /// vote that this node never gave.
+    fn said_to_leader(&self, led: &Vote, answered: Vote) -> Result<Vote, RPCError<TypeConfig>> {
+        self.check_term(led, &answered)?;
+        as_said_to_leader(led, answered).ok_or_else(|| {
+            let why = format!("{} answers that this node stands for election in {answered}", self.node);
+            RPCError::Unreachable(Unreachable::from_string(why))
+        })
+    }
+
+    /// Reads a snapshot, and sees which bytes it has.
     async fn read(
         &self,
         sender: &SnapshotSender,
@@ -361,8 +378,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             peer.appended(bytes);
         }
         if let AppendEntriesResponse::HigherVote(vote) = &mut response {
-            self.check_term(&rpc.vote, vote)?;
-            *vote = as_said(&rpc.vote, *vote);
+            *vote = self.said_to_leader(&rpc.vote, *vote)?;
         }
         match (&response, held) {
             (AppendEntriesResponse::Success, _) => acked.note(&rpc.vote, self.target, last),
@@ -462,8 +478,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         };
         let mut response: SnapshotResponse<TypeConfig> =
             decode("raft response", &answer).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
-        self.check_term(&vote, &response.vote)?;
-        response.vote = as_said(&vote, response.vote);
+        response.vote = self.said_to_leader(&vote, response.vote)?;
         if response.vote == vote {
             self.network.acked.note(&vote, self.target, last);
         }
@@ -515,8 +530,12 @@ mod tests {
         let own = vote(7, 1, true);
         assert_eq!(as_said(&own, own), own);
         assert_eq!(as_said(&own, vote(8, 2, true)), vote(8, 2, false), "it shows that itself");
-        assert_eq!(as_said(&own, vote(8, 1, true)), vote(8, 1, false), "least of all this node");
-        assert!(as_said(&own, vote(8, 2, true)) > own, "a deposed leader hears of it all the same");
+        for committed in [true, false] {
+            assert_eq!(as_said_to_leader(&own, vote(8, 1, committed)), None, "least of all the leader that asked");
+            assert_eq!(as_said_to_leader(&own, vote(8, 2, committed)), Some(vote(8, 2, false)));
+        }
+        assert_eq!(as_said_to_leader(&own, own), Some(own));
+        assert!(as_said(&own, vote(8, 2, true)) > own, "who leads no more hears of it all the same");
     }
 
     #[tokio::test(start_paused = true)]

@@ -55,6 +55,17 @@ struct Heard {
     voters: BTreeMap<RaftId, Due>,
     /// The term in which this node led last, and since when.
     led: Option<(u64, u64)>,
+    /// The last node that showed a proof of leadership by voters of whom this replica knows too few.
+    unproven: Option<Claimant>,
+}
+
+/// A node that says that it leads.
+#[derive(Debug)]
+struct Claimant {
+    node: NodeId,
+    term: u64,
+    /// When it said so last.
+    at_ms: u64,
 }
 
 /// What this node has heard of the leader and of the voters.
@@ -68,7 +79,8 @@ pub(super) struct Condition {
 impl Condition {
     /// The condition of a replica that is just opened.
     pub(super) fn new(now_ms: u64) -> Self {
-        let heard = Heard { since_ms: now_ms, due: None, unready_since_ms: None, voters: BTreeMap::new(), led: None };
+        let (due, unready_since_ms, voters, led, unproven) = (None, None, BTreeMap::new(), None, None);
+        let heard = Heard { since_ms: now_ms, due, unready_since_ms, voters, led, unproven };
         Self { heard: Mutex::new(heard), found: Notify::new() }
     }
 
@@ -87,7 +99,12 @@ impl Condition {
         (heard.since_ms, heard.due, heard.unready_since_ms) = (now_ms, None, None);
     }
 
-    /// Waits until this node hears a leader while it knows none.
+    /// A node has shown a proof of leadership by voters of whom this replica knows too few.
+    pub(super) fn note_unproven(&self, node: NodeId, term: u64, now_ms: u64) {
+        self.heard().unproven = Some(Claimant { node, term, at_ms: now_ms });
+    }
+
+    /// Waits until a leader is heard while none was known.
     pub(super) async fn leader_found(&self) {
         self.found.notified().await;
     }
@@ -258,6 +275,10 @@ impl Shard {
             }
             (Some(_), None, None) => {}
         }
+        // One that lies beside a leader that is heard is no fault of this replica.
+        if !faults.is_empty() {
+            faults.extend(self.fault_of_proof());
+        }
         if let Some(ms) = late(self.behind_ms()) {
             let due = self.inner.condition.heard().due.map_or(0, |due| due.index);
             let applied = self.applied_index().unwrap_or(0);
@@ -265,6 +286,16 @@ impl Shard {
             faults.push(own(ShardFault::Behind, detail));
         }
         faults
+    }
+
+    /// Whether a node says again and again that voters elected it whom this replica does not know.
+    fn fault_of_proof(&self) -> Option<FaultReport> {
+        let (now, patience) = (self.inner.clock.boot_ms(), self.borne_ms());
+        let heard = self.inner.condition.heard();
+        let claimant = heard.unproven.as_ref().filter(|claimant| now.saturating_sub(claimant.at_ms) <= patience)?;
+        let (node, term) = (claimant.node, claimant.term);
+        let detail = format!("its proof that it leads in term {term} is by voters of whom this node knows too few");
+        Some(FaultReport { fault: ShardFault::LeaderUnproven, node: Some(node), detail })
     }
 
     fn faults_of_voters(&self, metrics: &Metrics) -> Vec<FaultReport> {

@@ -115,8 +115,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Refuses voters that are not marked: nodes take Raft from marked nodes only, so a shard of others would never
-    /// have a leader.
+    /// A shard of voters who are not marked would never have a leader. And a voter that was away while others took the
+    /// place of those that it knew follows a leader whom two nodes elected that it knows, or has marked.
     fn check_marked(&self, voters: &[NodeId]) -> Result<(), MembershipError> {
         let parts = &self.inner.parts;
         if parts.peers.is_of_site() {
@@ -126,8 +126,8 @@ impl Shard {
         let missing = voters.iter().find(|node| **node != parts.node && !marked.contains(node));
         missing.map_or(Ok(()), |node| {
             Err(MembershipError::Voters(format!(
-                "{node} is not marked as a voter; set voter = true in its [[peers]] in the configuration of every node, start \
-                 them again, and ask again"
+                "{node} is not marked as a voter in the list of this node; set voter = true in its [[peers]] in the \
+                 configuration of every node, of each voter first, start them again, and ask again"
             )))
         })
     }
@@ -154,7 +154,6 @@ impl Shard {
         self.check_leads()?;
         self.finish_change().await?;
         let member = self.present(node)?;
-        self.check_role(node)?;
         let id = member.raft_id();
         if self.inner.acked.is_forgetful(id) {
             return Err(MembershipError::Forgot { node });
@@ -164,6 +163,7 @@ impl Shard {
         }
         self.check_speaks(node)?;
         self.check_lineage(node).await?;
+        self.check_marked(&[node])?;
         let mut voters = self.voters();
         let earlier: Vec<RaftId> = voters.iter().filter(|(_, m)| m.node == node).map(|(id, _)| *id).collect();
         if earlier == [id] {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::impls::leader_id_std::LeaderId;
-use skep_protocol::ballot::LeaderProof;
+use skep_protocol::ballot::{LeaderProof, Unproven};
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::frame::RaftAddress;
 use skep_protocol::ids::NodeId;
@@ -28,8 +28,8 @@ impl Shard {
         vote.committed && (own == *vote || self.promised() == Some(*vote))
     }
 
-    /// Notes the proof that its sender was elected. `believes` tells whether nodes other than this replica know a node
-    /// as a voter.
+    /// Takes note of the proof that its sender was elected. `is_marked`: whether a node may vote whatever this replica,
+    /// or another voter, says.
     ///
     /// # Errors
     /// The reason as text if the proof does not hold.
@@ -37,7 +37,7 @@ impl Shard {
         &self,
         who: Who,
         body: &[u8],
-        believes: impl Fn(NodeId) -> bool,
+        is_marked: impl Fn(NodeId) -> bool,
     ) -> Result<(), String> {
         let (address, body) = RaftAddress::split(body).map_err(|e| e.to_string())?;
         if address.from != who.raft_id || address.to != self.inner.parts.raft_id() {
@@ -52,10 +52,20 @@ impl Shard {
             return Ok(());
         }
         let voters: BTreeSet<NodeId> = proof.voters().voters().map(|voter| voter.node).collect();
-        let known = elections.knowledge(voters.into_iter().filter(|node| believes(*node)).collect());
-        let verify = move || proof.verify(&known);
-        let verified = self.inner.parts.threads.offload(Errand::Signatures, verify).await.map_err(|e| e.to_string())?;
+        let known = elections.knowledge(voters.into_iter().filter(|node| is_marked(*node)).collect());
+        // It ends with the verification, whether its sender still waits or not.
+        let Some(under_way) = elections.begin_to_verify(who.node) else {
+            return Err("another proof of leadership of this sender is being verified".to_owned());
+        };
+        let verify = move || {
+            let _under_way = under_way;
+            proof.verify(&known)
+        };
+        let verified = self.inner.parts.threads.offload(Errand::Proofs, verify).await.map_err(|e| e.to_string())?;
         if let Err(error) = verified {
+            if matches!(error, Unproven::UnknownVoters { .. }) {
+                self.inner.condition.note_unproven(who.node, vote.leader_id.term, self.inner.clock.boot_ms());
+            }
             if let Some(more) = self.inner.noise.proofs.happened() {
                 tracing::error!(
                     shard = %self.id(), node = %who.node, term = vote.leader_id.term, %error, more,

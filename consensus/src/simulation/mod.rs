@@ -16,6 +16,7 @@ mod laggards;
 mod links;
 mod members;
 mod pulls;
+mod replaced;
 mod restarts;
 mod rubbish;
 mod site;

@@ -3,7 +3,7 @@
 //! The API makes a page as a whole, and the page waits here until its reader has taken it. A reader may take nothing
 //! and still keep its connection alive. So each connection has a few places for pages. The API takes a place before it
 //! makes a page, and frees it when all of the page is handed over: a query for one more page waits for a place, on that
-//! connection alone. The API closes a connection that leaves a page unread for long.
+//! connection alone. The API closes a connection that takes no part of a page for long.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http_body::{Frame, SizeHint};
 use skep_protocol::limits;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Bytes, http};
@@ -72,21 +72,24 @@ struct Unread {
     /// What the service made of the page and the API has not handed over.
     rest: Bytes,
     _place: OwnedSemaphorePermit,
-    /// Dropped with the page, so that the timer ends.
-    _read: oneshot::Sender<()>,
+    /// Told of each part that is handed over, so that the timer begins anew; dropped with the page, so that it ends.
+    progress: watch::Sender<()>,
 }
 
 impl Unread {
     fn new(body: Body, place: OwnedSemaphorePermit, goes: Arc<AtomicBool>) -> Self {
-        let (read, is_read) = oneshot::channel::<()>();
+        let (progress, mut parts) = watch::channel(());
         tokio::spawn(async move {
             let within = Duration::from_millis(limits::API_UNREAD_MS);
-            if tokio::time::timeout(within, is_read).await.is_err() {
-                tracing::warn!(?within, "a client does not read a page: the API closes its connection");
-                goes.store(true, Ordering::Relaxed);
+            while let Ok(part) = tokio::time::timeout(within, parts.changed()).await {
+                if part.is_err() {
+                    return;
+                }
             }
+            tracing::warn!(?within, "a client does not read a page: the API closes its connection");
+            goes.store(true, Ordering::Relaxed);
         });
-        Self { body, rest: Bytes::new(), _place: place, _read: read }
+        Self { body, rest: Bytes::new(), _place: place, progress }
     }
 }
 
@@ -110,6 +113,7 @@ impl http_body::Body for Unread {
         }
         let bytes = self.rest.len().min(PART_BYTES);
         let part = self.rest.split_to(bytes);
+        self.progress.send_replace(());
         Poll::Ready(Some(Ok(Frame::data(part))))
     }
 
@@ -218,6 +222,20 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(limits::API_UNREAD_MS + 1)).await;
         assert!(left_goes.load(Ordering::Relaxed));
         assert!(!read_goes.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_reads_slowly_and_goes_on_reading_stays_until_it_stops() {
+        let (page, goes) = page(&PagePlaces::default());
+        assert!(page.take_place(Duration::ZERO).await);
+        let mut slow = page.keep(Body::new("0123456789".repeat(PART_BYTES)));
+        for _ in 0..5 {
+            assert!(next(&mut slow).await.is_some());
+            tokio::time::sleep(Duration::from_millis(limits::API_UNREAD_MS - 1)).await;
+            assert!(!goes.load(Ordering::Relaxed), "it takes a part each time");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(goes.load(Ordering::Relaxed));
     }
 
     #[tokio::test(start_paused = true)]

@@ -43,5 +43,6 @@ pub const PAGE_ITEMS_MAX: usize = 1_000;
 /// Pages of one connection of the local API that the node makes or the client has not read. A query for one more waits
 /// for a place, as long as its client does; then it is refused as `Overloaded`.
 pub const API_PAGES_UNREAD_MAX: usize = 8;
-/// How long a page may wait until its client reads it, in milliseconds. Then the node closes its connection.
+/// How long a page may wait without progress, in milliseconds: its client takes no part of it. Then its connection is
+/// closed.
 pub const API_UNREAD_MS: u64 = 30_000;

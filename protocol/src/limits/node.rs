@@ -16,7 +16,10 @@ pub const WORK_THREADS: usize = 1;
 /// Threads that verify signatures, and do nothing else. More work waits for them, counted among the requests that may
 /// wait for a place in an entry.
 pub const SIGNATURE_THREADS: usize = 2;
-/// Threads that answer pages and read the history. More work waits for them.
+/// Threads that verify proofs of leadership, and do nothing else: no storm of commands delays a new leader. More wait
+/// for them, of each voter and shard one. One more of the same voter is refused, and that voter shows it again.
+pub const PROOF_THREADS: usize = 1;
+/// Threads that answer pages and read the history. More wait for them.
 pub const PAGE_THREADS: usize = 2;
 /// Threads that make, check, keep and load snapshots. As many shards do so at a time, and others wait.
 pub const SNAPSHOT_THREADS: usize = 2;

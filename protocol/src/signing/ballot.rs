@@ -227,7 +227,7 @@ pub struct Knowledge {
     /// The voters by the memberships that the node knows: the last one, and the last one that is committed. None before
     /// the first.
     pub sets: Vec<VoterSet>,
-    /// Nodes that the node believes to vote beside those.
+    /// Nodes that may vote beside those, by the configuration or their certificates, and by no other node's word.
     pub believed: BTreeSet<NodeId>,
 }
 

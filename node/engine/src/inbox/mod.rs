@@ -24,7 +24,7 @@ use skep_protocol::agent::AgentRefusal;
 use skep_protocol::command::{CommandClass, CommandOp, CommandRefusal, DeliverySeq};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{HomeEpoch, ShardId};
-use skep_protocol::journal::{JournalHead, JournalJob, JournalReport, JournalState, Serials};
+use skep_protocol::journal::{JournalHead, JournalJob, JournalReport, JournalState, JournalWrite, Serials};
 use skep_protocol::lease::Usable;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
@@ -32,6 +32,7 @@ use skep_protocol::offer::CommandTold;
 use skep_protocol::outcome::{NotDone, Receipt};
 use skep_protocol::refusal::Refusal;
 use skep_protocol::settled::Settled;
+use skep_protocol::signing::OperatorKey;
 use skep_protocol::text::{AgentId, SiteName};
 use skep_protocol::time::LogInstant;
 
@@ -237,6 +238,9 @@ impl Inboxes {
         if room_again {
             inbox.seen = 0;
         }
+        if is_pinned && before.genesis.is_none() {
+            out.writes.extend(self.stated_before(whose, &head));
+        }
         self.carry_out(whose, stream, out);
         if over && self.inboxes.remove(whose).is_some() {
             let (shard, agent) = whose.clone();
@@ -248,6 +252,22 @@ impl Inboxes {
         if room_again {
             self.pull_now(whose.0, now_ms);
         }
+    }
+
+    /// The statements that the node knows by the word of a first operator whom an inbox believes from now on. The
+    /// journals in which they are may be gone, if no other inbox believes that one: then this inbox writes them down.
+    fn stated_before(&self, whose: &Whose, head: &JournalHead) -> Vec<JournalWrite> {
+        let of_shard = self.inboxes.range((whose.0, AgentId::first())..).take_while(|((of, _), _)| *of == whose.0);
+        let believes = |other: JournalHead| (other.genesis, other.first) == (head.genesis, head.first);
+        if of_shard.filter(|(other, _)| *other != whose).any(|(_, inbox)| believes(inbox.head())) {
+            return Vec::new();
+        }
+        let known = self.stated.get(&whose.0).map(|stated| stated.of(head)).unwrap_or_default();
+        let stated = |(operator, serial): (&OperatorKey, &u64)| {
+            let (operator, serial) = (*operator, *serial);
+            JournalWrite::Stated { operator, serial }
+        };
+        known.iter().map(stated).collect()
     }
 
     /// Forgets the statements that count only by the word of a first operator whom no inbox of the shard believes any

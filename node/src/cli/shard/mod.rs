@@ -56,7 +56,7 @@ pub(crate) enum Shard {
         to: Option<String>,
     },
     /// Make a node a voter, in place of its earlier incarnation if that was one. Mark it with voter = true in the
-    /// [[peers]] of every node before you restart these
+    /// [[peers]] of every node first, and restart these
     AddVoter {
         /// PeerId of the node
         node: String,

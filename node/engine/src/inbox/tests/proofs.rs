@@ -176,6 +176,31 @@ fn an_older_statement_about_an_operator_is_believed_no_more_once_a_later_one_was
 }
 
 #[test]
+fn what_a_journal_that_is_gone_knew_of_operators_is_written_by_the_next_one_that_believes_as_it_did() {
+    let mut node = Node::new();
+    // Another journal was there when this one was opened.
+    let first = Some(KnownFirst { operator: operator().key(), replaced: 0 });
+    let other = JournalHead { genesis: Some(place().genesis), first, ..node.head };
+    let mut stated = Serials::default();
+    stated.raise(&other, clerk().key(), 2);
+    let journal = Box::new(JournalState { stated, ..node.journal() });
+    node.inboxes.handle(InboxEvent::Takes(taker(STREAM, 1)), node.now_ms);
+    assert!(matches!(node.inboxes.poll_want(), Some(InboxWant::Journal(JournalJob::Open { .. }))));
+    node.handle(InboxEvent::Journal(JournalReport::Opened { shard: SHARD, agent: agent(), journal }));
+    let (key, _) = node.requests.pop_front().unwrap();
+    node.settle(key, Settled::Done { index: 1, stamp: at(1), receipt: Receipt::Inbox { agent: agent(), home: HOME } });
+    node.sync();
+    assert_eq!(node.stated, BTreeMap::new());
+    // The other one is forgotten. Then a leader tells this one whom to believe.
+    node.deliver(vec![]);
+    assert_eq!(node.stated, BTreeMap::from([(clerk().key(), 2)]));
+    node.crash();
+    node.take(STREAM, 2);
+    node.deliver(vec![of_clerk(1)]);
+    assert_eq!(node.told(), [(1, "rejected")]);
+}
+
+#[test]
 fn a_leader_that_told_of_entries_that_there_are_not_hides_nothing_once_the_next_one_tells() {
     let mut node = Node::open();
     let (key, _) = node.pull.take().unwrap();
