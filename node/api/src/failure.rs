@@ -3,6 +3,7 @@
 use skep_proto::convert::{FieldError, failure};
 use skep_proto::v1::{Certainty, Failure};
 use skep_protocol::code::Code;
+use skep_protocol::ids::ShardId;
 use skep_protocol::outcome::NotDone;
 use skep_protocol::refusal::Refusal;
 
@@ -99,6 +100,11 @@ impl Failed {
         match why {
             NotDone::Refused(refusal) => refused(refusal),
             NotDone::NoQuorum => failed("the node reaches no leader with a quorum of voters"),
+            NotDone::NoSuchShard { shard: ShardId::DIRECTORY, .. } => {
+                let message = "no node that this one reaches has heard of a directory: the node belongs to no site that \
+                               'skep site init' made";
+                failed(message).advise("'skep site init' makes a site, and 'skep join' has a machine join one")
+            }
             NotDone::NoSuchShard { shard, known } => {
                 let known: Vec<String> = known.iter().map(ToString::to_string).collect();
                 let help = format!("there is {}; 'skep shard init --shard' creates one", known.join(", "));
