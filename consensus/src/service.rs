@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use skep_admission::SiteHandle;
 use skep_config::ControlConfig;
 use skep_protocol::attempt::{AttemptTarget, Outcome, Work};
@@ -331,6 +332,28 @@ impl ConsensusHandle {
     pub async fn read(&self, shard: ShardId, query: Query) -> Result<QueryReply, QueryFailure> {
         let no_replica = || QueryFailure::NoReplica(LeaderHint::default());
         self.shards.shard(shard).ok_or_else(no_replica)?.query_stale(query).await
+    }
+
+    /// Answers the request to join of a machine without a network, if this node issues: the directory redeems the
+    /// invitation, and the machine gets a certificate. Gives the reply as this node sealed it. The same request again
+    /// gets the same member.
+    ///
+    /// # Errors
+    /// A sentence that says why there is no reply.
+    pub async fn admit_by_file(&self, request: Bytes) -> Result<Vec<u8>, String> {
+        if !self.shards.parts.peers.is_of_site() {
+            return Err("this node is of no site".to_owned());
+        }
+        let request = skep_trust::Sealed::<skep_trust::JoinRequest>::from_bytes(&request);
+        let request = request.map_err(|error| error.to_string())?;
+        request.check_channel(None).map_err(|error| error.to_string())?;
+        if !request.holds() {
+            return Err("the request is not sealed as a request to join is".to_owned());
+        }
+        let directory = crate::directory::Directory::new(Arc::clone(&self.shards));
+        let joining = crate::net::Registrar::join(&directory, request);
+        let joined = self.beside(joining).await.ok_or("the node is stopping")?;
+        joined.map_err(|why| why.to_string())
     }
 
     /// Follows the first index whose changes cannot be read here yet.

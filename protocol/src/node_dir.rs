@@ -60,6 +60,11 @@ impl NodeDir {
         self.dir.join("site")
     }
 
+    /// The request to join of a machine without a network, until it is answered.
+    pub fn join_request(&self) -> PathBuf {
+        self.dir.join("join-request")
+    }
+
     /// The API's Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")

@@ -76,6 +76,13 @@ pub enum Call {
         /// Takes the shard's status afterwards; none if the node takes no part in the shard any more.
         answer: oneshot::Sender<Result<Option<Box<ShardStatus>>, ShardFailure>>,
     },
+    /// Answer the request to join of a machine without a network, as it was sealed.
+    Admit {
+        /// The request.
+        request: Vec<u8>,
+        /// Takes the reply, as this node sealed it, or why there is none.
+        answer: oneshot::Sender<Result<Vec<u8>, String>>,
+    },
     /// Attach an agent.
     AgentOpened {
         /// The number of the agent's stream.

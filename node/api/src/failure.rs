@@ -91,6 +91,11 @@ impl Failed {
         if may_work_later { failed.again(MEMBERS_RETRY_MS) } else { failed }
     }
 
+    /// A machine without a network may not join, as the node says.
+    pub(crate) fn not_admitted(message: &str) -> Self {
+        Self::new(Code::NotAdmitted, message)
+    }
+
     pub(crate) fn unknown() -> Self {
         Self::new(Code::Unknown, "the node does not know yet whether the request was done")
     }
@@ -101,8 +106,7 @@ impl Failed {
             NotDone::Refused(refusal) => refused(refusal),
             NotDone::NoQuorum => failed("the node reaches no leader with a quorum of voters"),
             NotDone::NoSuchShard { shard: ShardId::DIRECTORY, .. } => {
-                let message = "no node that this one reaches has heard of a directory: the node belongs to no site that \
-                               'skep site init' made";
+                let message = "no node that this one reaches has heard of a directory of a site";
                 failed(message).advise("'skep site init' makes a site, and 'skep join' has a machine join one")
             }
             NotDone::NoSuchShard { shard, known } => {

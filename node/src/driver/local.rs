@@ -63,6 +63,14 @@ impl LocalPort {
         node_view(&self.consensus, &self.mesh, &self.config, up_ms, journals)
     }
 
+    /// Answers the request to join of a machine without a network, if this node issues.
+    pub(super) fn admit(&self, request: Vec<u8>, answer: oneshot::Sender<Result<Vec<u8>, String>>) {
+        let consensus = self.consensus.clone();
+        tokio::spawn(async move {
+            let _ = answer.send(consensus.admit_by_file(request.into()).await);
+        });
+    }
+
     /// Changes the members of a shard.
     pub(super) fn members(
         &self,

@@ -13,6 +13,10 @@ impl SiteRequests for Grpc<Directory> {
     async fn propose(&self, request: Request<v1::ProposeRequest>) -> Result<Response<v1::SiteReceipt>, Status> {
         reply(self.0.propose(caller(&request), request.into_inner()).await)
     }
+
+    async fn admit(&self, request: Request<v1::AdmitRequest>) -> Result<Response<v1::AdmitReply>, Status> {
+        reply(self.0.admit(request.into_inner()).await)
+    }
 }
 
 #[tonic::async_trait]
@@ -36,13 +40,6 @@ impl SiteQueries for Grpc<Directory> {
         request: Request<v1::ListInvitationsRequest>,
     ) -> Result<Response<v1::ListInvitationsReply>, Status> {
         reply(self.0.invitations(caller(&request), request.into_inner()).await)
-    }
-
-    async fn invitation(
-        &self,
-        request: Request<v1::GetInvitationRequest>,
-    ) -> Result<Response<v1::GetInvitationReply>, Status> {
-        reply(self.0.invitation(caller(&request), request.into_inner()).await)
     }
 
     async fn revocations(

@@ -10,6 +10,7 @@ use skep_protocol::site::{SiteAnswer, SiteQuery, SiteRefusal};
 
 use super::queries::mismatched;
 use super::{Caller, Host, Messages};
+use crate::calls::Call;
 use crate::failure::Failed;
 
 #[derive(Clone)]
@@ -40,6 +41,15 @@ impl Directory {
             return Err(Failed::bug("a statement about the site without a receipt"));
         };
         Ok(convert::site_receipt_to_proto(done.id.as_bytes().to_vec(), receipt, done.index))
+    }
+
+    pub(crate) async fn admit(&self, request: v1::AdmitRequest) -> Result<v1::AdmitReply, Failed> {
+        let request = convert::admit(request)?;
+        match self.host.calls.ask(|answer| Call::Admit { request, answer }).await {
+            Ok(Ok(reply)) => Ok(v1::AdmitReply { reply }),
+            Ok(Err(why)) => Err(Failed::not_admitted(&why)),
+            Err(_) => Err(Failed::stopping()),
+        }
     }
 
     pub(crate) async fn summary(
@@ -82,18 +92,6 @@ impl Directory {
             invitations: invitations.into_iter().map(convert::site_invitation_to_proto).collect(),
             next: next.map(|key| key.to_string()).unwrap_or_default(),
         })
-    }
-
-    pub(crate) async fn invitation(
-        &self,
-        caller: Caller,
-        request: v1::GetInvitationRequest,
-    ) -> Result<v1::GetInvitationReply, Failed> {
-        let invitation = convert::site_key("key", &request.key)?;
-        let (as_of, answer) = self.ask(&caller, request.stale, SiteQuery::Join { invitation }).await?;
-        let SiteAnswer::Join(join) = answer else { return Err(mismatched()) };
-        let unknown = || Failed::not_done(&NotDone::Refused(SiteRefusal::NoSuchInvitation { invitation }.into()));
-        Ok(convert::site_join_to_proto(&as_of, *join.ok_or_else(unknown)?))
     }
 
     pub(crate) async fn revocations(

@@ -27,8 +27,8 @@ pub use failures::failure;
 pub use operator_events::operator_event;
 pub use shards::{dumped_task_to_proto, fault_to_proto, shard_status_to_proto, voters_to_proto};
 pub use site::{
-    optional_site_key, propose, site_invitation_to_proto, site_join_to_proto, site_key, site_member_to_proto,
-    site_receipt_to_proto, site_summary_to_proto,
+    admit, optional_site_key, propose, site_invitation_to_proto, site_member_to_proto, site_receipt_to_proto,
+    site_summary_to_proto,
 };
 pub use site_events::site_event;
 pub use statements::signed_to_proto;

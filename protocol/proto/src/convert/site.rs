@@ -8,9 +8,7 @@ use skep_protocol::field::{FieldError, InField as _, field};
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use skep_protocol::query::AsOf;
-use skep_protocol::site::{
-    InvitationState, SiteInvitation, SiteJoin, SiteKey, SiteMember, SiteOp, SiteReceipt, SiteSummary,
-};
+use skep_protocol::site::{SiteInvitation, SiteKey, SiteMember, SiteOp, SiteReceipt, SiteSummary};
 
 use super::{Meta, as_of_to_proto, meta};
 use crate::v1;
@@ -29,12 +27,6 @@ pub fn propose(request: v1::ProposeRequest) -> Result<(Meta, SiteOp), FieldError
         Statement::Invitation(invitation) => SiteOp::Invite { invitation: statement("invitation", invitation)? },
         Statement::Revocation(revocation) => SiteOp::Revoke { revocation: statement("revocation", revocation)? },
         Statement::Document(document) => SiteOp::Root { document: statement("document", document)? },
-        Statement::Redeem(redeem) => SiteOp::Redeem {
-            invitation: key_of_bytes("redeem.invitation", &redeem.invitation)?,
-            node: key_of_bytes("redeem.node", &redeem.node)?,
-            request: statement("redeem.request", redeem.request)?,
-        },
-        Statement::Certificate(certificate) => SiteOp::Issue { certificate: statement("certificate", certificate)? },
     };
     Ok((meta, op))
 }
@@ -47,42 +39,30 @@ fn statement(name: &'static str, sealed: Vec<u8>) -> Result<Vec<u8>, FieldError>
     Ok(sealed)
 }
 
-fn key_of_bytes(name: &'static str, bytes: &[u8]) -> Result<SiteKey, FieldError> {
-    bytes.try_into().map(SiteKey::from_bytes).map_err(|_| field(name, "give the 32 bytes of a key"))
-}
-
-/// The key of a member or of an invitation, from its text.
-///
-/// # Errors
-/// [`FieldError`] if it is none.
-pub fn site_key(name: &'static str, text: &str) -> Result<SiteKey, FieldError> {
-    text.parse::<SiteKey>().in_field(name)
-}
-
 /// The key after which a page begins; none for the first page.
 ///
 /// # Errors
 /// [`FieldError`] if the text is neither empty nor a key.
 pub fn optional_site_key(name: &'static str, text: &str) -> Result<Option<SiteKey>, FieldError> {
-    if text.is_empty() { Ok(None) } else { site_key(name, text).map(Some) }
+    if text.is_empty() { Ok(None) } else { text.parse::<SiteKey>().map(Some).in_field(name) }
 }
 
 /// The protobuf form of what the directory did.
 pub fn site_receipt_to_proto(request_id: Vec<u8>, receipt: &SiteReceipt, index: u64) -> v1::SiteReceipt {
     use v1::site_receipt::Done;
     let done = match receipt {
-        SiteReceipt::Invited { invitation } | SiteReceipt::Redeemed { invitation, .. } => {
-            Done::Invitation(invitation.to_string())
-        }
-        SiteReceipt::Issued { member, .. } | SiteReceipt::Left { member } | SiteReceipt::Located { member } => {
-            Done::Member(member.to_string())
-        }
+        SiteReceipt::Invited { invitation } => Some(Done::Invitation(invitation.to_string())),
         SiteReceipt::Revoked { members, waits_for } => {
-            Done::Revoked(v1::SiteRevoked { members: *members, waits_for: *waits_for })
+            Some(Done::Revoked(v1::SiteRevoked { members: *members, waits_for: *waits_for }))
         }
-        SiteReceipt::Rooted { version } => Done::RootVersion(*version),
+        SiteReceipt::Rooted { version } => Some(Done::RootVersion(*version)),
+        // No client asks for these.
+        SiteReceipt::Redeemed { .. }
+        | SiteReceipt::Issued { .. }
+        | SiteReceipt::Left { .. }
+        | SiteReceipt::Located { .. } => None,
     };
-    v1::SiteReceipt { request_id, index, done: Some(done) }
+    v1::SiteReceipt { request_id, index, done }
 }
 
 /// The protobuf form of how a site stands.
@@ -123,22 +103,12 @@ pub fn site_invitation_to_proto(invitation: SiteInvitation) -> v1::SiteInvitatio
     v1::SiteInvitation { key: key.to_string(), sealed, since_ms }
 }
 
-/// The protobuf form of what became of an invitation.
-pub fn site_join_to_proto(as_of: &AsOf, join: SiteJoin) -> v1::GetInvitationReply {
-    let (state, request, member) = match join.state {
-        InvitationState::Open => ("open", Vec::new(), None),
-        InvitationState::Redeemed { request, member } => ("redeemed", request, member),
-        InvitationState::Ended => ("ended", Vec::new(), None),
-    };
-    v1::GetInvitationReply {
-        as_of: Some(as_of_to_proto(as_of)),
-        sealed: join.invitation,
-        state: state.to_owned(),
-        request,
-        member: member.map(|member| site_member_to_proto(*member)),
-        epoch: join.epoch,
-        now_ms: join.now_ms,
-    }
+/// The request to join of a machine without a network, as it was sealed.
+///
+/// # Errors
+/// [`FieldError`] if it is too large.
+pub fn admit(request: v1::AdmitRequest) -> Result<Vec<u8>, FieldError> {
+    statement("request", request.request)
 }
 
 #[cfg(test)]
@@ -154,24 +124,19 @@ mod tests {
         use v1::propose_request::Statement;
         let (meta, op) = of(Some(Statement::Invitation(vec![7; 9])), 0).unwrap();
         assert_eq!((meta.shard, op), (ShardId::DIRECTORY, SiteOp::Invite { invitation: vec![7; 9] }));
-        let (node, invitation) = (SiteKey::from_bytes([2; 32]), SiteKey::from_bytes([1; 32]));
-        let redeem = v1::RedeemInvitation { invitation: vec![1; 32], node: vec![2; 32], request: vec![3] };
-        let (_, op) = of(Some(Statement::Redeem(redeem.clone())), 0).unwrap();
-        assert_eq!(op, SiteOp::Redeem { invitation, node, request: vec![3] });
         let refused = |statement, shard| of(statement, shard).unwrap_err().field;
         assert_eq!(refused(Some(Statement::Invitation(vec![7])), 1), "meta.shard");
         assert_eq!(refused(None, 0), "statement");
-        let cut = v1::RedeemInvitation { node: vec![2; 31], ..redeem };
-        assert_eq!(refused(Some(Statement::Redeem(cut)), 0), "redeem.node");
         let large = vec![0; limits::SITE_STATEMENT_BYTES_MAX + 1];
-        assert_eq!(refused(Some(Statement::Document(large)), 0), "document");
+        assert_eq!(refused(Some(Statement::Document(large.clone())), 0), "document");
+        assert!(admit(v1::AdmitRequest { request: large }).is_err());
         assert!(propose(v1::ProposeRequest::default()).is_err());
     }
 
     #[test]
     fn a_key_is_read_from_the_text_that_shows_it_and_from_no_other() {
         let key = SiteKey::from_bytes([9; 32]);
-        assert_eq!(site_key("key", &key.to_string()), Ok(key));
+        assert_eq!(optional_site_key("after", &key.to_string()), Ok(Some(key)));
         assert_eq!(optional_site_key("after", ""), Ok(None));
         for bad in ["0", "abc", &"1".repeat(33), &"1".repeat(99)] {
             assert!(optional_site_key("after", bad).is_err(), "{bad}");

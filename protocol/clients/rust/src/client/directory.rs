@@ -14,8 +14,8 @@ use crate::error::ClientError;
 use crate::request::RequestName;
 use crate::service::Service;
 
-/// A client of the directory of the node's site, which is shard 0. No other call reaches that shard, and no call of this
-/// one reaches another. What it proposes is sealed already, so that it signs nothing.
+/// A client of the directory of the node's site, which is shard 0. No other call reaches that shard, and no call of
+/// this one reaches another. What it proposes is sealed already, so that it signs nothing.
 #[derive(Clone)]
 pub struct Directory {
     client: Client,
@@ -69,6 +69,12 @@ impl Directory {
     }
 
     query!(
+        /// Has the node, which must be an issuer, answer the request to join of a machine without a network. The same
+        /// request again gets the same member, so that nothing is in doubt.
+        admit(request: &[u8]) -> v1::AdmitReply,
+        SiteRequestsClient.admit, |_| v1::AdmitRequest { request: request.to_vec() }
+    );
+    query!(
         /// The log clock of the directory.
         clock() -> v1::ClockReply,
         SiteQueriesClient.clock, |_| v1::SiteClockRequest {}
@@ -89,11 +95,6 @@ impl Directory {
         invitations(after: &str, limit: u32, read: Read) -> v1::ListInvitationsReply,
         SiteQueriesClient.invitations,
         |_| v1::ListInvitationsRequest { stale: is_stale(read), after: after.to_owned(), limit: Some(limit) }
-    );
-    query!(
-        /// What became of an invitation of this key.
-        invitation(key: &str) -> v1::GetInvitationReply,
-        SiteQueriesClient.invitation, |_| v1::GetInvitationRequest { stale: false, key: key.to_owned() }
     );
     query!(
         /// A page of revocations, after so many of them.
