@@ -137,7 +137,7 @@ impl Invite {
             )));
         }
         if addresses.is_empty() {
-            tell("the code names no address: new machines look for the issuer on their local network");
+            tell("the code names no address: give one to 'skep join' by --address, or here");
         } else if addresses.iter().all(|address| address.ip().is_loopback()) {
             tell("the code names loopback addresses only: no other machine can use it; --address gives others");
         }
