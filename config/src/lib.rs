@@ -13,7 +13,7 @@ mod preset;
 mod raw;
 mod sections;
 
-pub use layers::{ConfigError, Origin, Overrides, Setting, key_of_variable, load};
+pub use layers::{ConfigError, Origin, Overrides, Setting, key_of_variable, load, load_in_site};
 pub use listen::cannot_listen;
 pub use preset::Preset;
 pub use raw::RawConfig;

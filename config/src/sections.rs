@@ -174,6 +174,15 @@ pub struct PeerConfig {
     pub voter: bool,
 }
 
+/// Whom a node lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admits {
+    /// The peers that its configuration lists.
+    Listed,
+    /// The members of its site.
+    Members,
+}
+
 /// What is wrong with one value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Invalid {
@@ -201,7 +210,7 @@ fn address(key: &str, text: Option<&String>) -> Result<SocketAddr, Invalid> {
 
 impl Config {
     /// Checks a merged configuration.
-    pub(crate) fn check(raw: &RawConfig) -> Result<Self, Invalid> {
+    pub(crate) fn check(raw: &RawConfig, admits: Admits) -> Result<Self, Invalid> {
         let preset: Preset = raw.preset.as_deref().unwrap_or("lan").parse().map_err(|e| invalid("preset", e))?;
         let name = required("node.name", raw.node.name.as_ref())?;
         let site = required("node.site", raw.node.site.as_ref())?;
@@ -218,13 +227,8 @@ impl Config {
             peers,
         };
         let api = api(raw, &node)?;
-        for (key, listen) in [("control.listen", control.listen), ("mesh.listen", mesh.listen)] {
-            if !listen.ip().is_loopback() && control.peers.is_empty() {
-                return Err(invalid(
-                    key,
-                    format!("{listen} is reachable from other machines; list the [[peers]] to admit, or use loopback"),
-                ));
-            }
+        if admits == Admits::Listed && control.peers.is_empty() {
+            check_loopback(&[("control.listen", control.listen), ("mesh.listen", mesh.listen)])?;
         }
         // The mesh listens over UDP and TCP, the control plane over UDP alone, and the API over TCP alone.
         for (key, listen) in [("control.listen", Some(control.listen)), ("api.listen", api.listen)] {
@@ -249,6 +253,17 @@ impl Config {
         };
         let checks = checks(raw, &node)?;
         Ok(Self { preset, node, control, mesh, api, engine, checks })
+    }
+}
+
+/// Refuses addresses that other machines reach: nobody is listed who may come.
+fn check_loopback(listeners: &[(&str, SocketAddr)]) -> Result<(), Invalid> {
+    match listeners.iter().find(|(_, listen)| !listen.ip().is_loopback()) {
+        None => Ok(()),
+        Some((key, listen)) => Err(invalid(
+            key,
+            format!("{listen} is reachable from other machines; list the [[peers]] to admit, or use loopback"),
+        )),
     }
 }
 

@@ -11,7 +11,7 @@ use skep_admission::SiteHandle;
 use skep_config::ControlConfig;
 use skep_protocol::attempt::{AttemptTarget, Outcome, Work};
 use skep_protocol::ballot::BallotKey;
-use skep_protocol::entry::{Charter, Request};
+use skep_protocol::entry::Request;
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::Build;
 use skep_protocol::frame::{FRAME_VERSION, Hello};
@@ -300,6 +300,13 @@ impl ConsensusHandle {
         self.shards.parts.peers.views()
     }
 
+    /// The members that may vote by their certificates, of those that this node has met; none where the configuration says
+    /// whom to believe.
+    pub fn members_that_vote(&self) -> Option<BTreeSet<NodeId>> {
+        let peers = &self.shards.parts.peers;
+        peers.is_of_site().then(|| peers.members_that_vote())
+    }
+
     /// How many nodes were refused at a site since this one started, and links of members cut, by kind.
     pub fn refused(&self) -> BTreeMap<&'static str, u64> {
         self.shards.parts.peers.refused()
@@ -375,6 +382,7 @@ impl ConsensusHandle {
     }
 
     /// Creates a shard with these voters, this node among them. `genesis` is random; `first` shows that it has its key.
+    /// [`ShardId::DIRECTORY`] begins with the first root document of this node's site.
     ///
     /// # Errors
     /// [`MembershipError`] says what to do.
@@ -387,8 +395,8 @@ impl ConsensusHandle {
     ) -> Result<(), MembershipError> {
         let shards = Arc::clone(&self.shards);
         let place = Place { site: shards.parts.config.node.site.clone(), shard, genesis };
-        let charter = Charter { place, first, root: None };
         let init = async move {
+            let charter = shards.charter(place, first)?;
             shards.check_unheard(shard)?;
             shards.parts.peers.reach(&voters).await;
             let shard = shards.open(shard).await.map_err(MembershipError::Raft)?;

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use skep_protocol::entry::Charter;
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
+use skep_protocol::operator::SignedFirst;
 use skep_protocol::recovery::Lineage;
+use skep_protocol::signing::Place;
 use tokio::sync::{Semaphore, watch};
 
 use crate::belief::Belief;
@@ -120,6 +123,24 @@ impl Shards {
         }
         let voters = others.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
         Err(MembershipError::Elsewhere { shard: id, voters })
+    }
+
+    /// What a shard is that is made here: the directory begins with the first root document of this node's site.
+    ///
+    /// # Errors
+    /// [`MembershipError::Charter`] if it would be the directory of no site, or of one of another name.
+    pub(crate) fn charter(&self, place: Place, first: Option<SignedFirst>) -> Result<Charter, MembershipError> {
+        if place.shard != ShardId::DIRECTORY {
+            return Ok(Charter { place, first, root: None });
+        }
+        let refused = |why: &str| MembershipError::Charter(format!("shard {} {why}", ShardId::DIRECTORY));
+        let site = self.parts.peers.site();
+        let view = site.ok_or_else(|| refused("is the directory of a site, and this node belongs to none"))?.view();
+        if view.root().document().name != place.site {
+            return Err(refused("has the name of the site in its root document; give the node the same one"));
+        }
+        let document = view.documents_after(0).next().map(|document| document.to_bytes());
+        Ok(Charter { place, first, root: document })
     }
 
     /// Opens a shard, if it is not open.

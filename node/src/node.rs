@@ -17,6 +17,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::checks;
 use crate::descriptors;
 use crate::driver::Driver;
+use crate::site::held::{HeldError, HeldSite};
 use crate::token::{TokenError, token};
 
 /// How long tasks of the runtime may take to end once everything is drained.
@@ -28,6 +29,9 @@ pub(crate) enum NodeError {
     /// The node's key.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The files of the node's site.
+    #[error(transparent)]
+    Site(#[from] Box<HeldError>),
     /// The journals of the node's agents.
     #[error(transparent)]
     Journals(#[from] JournalError),
@@ -52,6 +56,8 @@ pub(crate) enum NodeError {
 pub(crate) struct Node {
     identity: Identity,
     config: Config,
+    /// What is known of the node's site; none if the configuration lists whom the node lets in.
+    site: Option<HeldSite>,
     node_dir: NodeDir,
     /// How many files and sockets the process may have open.
     descriptors: u64,
@@ -84,15 +90,21 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError`] says what keeps the node from starting.
-    pub(crate) fn bind(config: Config, node_dir: &NodeDir, build: Build) -> Result<Self, NodeError> {
+    pub(crate) fn bind(mut config: Config, node_dir: &NodeDir, build: Build) -> Result<Self, NodeError> {
         let descriptors = descriptors::raise();
         let identity = Identity::load(&node_dir.key())?;
         tracing::info!(node = %identity.node(), name = %config.node.name, site = %config.node.site, "starting");
+        let site = HeldSite::open(node_dir, &identity, &config.node.site).map_err(Box::new)?;
+        if let Some(site) = &site {
+            tracing::info!(id = %site.handle.site(), "certificates of the site say whom this node lets in");
+            site.add_hints(&mut config.control.peers, &mut config.mesh);
+        }
         // What may keep the node from starting comes before other nodes hear of it.
         let journals = Journals::open(&node_dir.journals(), rand::random(), StoreOptions::default().on_fatal)?;
+        let known = site.as_ref().map(|site| site.handle.clone());
         let (consensus, from_leaders) =
-            Consensus::start(identity.clone(), config.control.clone(), &node_dir.data(), build, None)?;
-        Ok(Self { identity, config, node_dir: node_dir.clone(), descriptors, journals, consensus, from_leaders })
+            Consensus::start(identity.clone(), config.control.clone(), &node_dir.data(), build, known)?;
+        Ok(Self { identity, config, site, node_dir: node_dir.clone(), descriptors, journals, consensus, from_leaders })
     }
 
     /// Starts the mesh, the API and the driver on a runtime.
@@ -100,9 +112,9 @@ impl Node {
     /// # Errors
     /// [`NodeError`] says what keeps the node from running; the parts that were started have ended by then.
     pub(crate) fn spawn(self, runtime: Runtime) -> Result<Running, NodeError> {
-        let Self { identity, config, node_dir, descriptors, journals, consensus, from_leaders } = self;
+        let Self { identity, config, site, node_dir, descriptors, journals, consensus, from_leaders } = self;
         let control = (&consensus, from_leaders);
-        match runtime.block_on(start((&identity, config, &node_dir, descriptors), control, journals)) {
+        match runtime.block_on(start((&identity, config, &node_dir, descriptors), site, control, journals)) {
             Ok(parts) => Ok(Running { runtime, consensus, parts }),
             Err(error) => {
                 end(runtime, consensus);
@@ -151,10 +163,12 @@ impl Running {
 
 async fn start(
     (identity, config, node_dir, descriptors): (&Identity, Config, &NodeDir, u64),
+    site: Option<HeldSite>,
     (consensus, from_leaders): (&Consensus, mpsc::Receiver<FromLeader>),
     journals: (Journals, mpsc::Receiver<JournalReport>),
 ) -> Result<Parts, NodeError> {
-    let (mesh, received) = Mesh::start(*identity.seed(), &config.mesh, Some(&node_dir.mesh()))?;
+    let known = site.as_ref().map(|site| site.handle.clone());
+    let (mesh, received) = Mesh::start_in(known.clone(), *identity.seed(), &config.mesh, Some(&node_dir.mesh()))?;
     let (calls, calls_in) = Calls::channel();
     let token = config.api.listen.map(|_| token(&node_dir.token())).transpose()?;
     let (socket, connections) = (node_dir.socket(), descriptors::for_callers(descriptors));
@@ -163,8 +177,11 @@ async fn start(
     let tcp = api.address().map_or("off".to_owned(), |address| address.to_string());
     tracing::info!(socket = %socket.display(), %tcp, %control, "serving");
     checks::start(&config.checks, &node_dir.dir, &consensus.handle(), &mesh.handle());
-    let (driver, ready) =
-        Driver::new(config, (consensus.handle(), from_leaders), (mesh.handle(), received), (calls, calls_in), journals);
+    if let Some(site) = site {
+        site.start(&consensus.handle(), &mesh.handle(), &calls);
+    }
+    let (control, mesh_ends) = ((consensus.handle(), from_leaders), (mesh.handle(), received));
+    let (driver, ready) = Driver::new((config, known), control, mesh_ends, (calls, calls_in), journals);
     let (stop, stopped) = oneshot::channel();
     let driving = tokio::spawn(driver.run(stopped));
     Ok(Parts { api, mesh, driving, stop, ready })

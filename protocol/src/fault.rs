@@ -51,11 +51,17 @@ pub enum ShardFault {
     IdentityShared,
     /// A peer is of another shard that has the same number.
     AnotherShard,
+    /// The members of the site refuse this node.
+    CertificateRefused,
+    /// The certificate of this node ends soon, and was not renewed.
+    CertificateEnds,
+    /// Nobody tells this node the time of its site.
+    SiteClockUnknown,
 }
 
 impl ShardFault {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::WrongVersion,
@@ -78,6 +84,9 @@ impl ShardFault {
         Self::HistoryLost,
         Self::IdentityShared,
         Self::AnotherShard,
+        Self::CertificateRefused,
+        Self::CertificateEnds,
+        Self::SiteClockUnknown,
     ];
 
     /// Its name for programs. Never changed.
@@ -105,6 +114,9 @@ impl ShardFault {
             Self::HistoryLost => "history-lost",
             Self::IdentityShared => "identity-shared",
             Self::AnotherShard => "another-shard",
+            Self::CertificateRefused => "certificate-refused",
+            Self::CertificateEnds => "certificate-ends",
+            Self::SiteClockUnknown => "site-clock-unknown",
         }
     }
 
@@ -167,6 +179,17 @@ impl ShardFault {
                 "take it off the [[peers]] of this node if it belongs elsewhere; otherwise stop that one of the two which is to \
                  join the other one's shard, move its data directory away, and start it"
             }
+            Self::CertificateRefused => {
+                "its agents go on with what they hold, and no other member speaks to it; if the node is to belong to the site, \
+                 have an operator invite it anew, with a directory of its own"
+            }
+            Self::CertificateEnds => {
+                "see that an issuer of the site runs, and that this node reaches it: the node renews its certificate by itself"
+            }
+            Self::SiteClockUnknown => {
+                "start voters of shard 0, the directory of the site, until a majority runs, and see that this node reaches one; \
+                 until then it begins to serve no agent of another node, and work that is held goes on"
+            }
         }
     }
 
@@ -191,7 +214,10 @@ impl ShardFault {
             | Self::HistoryBehind
             | Self::HistoryLost
             | Self::IdentityShared
-            | Self::AnotherShard => None,
+            | Self::AnotherShard
+            | Self::CertificateRefused
+            | Self::CertificateEnds
+            | Self::SiteClockUnknown => None,
         }
     }
 }

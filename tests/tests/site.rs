@@ -67,11 +67,13 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// The first of three free ports, beside those of testnets, and below those that the system gives to programs.
-fn free_ports() -> String {
+/// The first of three free ports, beside those of testnets, and below those that the system gives to programs. Nodes
+/// that run at the same time have numbers of their own, from 0 to 5.
+fn free_ports(node: u16) -> String {
     let is_free =
         |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
-    let mut firsts = (32_700..32_760_u16).step_by(3);
+    let own = 32_700 + node * 9;
+    let mut firsts = (own..own + 9).step_by(3);
     firsts.find(|first| (0..3).all(|n| is_free(first + n))).expect("ports are free").to_string()
 }
 
@@ -86,7 +88,7 @@ fn a_site_has_root_keys_to_put_away_and_a_first_node_that_votes_and_issues() {
     // Of the node's directory nothing is open to others, and no root key is in it.
     let site = hall.path("edge/site");
     assert_eq!((mode(&root), mode(&site)), (0o700, 0o700));
-    assert_eq!(hall.names(&site), ["chain", "floors", "hints", "revocations", "roots"]);
+    assert_eq!(hall.names(&site), ["chain", "first-shards", "floors", "hints", "revocations", "roots"]);
     for file in hall.names(&root).iter().map(|name| root.join(name)) {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
     }
@@ -104,7 +106,7 @@ fn a_site_has_root_keys_to_put_away_and_a_first_node_that_votes_and_issues() {
     // People are told what to do with the keys, and what comes next.
     let other = Hall::new();
     let told = other.skep(&["site", "init", "hall"]).text();
-    for said in ["put away", "2 of the 3 together", "skep run --dir", "--operator"] {
+    for said in ["put away", "2 of the 3 together", "skep run --dir", "makes the directory"] {
         assert!(told.contains(said), "{said}: {told}");
     }
     assert_ne!(other.show()["site"], made["site"], "two sites of one name are two");
@@ -410,14 +412,115 @@ fn what_is_wrong_with_the_files_of_a_site_is_told_and_no_site_is_made_up() {
     assert!(refused.contains("certificate"), "{refused}");
 }
 
+/// What the node says when its site has begun.
+const BEGUN: &str = "the site has begun: its directory and its first shard are there";
+
+impl Hall {
+    fn run(&self) -> Running {
+        Running::start(self.command(&["run"]))
+    }
+
+    /// What a node of the site must show that has begun it: two shards, of which one takes work, under one operator.
+    fn check_begun(&self, made: &Value) {
+        let created = self.skep(&["task", "create", "one"]);
+        assert_eq!(created.code(), Some(0), "{}", created.error());
+        assert_eq!(self.skep(&["operator", "list", "-o", "json"]).json()[0]["operator"], made["operator"]);
+        let status = self.skep(&["node", "status", "-o", "json"]).json();
+        assert_eq!(status["shards"], serde_json::json!([0, 1]));
+        // The shard is the one that was stated with the site, and the operator's key signs for no other.
+        let pinned = std::fs::read_to_string(self.path("operator.key.shard-1")).unwrap();
+        assert_eq!(self.skep(&["shard", "status", "-o", "json"]).json()["genesis"], pinned.trim());
+        assert!(!self.path("edge/site/first-shards").exists(), "there is nothing left to make");
+    }
+}
+
 #[test]
-fn the_first_node_of_a_site_runs_as_it_is_told_to() {
+fn a_site_takes_work_once_its_first_node_runs_and_after_each_restart() {
     let hall = Hall::new();
-    let made = hall.init(&["--port", &free_ports()]).json();
-    let (node, operator) = (made["node"].as_str().unwrap(), made["operator"].as_str().unwrap());
-    let _running = Running::start(hall.command(&["run"]));
-    let ready = hall.skep(&["shard", "init", "--voters", node, "--operator", operator]);
-    assert_eq!(ready.code(), Some(0), "{}", ready.error());
-    assert_eq!(hall.skep(&["task", "create", "one"]).code(), Some(0));
-    assert_eq!(hall.skep(&["operator", "list", "-o", "json"]).json()[0]["operator"], operator);
+    let made = hall.init(&["--port", &free_ports(0)]).json();
+    for start in 0..3 {
+        let running = hall.run();
+        if start == 0 {
+            running.until_told(BEGUN);
+        }
+        hall.check_begun(&made);
+        let tasks = hall.skep(&["task", "list", "-o", "json"]).json();
+        assert_eq!(tasks.as_array().unwrap().len(), start + 1, "what was there stays");
+    }
+}
+
+#[test]
+fn a_first_start_that_is_killed_anywhere_goes_on_at_the_next_one() {
+    let shard = |number: u32| format!("the first node made a shard of the site shard={number}");
+    for point in ["starting node=".to_owned(), "serving".to_owned(), shard(0), shard(1), BEGUN.to_owned()] {
+        println!("killed at {point:?}");
+        let hall = Hall::new();
+        let made = hall.init(&["--port", &free_ports(1)]).json();
+        let first_shards = std::fs::read(hall.path("edge/site/first-shards")).unwrap();
+        let first = hall.run();
+        first.until_told(&point);
+        drop(first);
+        if point == BEGUN {
+            // As if it had been killed a moment earlier: what was made is not made again.
+            std::fs::write(hall.path("edge/site/first-shards"), first_shards).unwrap();
+            set_mode(&hall.path("edge/site/first-shards"), 0o600);
+        }
+        if hall.path("edge/site/first-shards").exists() {
+            hall.run().until_told(BEGUN);
+        }
+        let _third = hall.run();
+        hall.check_begun(&made);
+    }
+}
+
+#[test]
+fn the_first_shards_are_made_by_the_node_and_the_data_that_they_were_stated_for() {
+    let hall = Hall::new();
+    hall.init(&["--port", &free_ports(2)]).json();
+    // Another node that somebody gave the files of the site.
+    let other = hall.skep(&["init", "--dir", "other", "--site", "hall", "--port", &free_ports(3)]);
+    assert_eq!(other.code(), Some(0), "{}", other.error());
+    let copied = Command::new("cp").args(["-a", "edge/site", "other/site"]).current_dir(hall.root.path()).status();
+    assert!(copied.unwrap().success());
+    let mut running = Running::start(hall.command(&["run", "--dir", "other"]));
+    running.until_told("shows the certificate of");
+    assert_eq!(running.ended().code(), Some(1));
+    // The node itself, whose data is gone: what it made may be with others.
+    std::fs::remove_dir_all(hall.path("edge/data")).unwrap();
+    let running = hall.run();
+    running.until_told("this node makes no shards");
+    let status = hall.skep(&["node", "status", "-o", "json"]).json();
+    assert_eq!(status["shards"], serde_json::json!([]));
+}
+
+/// Appends to the configuration of a node where another one is, as a voter.
+fn list(config: &Path, of: &Value) {
+    let (id, control, mesh) = (&of["node"], &of["control"], &of["mesh"]);
+    let peer = format!("\n[[peers]]\nid = {id}\ncontrol = {control}\nmesh = {mesh}\nvoter = true\n");
+    let text = std::fs::read_to_string(config).unwrap();
+    std::fs::write(config, text + &peer).unwrap();
+}
+
+#[test]
+fn a_list_lets_nobody_into_a_site() {
+    let hall = Hall::new();
+    let made = hall.init(&["--port", &free_ports(4)]).json();
+    let port = free_ports(5);
+    let stranger = hall.skep(&["init", "--dir", "stranger", "--site", "hall", "--port", &port, "-o", "json"]).json();
+    // Each lists the other: in the site that is an address, and no more.
+    list(&hall.path("stranger/skep.toml"), &made);
+    list(&hall.path("edge/skep.toml"), &stranger);
+    let running = hall.run();
+    running.until_told(BEGUN);
+    let _stranger = Running::start(hall.command(&["run", "--dir", "stranger"]));
+    let id = stranger["node"].as_str().unwrap();
+    let told = running.until_told("the control plane refused a node");
+    assert!(told.contains(id), "{told}");
+    for (dir, of) in [("edge", id), ("stranger", made["node"].as_str().unwrap())] {
+        let status = hall.skep(&["node", "status", "--dir", dir, "-o", "json"]).json();
+        let peers = status["peers"].as_array().unwrap();
+        let peer = peers.iter().find(|peer| peer["node"] == of).unwrap();
+        assert_eq!((&peer["control_up"], &peer["mesh_up"]), (&false.into(), &false.into()), "{dir}: {peer}");
+    }
+    assert_eq!(hall.skep(&["task", "create", "one"]).code(), Some(0), "the site goes on");
 }

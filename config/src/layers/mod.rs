@@ -10,7 +10,7 @@ use toml::Table;
 
 use crate::preset::Preset;
 use crate::raw::RawConfig;
-use crate::sections::Config;
+use crate::sections::{Admits, Config};
 
 /// The default values, below every preset.
 const DEFAULTS: &str = include_str!("../../presets/default.toml");
@@ -120,11 +120,24 @@ impl Provider for Layer {
     }
 }
 
-/// Reads the file, if there is one, and merges all layers.
+/// Reads the file, if there is one, and merges all layers. The node lets in the peers that it lists.
 ///
 /// # Errors
 /// [`ConfigError`] names the file or the key.
 pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<Setting>), ConfigError> {
+    load_for(file, overrides, Admits::Listed)
+}
+
+/// The same for a node of a site, which lets in members by their certificates. It may list no peer: each is only an
+/// address at which a member may be.
+///
+/// # Errors
+/// [`ConfigError`] names the file or the key.
+pub fn load_in_site(file: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<Setting>), ConfigError> {
+    load_for(file, overrides, Admits::Members)
+}
+
+fn load_for(file: Option<&Path>, overrides: &Overrides, admits: Admits) -> Result<(Config, Vec<Setting>), ConfigError> {
     let file_table = file.map(read_file).transpose()?;
     let mut upper = Vec::new();
     if let (Some(path), Some(table)) = (file, &file_table) {
@@ -154,7 +167,7 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<S
         let key = e.path.join(".");
         ConfigError::Value { origin: origin(&key).to_string(), why: e.kind.to_string(), key }
     })?;
-    let config = Config::check(&raw).map_err(|e| ConfigError::Value {
+    let config = Config::check(&raw, admits).map_err(|e| ConfigError::Value {
         origin: origin(&e.key).to_string(),
         key: e.key,
         why: e.why,

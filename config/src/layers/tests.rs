@@ -174,3 +174,17 @@ fn only_a_node_of_a_testnet_can_be_cut_off() {
     assert!(with("testnet").unwrap().0.checks.cuts.is_some());
     assert!(with("plant-7").unwrap_err().to_string().contains("testnet"));
 }
+
+#[test]
+fn a_node_that_lists_nobody_is_reached_by_nobody_unless_certificates_say_who_is_let_in() {
+    for key in ["control", "mesh"] {
+        let file = file(&format!("[node]\nname = \"n\"\nsite = \"s\"\n[{key}]\nlisten = \"10.0.0.7:7345\"\n"));
+        let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{key}.listen: ")) && error.contains("[[peers]]"), "{error}");
+        let (config, _) = load_in_site(Some(file.path()), &Overrides::default()).unwrap();
+        assert!(config.control.peers.is_empty());
+    }
+    // All else is checked as ever.
+    let file = file("[control]\nlisten = \"here\"\n");
+    assert!(load_in_site(Some(file.path()), &Overrides::default()).is_err());
+}

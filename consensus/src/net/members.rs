@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skep_admission::SiteHandle;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::frame::{FrameKind, MemberAddresses};
 use skep_protocol::ids::{NodeId, ShardId};
@@ -25,6 +26,11 @@ impl Peers {
     /// Whether certificates say who is let in, and no list.
     pub(crate) fn is_of_site(&self) -> bool {
         self.gate.is_some()
+    }
+
+    /// What is known of the site; none where the list says who is let in.
+    pub(crate) fn site(&self) -> Option<&SiteHandle> {
+        self.gate.as_ref().map(|gate| &gate.site)
     }
 
     /// Whether a node may do something, for an agent if it is about one. This node may what it does by itself, and

@@ -295,6 +295,15 @@ impl Calls {
         self.publications.send(publication).await.is_ok()
     }
 
+    /// Asks the leader of a shard for all that was acknowledged before, and waits for its answer.
+    ///
+    /// # Errors
+    /// [`NotDone`] says why there is none.
+    pub async fn read(&self, shard: ShardId, query: Query, patience_ms: u64) -> Result<QueryReply, NotDone> {
+        let asked = self.ask(|answer| Call::Query { shard, query, stale: false, patience_ms, answer }).await;
+        asked.unwrap_or(Err(NotDone::NoQuorum))
+    }
+
     /// Submits an operation under a new request id, and waits for its end.
     pub async fn request(&self, shard: ShardId, op: Op, patience_ms: u64) -> Settled {
         let clock = self.ask(|answer| Call::Clock { shard, answer }).await;

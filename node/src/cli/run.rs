@@ -33,7 +33,10 @@ const FIRST_STEPS: &str = "there is no node here yet. First steps:
   (list the other nodes as [[peers]] in DIR/skep.toml, and mark the voters among them: voter = true)
   skep run --dir DIR                  runs the node
   skep key new                        makes an operator's key, once
-  skep shard init --voters ID,ID,ID --operator KEY   once, when three nodes run";
+  skep shard init --voters ID,ID,ID --operator KEY   once, when three nodes run
+Or make a site, whose first node takes work as soon as it runs:
+  skep site init SITE --dir DIR       makes its keys, its operator's key and its first node
+  skep run --dir DIR                  runs the node";
 
 /// What the node logs without SKEP_LOG. libp2p warns of each thing that a peer does wrong: as often as the peer likes.
 const LOGGED: &str = "info,openraft=error,libp2p=error,quinn=warn,fjall=warn,lsm_tree=warn";

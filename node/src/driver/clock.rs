@@ -3,7 +3,7 @@
 use skep_protocol::mutant::{Mutant, is_on};
 
 /// Milliseconds of CLOCK_BOOTTIME: it goes on while the machine sleeps, and so do deadlines.
-pub(super) fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     if is_on(Mutant::DeadlineFromWallClock) {
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         return u64::try_from(wall.as_millis()).unwrap_or(0);

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use skep_admission::SiteHandle;
 use skep_api::{ChangesPage, MemberChange, NodeView, ShardFailure, ShardRow};
 use skep_config::NodeConfig;
 use skep_consensus::{ConsensusHandle, MembershipError};
@@ -14,6 +15,7 @@ use skep_protocol::query::{Answer, Query, QueryFailure, QueryReply};
 use skep_protocol::shard_status::ShardStatus;
 use tokio::sync::oneshot;
 
+use super::site::faults_of_site;
 use super::views::{node_view, row};
 
 /// When a caller may ask a replica again that has as many queries as it may, in milliseconds.
@@ -24,12 +26,18 @@ pub(super) struct LocalPort {
     consensus: ConsensusHandle,
     mesh: MeshHandle,
     config: NodeConfig,
+    site: Option<SiteHandle>,
     started: Instant,
 }
 
 impl LocalPort {
-    pub(super) fn new(consensus: ConsensusHandle, mesh: MeshHandle, config: NodeConfig) -> Self {
-        Self { consensus, mesh, config, started: Instant::now() }
+    pub(super) fn new(
+        consensus: ConsensusHandle,
+        mesh: MeshHandle,
+        config: NodeConfig,
+        site: Option<SiteHandle>,
+    ) -> Self {
+        Self { consensus, mesh, config, site, started: Instant::now() }
     }
 
     /// Reads this node's replica of a shard as it is.
@@ -60,7 +68,11 @@ impl LocalPort {
     /// many have no place for a statement.
     pub(super) fn node(&self, journals: (DiskPressure, bool, usize)) -> NodeView {
         let up_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        node_view(&self.consensus, &self.mesh, &self.config, up_ms, journals)
+        let mut view = node_view(&self.consensus, &self.mesh, &self.config, up_ms, journals);
+        if let Some(site) = &self.site {
+            view.faults.extend(faults_of_site(site, up_ms).into_iter().map(|report| (0, report)));
+        }
+        view
     }
 
     /// Answers the request to join of a machine without a network, if this node issues.

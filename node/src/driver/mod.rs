@@ -11,11 +11,13 @@ mod clock;
 mod journals;
 mod local;
 mod shards;
+mod site;
 mod topics;
 mod views;
 
 use std::time::Duration;
 
+use skep_admission::SiteHandle;
 use skep_api::{Call, CallQueue, Calls};
 use skep_config::Config;
 use skep_consensus::{ConsensusHandle, FromLeader, ShardView};
@@ -31,7 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use agents::AgentsPort;
 use attempts::{AttemptsPort, Ended};
 use calls::CallsPort;
-use clock::now_ms;
+pub(crate) use clock::now_ms;
 use journals::JournalsPort;
 use local::LocalPort;
 use shards::ShardsPort;
@@ -69,9 +71,10 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// A driver for these parts. Also gives whether the node can serve: whether a shard has a leader.
+    /// A driver for these parts. Also gives whether the node can serve: whether a shard of work has a leader. `site`:
+    /// what is known of the site, if certificates say who is believed, and no list.
     pub(crate) fn new(
-        config: Config,
+        (config, site): (Config, Option<SiteHandle>),
         (consensus, said): (ConsensusHandle, mpsc::Receiver<FromLeader>),
         (mesh, received): (MeshHandle, mpsc::Receiver<Envelope>),
         calls: (Calls, CallQueue),
@@ -81,11 +84,12 @@ impl Driver {
         let (shards, readiness) = ShardsPort::follow(consensus.clone(), said);
         let (calls, publications) = CallsPort::new(consensus.clone(), calls);
         let driver = Self {
-            engine: engine.believing(config.control.marked_voters()),
+            // At a site these are told with the peers that the node meets.
+            engine: if site.is_some() { engine } else { engine.believing(config.control.marked_voters()) },
             shards,
             attempts: AttemptsPort::new(consensus.clone()),
             calls,
-            local: LocalPort::new(consensus, mesh.clone(), config.node),
+            local: LocalPort::new(consensus, mesh.clone(), config.node, site),
             agents: AgentsPort::default(),
             topics: TopicsPort::new((mesh, received), publications),
             journals: JournalsPort::new(journals),
@@ -172,7 +176,12 @@ impl Driver {
             Step::Pressure => Some(self.journals.pressed()),
             Step::Received(envelope) => Some(Event::Topic(TopicEvent::Received(*envelope))),
             Step::Published(publication) => Some(Event::Topic(TopicEvent::Published(*publication))),
-            Step::Peers => Some(self.shards.connected()),
+            Step::Peers => {
+                if let Some(voters) = self.shards.certified_voters() {
+                    self.engine.believe(voters);
+                }
+                Some(self.shards.connected())
+            }
             Step::Time => {
                 self.engine.handle_timeout(now_ms());
                 let gone = self.calls.sweep();

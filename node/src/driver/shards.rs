@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_consensus::{ConsensusHandle, FromLeader, ShardView};
 use skep_engine::{AgentEvent, Connectivity, Event, UpdateKey};
-use skep_protocol::ids::ShardId;
+use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +23,7 @@ pub(super) struct ShardsPort {
 }
 
 impl ShardsPort {
-    /// Follows all shards from now on. Also gives whether the node can serve: whether a shard has a leader.
+    /// Follows all shards from now on. Also gives whether the node can serve: whether a shard of work has a leader.
     pub(super) fn follow(
         consensus: ConsensusHandle,
         said: mpsc::Receiver<FromLeader>,
@@ -38,7 +38,10 @@ impl ShardsPort {
     /// What this node's own replica of a shard knows changed.
     pub(super) fn viewed(&self, shard: ShardId, view: ShardView) -> Event {
         let ready = view.ready || view.leader.is_some_and(|leader| leader != self.consensus.node());
-        self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+        // The directory of a site takes no work.
+        if shard != ShardId::DIRECTORY {
+            self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+        }
         if !view.member {
             return Event::NotMember { shard };
         }
@@ -50,6 +53,11 @@ impl ShardsPort {
     /// The peers that are connected.
     pub(super) fn connected(&self) -> Event {
         Event::Peers { up: self.consensus.peers().into_iter().filter(|peer| peer.up).map(|peer| peer.node).collect() }
+    }
+
+    /// At a site the members that may vote by their certificates, of those that this node has met; none without a site.
+    pub(super) fn certified_voters(&self) -> Option<BTreeSet<NodeId>> {
+        self.consensus.members_that_vote()
     }
 
     /// A leader said something.

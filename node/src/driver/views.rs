@@ -13,7 +13,7 @@ use skep_protocol::pressure::DiskPressure;
 use skep_protocol::shard_status::ShardStatus;
 
 /// The fault of the journals, if there is one. It concerns the agents of all shards, so its shard has number 0, which
-/// no shard has. `takes_urgent` says whether the reserve has room for urgent commands.
+/// is no shard of work. `takes_urgent` says whether the reserve has room for urgent commands.
 fn fault_of_journals(pressure: DiskPressure, takes_urgent: bool) -> Option<(u32, FaultReport)> {
     let detail = match pressure {
         DiskPressure::None => return None,

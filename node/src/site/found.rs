@@ -5,6 +5,7 @@
 
 use skep_protocol::codec::CodecError;
 use skep_protocol::ids::Incarnation;
+use skep_protocol::limits;
 use skep_protocol::text::{NodeName, OperatorName, SiteName};
 use skep_trust::{
     Chain, ChainError, ChainLink, Grants, Invitation, InvitationSecret, JoinRefusal, JoinRequest, Refusal, Role,
@@ -124,7 +125,8 @@ impl FirstNode<'_> {
             site,
             key: invited.public(),
             grants,
-            until: now,
+            // For this node alone, which redeems it in the entry in which the directory hears of it.
+            until: now.plus_ms(limits::INVITATION_LIFE_MS_MAX),
             operator: operator.public(),
             node: Some(node),
         };

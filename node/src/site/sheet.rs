@@ -20,6 +20,8 @@ pub(super) enum Sheet {
     Floors,
     /// Where members are said to be.
     Hints,
+    /// With which shards the site begins.
+    First,
 }
 
 impl Sheet {
@@ -31,6 +33,7 @@ impl Sheet {
             Self::Revocations => "revocations",
             Self::Floors => "floors",
             Self::Hints => "hints",
+            Self::First => "first-shards",
         }
     }
 
@@ -40,7 +43,7 @@ impl Sheet {
             Self::Roots => limits::ROOT_VERSIONS_MAX * 2 * limits::ROOT_BYTES_MAX,
             Self::Chain => limits::CHAIN_BYTES_MAX,
             Self::Revocations => limits::REVOCATIONS_MAX * 2 * limits::CHAIN_BYTES_MAX,
-            Self::Floors | Self::Hints => 64 * 1024,
+            Self::Floors | Self::Hints | Self::First => 64 * 1024,
         };
         body as u64 + 1_024
     }

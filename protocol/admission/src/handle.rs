@@ -10,12 +10,13 @@ use skep_trust::{
 };
 use tokio::sync::watch;
 
-use crate::keeper::{Keep, KeepError};
+use crate::keeper::{Keep, KeepError, KeepOwn};
 use crate::known::{Known, LearnError, Learned, learn};
 
 /// What is written down of what is known.
 struct Kept {
     keep: Option<Keep>,
+    keep_own: Option<KeepOwn>,
     /// Whether something is known that could not be written.
     is_behind: bool,
 }
@@ -39,7 +40,7 @@ impl SiteHandle {
     /// Of a node with this key, that knows this of its site, and shows this chain.
     pub fn new(view: SiteView, own: Chain, key: PublicKey, clock: SiteClock) -> Self {
         let site = view.root().site();
-        let kept = Mutex::new(Kept { keep: None, is_behind: false });
+        let kept = Mutex::new(Kept { keep: None, keep_own: None, is_behind: false });
         let known = Mutex::new(Known::new(view, own, clock));
         Self { shared: Arc::new(Shared { site, key, known, kept, changed: watch::Sender::new(0) }) }
     }
@@ -48,6 +49,12 @@ impl SiteHandle {
     /// all of it, whole and durably, or leaves what was written before as it was.
     pub fn keep_with(&self, keep: impl Fn(&SiteView) -> Result<(), KeepError> + Send + Sync + 'static) {
         self.kept().keep = Some(Box::new(keep));
+    }
+
+    /// Has the chain that this node shows after it [renews](Self::renew) its own written down by this function, before
+    /// it shows it.
+    pub fn keep_own_with(&self, keep: impl Fn(&Chain) -> Result<(), KeepError> + Send + Sync + 'static) {
+        self.kept().keep_own = Some(Box::new(keep));
     }
 
     /// The site.
@@ -142,9 +149,16 @@ impl SiteHandle {
         self.shared.changed.subscribe()
     }
 
-    /// Shows another chain from here on.
-    pub fn renew(&self, own: Chain) {
+    /// Shows another chain from here on. It is written down first: call this where the disk may be waited for.
+    ///
+    /// # Errors
+    /// [`KeepError`] if it could not be written. This node shows it all the same, and the one before it after a restart.
+    pub fn renew(&self, own: Chain) -> Result<(), KeepError> {
+        let kept = self.kept();
+        let written = kept.keep_own.as_ref().map_or(Ok(()), |keep| keep(&own));
         self.known().own = own;
+        drop(kept);
+        written
     }
 
     /// Takes note of the site's time, as its directory told it. An earlier time than is known says nothing.

@@ -1,6 +1,6 @@
 //! How what a node learned of its site is written down.
 
-use skep_trust::SiteView;
+use skep_trust::{Chain, SiteView};
 
 /// What was learned could not be written down.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,3 +12,5 @@ pub struct KeepError {
 
 /// Writes all that is known down, whole and durably. If that fails, what was written before is there as it was.
 pub(crate) type Keep = Box<dyn Fn(&SiteView) -> Result<(), KeepError> + Send + Sync>;
+/// Writes down what the node shows from here on, whole and durably, or leaves what was written before.
+pub(crate) type KeepOwn = Box<dyn Fn(&Chain) -> Result<(), KeepError> + Send + Sync>;

@@ -32,6 +32,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     (
         "skep",
         &[
+            "skep-admission",
             "skep-api",
             "skep-client",
             "skep-config",

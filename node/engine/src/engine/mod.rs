@@ -53,8 +53,13 @@ impl Engine {
     /// those that are known to vote in a shard. Without any mark, the engine believes its own replicas.
     #[must_use]
     pub fn believing(mut self, marked: BTreeSet<NodeId>) -> Self {
-        self.router.mark(marked);
+        self.believe(marked);
         self
+    }
+
+    /// From here on these peers are marked as voters, and no others: at a site certificates say who may vote.
+    pub fn believe(&mut self, marked: BTreeSet<NodeId>) {
+        self.router.mark(marked);
     }
 
     /// Takes in an event.

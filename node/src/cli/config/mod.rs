@@ -5,10 +5,11 @@ mod view;
 use std::ffi::OsString;
 
 use clap::Subcommand;
-use skep_config::{Config as Checked, Overrides, Setting, key_of_variable, load};
+use skep_config::{Config as Checked, Overrides, Setting, key_of_variable, load, load_in_site};
 
 use super::output::{rows, tell};
 use super::{Common, Failure};
+use crate::site::files::SiteFiles;
 use view::Value;
 
 #[derive(Debug, Subcommand)]
@@ -27,7 +28,10 @@ pub(crate) fn read(common: &Common, flags: Vec<(String, String, String)>) -> Res
     let file = node_dir.config();
     let there = file.try_exists().map_err(|error| Failure::failed(format!("{}: {error}", file.display())))?;
     let overrides = Overrides { flags, environment: environment(std::env::vars_os())? };
-    load(there.then_some(file.as_path()), &overrides).map_err(Failure::failed)
+    let file = there.then_some(file.as_path());
+    let is_of_site = SiteFiles::of(&node_dir).are_there().map_err(Failure::failed)?;
+    let read = if is_of_site { load_in_site(file, &overrides) } else { load(file, &overrides) };
+    read.map_err(Failure::failed)
 }
 
 /// The environment as text. A variable that is no text is left out, unless it would set a value.

@@ -82,7 +82,7 @@ impl Join {
             };
             let joined = block_on(async { Box::pin(join(wish)).await.map_err(failure_of) })?;
             let kept = Kept { view: joined.view, chain: joined.chain, time: joined.now, hints: joined.voters };
-            files.create(&kept).map_err(Failure::failed)?;
+            files.create(&kept, None).map_err(Failure::failed)?;
         }
         self.end(&node, &files, &code.site, common)
     }
@@ -131,7 +131,7 @@ impl Join {
         if !files.are_there().map_err(Failure::failed)? {
             let (chain, hints) = (reply.chain.clone(), reply.voters.clone());
             let kept = Kept { view: joined.view, chain, time: reply.now, hints };
-            files.create(&kept).map_err(Failure::failed)?;
+            files.create(&kept, None).map_err(Failure::failed)?;
         }
         self.end(&node, &files, &half, common)?;
         std::fs::remove_file(&asked).map_err(|error| Failure::failed(format!("{}: {error}", asked.display())))

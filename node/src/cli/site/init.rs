@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use skep_protocol::ids::{Genesis, ShardId};
 use skep_protocol::node_dir::NodeDir;
+use skep_protocol::signing::OperatorSecret;
 use skep_protocol::text::{NodeName, OperatorName, SiteName};
 use skep_trust::{SecretKey, SiteTime};
 
@@ -12,6 +14,7 @@ use crate::cli::key::KeyPath;
 use crate::cli::new_node::{NewNode, Ports};
 use crate::cli::{Common, Failure};
 use crate::site::files::{Kept, SiteFiles};
+use crate::site::first::FirstShards;
 use crate::site::found::{FirstNode, Founding, found};
 use crate::site::root_keys::RootKeys;
 
@@ -47,6 +50,10 @@ fn root_keys(text: &str) -> Result<u32, String> {
     }
 }
 
+fn first_operator() -> Result<OperatorName, Failure> {
+    OperatorName::new(FIRST_OPERATOR).map_err(Failure::failed)
+}
+
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
 }
@@ -70,7 +77,10 @@ impl Init {
         let operator = SecretKey::from_seed(&seed);
         if !goes_on {
             let kept = self.found((&site, &name), &node, &operator, &root_keys)?;
-            files.create(&kept).map_err(Failure::failed)?;
+            let genesis = Genesis::from_bytes(rand::random());
+            let first = (&OperatorSecret::from_seed(&seed), first_operator()?);
+            let first = FirstShards::of(site.clone(), genesis, first).map_err(Failure::failed)?;
+            files.create(&kept, Some(&first)).map_err(Failure::failed)?;
         }
         let kept = files.read().map_err(Failure::failed)?;
         let (document, dir) = (kept.view.root().document(), node.node_dir().dir.display());
@@ -82,6 +92,9 @@ impl Init {
             )));
         }
         root_keys.put(kept.view.root().sealed()).map_err(Failure::failed)?;
+        if let Some(first) = files.first().map_err(Failure::failed)? {
+            self.key.pin(ShardId::FIRST)?.note(first.work());
+        }
         node.end(&addresses.configuration(&name, &site))?;
         New::of(&kept, &node, addresses, &Where { root_keys, key_file }).print(common.output)
     }
@@ -112,7 +125,7 @@ impl Init {
             nonce: rand::random(),
             root_keys: &root_keys,
             threshold: if self.root_keys == 1 { 1 } else { 2 },
-            operator: (operator, OperatorName::new(FIRST_OPERATOR).map_err(Failure::failed)?),
+            operator: (operator, first_operator()?),
             node: FirstNode {
                 key: &key,
                 name: name.clone(),

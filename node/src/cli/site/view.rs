@@ -85,14 +85,13 @@ impl New {
 
     pub(super) fn print(&self, format: Format) -> Result<(), Failure> {
         let files: Vec<String> = self.root_keys.iter().map(|file| file.display().to_string()).collect();
-        let (dir, node, operator) = (self.dir.display(), &self.node, &self.operator);
+        let (dir, operator) = (self.dir.display(), &self.operator);
         let next = format!(
-            "'skep run --dir {dir}', and once in the life of the shard 'skep shard init --dir {dir} --voters {node} \
-             --operator {operator}'"
+            "'skep run --dir {dir}': the node makes the directory of the site and its first shard, and takes work"
         );
         let lines = [
             ("site", format!("{} {}", self.name, self.site)),
-            ("node", node.clone()),
+            ("node", self.node.clone()),
             ("directory", dir.to_string()),
             ("operator", format!("{operator} in {}", self.operator_key.display())),
             ("root keys", files.join(" ")),

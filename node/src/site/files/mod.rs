@@ -17,6 +17,7 @@ use skep_trust::{
 };
 
 use super::error::SiteFilesError;
+use super::first::FirstShards;
 use super::floors::Floors;
 use super::hints::Hints;
 use super::pages::{self, ViewError};
@@ -66,15 +67,16 @@ impl SiteFiles {
         self.dir.try_exists().map_err(SiteFilesError::io(&self.dir))
     }
 
-    /// Makes the directory with all files in it, or nothing.
+    /// Makes the directory with all files in it, or nothing. `first`: the shards that this node is to make, if the site
+    /// begins with it.
     ///
     /// # Errors
     /// [`SiteFilesError::Io`], also if it is there already.
-    pub(crate) fn create(&self, kept: &Kept) -> Result<(), SiteFilesError> {
+    pub(crate) fn create(&self, kept: &Kept, first: Option<&FirstShards>) -> Result<(), SiteFilesError> {
         let mut aside = self.dir.clone().into_os_string();
         aside.push(format!(".{:016x}.new", rand::random::<u64>()));
         let aside = Self { dir: aside.into() };
-        let written = aside.fill(kept).and_then(|()| {
+        let written = aside.fill(kept, first).and_then(|()| {
             // A directory that is there and not empty is not replaced.
             std::fs::rename(&aside.dir, &self.dir).map_err(SiteFilesError::io(&self.dir))
         });
@@ -87,12 +89,23 @@ impl SiteFiles {
         File::open(parent).and_then(|parent| parent.sync_all()).map_err(SiteFilesError::io(parent))
     }
 
-    fn fill(&self, kept: &Kept) -> Result<(), SiteFilesError> {
+    fn fill(&self, kept: &Kept, first: Option<&FirstShards>) -> Result<(), SiteFilesError> {
         DirBuilder::new().mode(0o700).create(&self.dir).map_err(SiteFilesError::io(&self.dir))?;
         self.write(Sheet::Floors, &self.encoded(Sheet::Floors, &Floors::default())?)?;
         self.keep(&kept.view, kept.time)?;
         self.write_chain(&kept.chain)?;
-        self.write(Sheet::Hints, &self.encoded(Sheet::Hints, &Hints::of(&kept.hints))?)
+        if let Some(first) = first {
+            self.write(Sheet::First, &self.encoded(Sheet::First, first)?)?;
+        }
+        self.write_hints(&kept.hints)
+    }
+
+    /// Writes down where members are said to be: the first of these, as many as are kept.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub(crate) fn write_hints(&self, members: &[MemberAddress]) -> Result<(), SiteFilesError> {
+        self.write(Sheet::Hints, &self.encoded(Sheet::Hints, &Hints::of(members))?)
     }
 
     /// Writes down what the node knows of root documents and revocations, and that site time is not earlier than this.
@@ -112,6 +125,36 @@ impl SiteFiles {
         }
         let raised = known.raised_to(Floors::of(&news, time));
         if raised == known { Ok(()) } else { self.write(Sheet::Floors, &self.encoded(Sheet::Floors, &raised)?) }
+    }
+
+    /// Writes down that site time is not earlier than this. A time that is known to be earlier changes nothing.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub(crate) fn keep_time(&self, time: SiteTime) -> Result<(), SiteFilesError> {
+        let known = self.floors()?;
+        let raised = Floors { time: known.time.max(time), ..known };
+        if raised == known { Ok(()) } else { self.write(Sheet::Floors, &self.encoded(Sheet::Floors, &raised)?) }
+    }
+
+    /// The shards that this node is to make; none if it made them, or the site did not begin with it.
+    ///
+    /// # Errors
+    /// [`SiteFilesError`] if the file is not whole, or open to others.
+    pub(crate) fn first(&self) -> Result<Option<FirstShards>, SiteFilesError> {
+        let path = self.path(Sheet::First);
+        let is_there = path.try_exists().map_err(SiteFilesError::io(&path))?;
+        is_there.then(|| self.decoded(Sheet::First)).transpose()
+    }
+
+    /// The node has made the first shards, and makes none again.
+    ///
+    /// # Errors
+    /// Whatever the disk says. The shards are looked at once more at the next start then.
+    pub(crate) fn forget_first(&self) -> Result<(), SiteFilesError> {
+        let path = self.path(Sheet::First);
+        let gone = std::fs::remove_file(&path).and_then(|()| File::open(&self.dir)?.sync_all());
+        gone.map_err(SiteFilesError::io(&path))
     }
 
     /// Writes down what the node shows from here on.

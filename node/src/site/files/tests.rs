@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 
+use skep_protocol::ids::Genesis;
+use skep_protocol::signing::OperatorSecret;
 use skep_trust::{Revocation, Revoked, RootDocument, Sealed, SignedRevocation};
 
 use super::*;
@@ -25,7 +27,7 @@ impl Fixture {
         let founded = hall(2).unwrap();
         let hints =
             vec![MemberAddress { node: key(NODE), control: Some("10.0.0.7:7341".parse().unwrap()), mesh: None }];
-        files.create(&Kept { view: founded.view, chain: founded.chain, time: SiteTime(5_000), hints }).unwrap();
+        files.create(&Kept { view: founded.view, chain: founded.chain, time: SiteTime(5_000), hints }, None).unwrap();
         Self { dir, files }
     }
 
@@ -104,7 +106,7 @@ fn a_site_is_read_as_it_was_written_and_its_node_belongs_to_it() {
 fn a_site_is_made_once_and_not_written_over() {
     let fixture = Fixture::new();
     let before = fixture.copy();
-    assert!(fixture.files.create(&fixture.files.read().unwrap()).is_err());
+    assert!(fixture.files.create(&fixture.files.read().unwrap(), None).is_err());
     assert_eq!((fixture.copy(), fixture.names()), (before, vec!["site".to_owned()]));
 }
 
@@ -267,4 +269,45 @@ fn what_is_open_to_others_or_too_large_is_refused_with_a_sentence() {
     let max = Sheet::Floors.bytes_max();
     fixture.restore(Sheet::Floors, &vec![0; usize::try_from(max).unwrap() + 1]);
     assert!(matches!(fixture.files.read(), Err(SiteFilesError::TooLarge { .. })));
+}
+
+#[test]
+fn the_time_of_the_site_is_kept_and_never_falls_and_nothing_else_changes_with_it() {
+    let fixture = Fixture::new();
+    fixture.revoke(7, 6_000);
+    let before = fixture.copy();
+    for (told, kept) in [(9_000, 9_000), (8_000, 9_000), (0, 9_000)] {
+        fixture.files.keep_time(SiteTime(told)).unwrap();
+        let read = fixture.files.read().unwrap();
+        assert_eq!((read.time, read.view.revocations().len()), (SiteTime(kept), 1));
+    }
+    let after = fixture.copy();
+    let changed: Vec<&str> =
+        after.iter().filter(|(name, bytes)| before[*name] != **bytes).map(|(name, _)| *name).collect();
+    assert_eq!(changed, ["floors"]);
+    // What is learned later, without a time, does not take it back.
+    fixture.revoke(8, 0);
+    assert_eq!(fixture.files.read().unwrap().time, SiteTime(9_000));
+}
+
+#[test]
+fn only_the_node_with_which_a_site_begins_has_shards_to_make_and_forgets_them_once() {
+    assert_eq!(Fixture::new().files.first().unwrap(), None, "it joined");
+    let dir = tempfile::tempdir().unwrap();
+    let files = SiteFiles::of(&NodeDir::of(dir.path()));
+    let founded = hall(2).unwrap();
+    let kept = Kept { view: founded.view, chain: founded.chain, time: SiteTime(0), hints: Vec::new() };
+    let operator = (&OperatorSecret::from_seed(&[OPERATOR; 32]), "first".parse().unwrap());
+    let genesis = Genesis::from_bytes([2; 16]);
+    let first = FirstShards::of("hall".parse().unwrap(), genesis, operator).unwrap();
+    files.create(&kept, Some(&first)).unwrap();
+    assert_eq!(files.first().unwrap(), Some(first));
+    let path = files.path(Sheet::First);
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert!(files.first().is_err(), "a part of it makes no shard");
+    std::fs::write(&path, whole).unwrap();
+    files.forget_first().unwrap();
+    assert_eq!(files.first().unwrap(), None);
+    assert!(files.read().is_ok(), "the site is there without it");
 }

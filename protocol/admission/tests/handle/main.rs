@@ -10,8 +10,8 @@ use hall::*;
 use skep_admission::{KeepError, LearnError, SiteHandle};
 use skep_protocol::limits;
 use skep_trust::{
-    ChainError, PublicKey, Refusal, RevocationError, Revoked, RootDocument, RootError, SiteClock, SiteNews, SiteTime,
-    SiteView, Standing, TrustHello, TrustNews, Validity,
+    Chain, ChainError, PublicKey, Refusal, RevocationError, Revoked, RootDocument, RootError, SiteClock, SiteNews,
+    SiteTime, SiteView, Standing, TrustHello, TrustNews, Validity,
 };
 
 fn shown(of: u8, validity: Validity) -> Bytes {
@@ -42,9 +42,27 @@ fn a_node_shows_its_chain_and_another_one_once_it_is_renewed() {
     assert_eq!(hello.chain, chain(ROBOT, LIFE));
     assert_eq!(hello.news.root_version, 1);
     let later = Validity { until: SiteTime(9_000_000), ..LIFE };
-    handle.renew(chain(ROBOT, later));
+    handle.renew(chain(ROBOT, later)).unwrap();
     assert_eq!(handle.clone().hello().chain, chain(ROBOT, later), "whoever shares it shows the same");
     assert_eq!(handle.own().unwrap().member.validity, later);
+}
+
+#[test]
+fn a_renewed_chain_is_written_down_before_it_is_shown_and_shown_though_the_disk_is_full() {
+    let (handle, written) = (handle(), Arc::<Mutex<Vec<Chain>>>::default());
+    let (shown, disk) = (handle.clone(), Arc::clone(&written));
+    handle.keep_own_with(move |chain| {
+        let mut disk = disk.lock().unwrap();
+        assert_ne!(shown.hello().chain, *chain, "it is shown before it is written");
+        disk.push(chain.clone());
+        let is_full = disk.len() > 1;
+        if is_full { Err(KeepError { why: "the disk is full".to_owned() }) } else { Ok(()) }
+    });
+    let until = |ms| chain(ROBOT, Validity { until: SiteTime(ms), ..LIFE });
+    handle.renew(until(9_000_000)).unwrap();
+    assert!(handle.renew(until(9_500_000)).is_err());
+    assert_eq!(*written.lock().unwrap(), [until(9_000_000), until(9_500_000)]);
+    assert_eq!(handle.hello().chain, until(9_500_000));
 }
 
 #[test]
