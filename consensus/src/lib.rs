@@ -13,6 +13,7 @@
 mod belief;
 mod clock;
 mod command_ends;
+mod directory;
 mod history_fill;
 mod identity;
 mod net;
@@ -33,6 +34,11 @@ mod whole;
 
 #[cfg(test)]
 mod simulation;
+
+/// How a machine that has the code of an invitation becomes a member of its site, without a running node.
+pub mod join {
+    pub use crate::net::{JoinError, JoinWish, Membership, NotJoined, join};
+}
 
 pub use identity::{Identity, IdentityError};
 pub use net::PeerView;

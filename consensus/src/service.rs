@@ -25,11 +25,13 @@ use skep_protocol::signing::Place;
 use skep_protocol::time::LogInstant;
 use skep_store::disk::once_there_is_room;
 use skep_store::{Store, StoreError};
+use skep_trust::{JoinRequest, Sealed, SecretKey};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clocks;
+use crate::directory::Directory;
 use crate::identity::Identity;
-use crate::net::{ControlPlane, PeerView, Setup};
+use crate::net::{ControlPlane, NotJoined, PeerView, Peers, Registrar, Setup};
 use crate::random::Chance;
 use crate::recover::clear_leftovers;
 use crate::settings::store_options;
@@ -183,6 +185,7 @@ async fn start(
     };
     let clocks = Clocks::default();
     let (node, key) = (identity.node(), Arc::new(BallotKey::from_seed(&identity.seed())));
+    let seals = Arc::new(SecretKey::from_seed(&identity.seed()));
     let setup = Setup {
         identity,
         hello,
@@ -199,6 +202,7 @@ async fn start(
         node,
         incarnation,
         key,
+        seals,
         build,
         config: Arc::new(config),
         store,
@@ -210,20 +214,38 @@ async fn start(
     };
     let shards = Shards::new(parts);
     warn_if_nobody_is_marked(&shards);
+    open_all(&shards).await?;
+    let kept = shards.parts.store.voter_list().load();
+    let mut memory = roles::Memory::of(&shards, &kept);
+    roles::look(&shards, &mut memory);
+    shards.parts.peers.have(shards.lineages());
+    let plane = listen(setup, peers, &shards)?;
+    threads.work().spawn(roles::follow(Arc::clone(&shards), memory));
+    threads.work().spawn(roles::remember(Arc::clone(&shards), kept));
+    Ok((shards, plane))
+}
+
+/// Opens the shards that are in the store.
+async fn open_all(shards: &Shards) -> Result<(), StartError> {
     for shard in shards.parts.store.shards() {
         // Nothing listens yet, and no other shard waits for it.
         let snapshots = shards.parts.store.snapshots();
         once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
         shards.open(shard).await.map_err(StartError::Shard)?;
     }
-    let kept = shards.parts.store.voter_list().load();
-    let mut memory = roles::Memory::of(&shards, &kept);
-    roles::look(&shards, &mut memory);
-    shards.parts.peers.have(shards.lineages());
-    let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&shards))).map_err(StartError::Listen)?;
-    threads.work().spawn(roles::follow(Arc::clone(&shards), memory));
-    threads.work().spawn(roles::remember(Arc::clone(&shards), kept));
-    Ok((shards, plane))
+    Ok(())
+}
+
+/// Listens, and at a site receives those who want to join and looks after the own certificate.
+fn listen(setup: Setup, peers: Peers, shards: &Arc<Shards>) -> Result<ControlPlane, StartError> {
+    let directory = peers.is_of_site().then(|| Directory::new(Arc::clone(shards)));
+    let registrar = directory.clone().map(|directory| Arc::new(directory) as Arc<dyn Registrar>);
+    let dispatch = Arc::new(Arc::clone(shards));
+    let plane = ControlPlane::start(setup, peers, dispatch, registrar).map_err(StartError::Listen)?;
+    if let Some(directory) = directory {
+        shards.parts.threads.work().spawn(directory.keep_renewed());
+    }
+    Ok(plane)
 }
 
 fn warn_if_nobody_is_marked(shards: &Shards) {
@@ -346,21 +368,19 @@ impl ConsensusHandle {
     /// gets the same member.
     ///
     /// # Errors
-    /// A sentence that says why there is no reply.
-    pub async fn admit_by_file(&self, request: Bytes) -> Result<Vec<u8>, String> {
+    /// [`NotJoined`] says why there is no reply.
+    pub async fn admit_by_file(&self, request: Bytes) -> Result<Vec<u8>, NotJoined> {
+        let refused = |why: &dyn std::fmt::Display| NotJoined::Refused(why.to_string());
         if !self.shards.parts.peers.is_of_site() {
-            return Err("this node is of no site".to_owned());
+            return Err(refused(&"this node is of no site"));
         }
-        let request = skep_trust::Sealed::<skep_trust::JoinRequest>::from_bytes(&request);
-        let request = request.map_err(|error| error.to_string())?;
-        request.check_channel(None).map_err(|error| error.to_string())?;
+        let request = Sealed::<JoinRequest>::from_bytes(&request).map_err(|e| refused(&e))?;
+        request.check_channel(None).map_err(|e| refused(&e))?;
         if !request.holds() {
-            return Err("the request is not sealed as a request to join is".to_owned());
+            return Err(refused(&"the request is not sealed as a request to join is"));
         }
-        let directory = crate::directory::Directory::new(Arc::clone(&self.shards));
-        let joining = crate::net::Registrar::join(&directory, request);
-        let joined = self.beside(joining).await.ok_or("the node is stopping")?;
-        joined.map_err(|why| why.to_string())
+        let joining = Directory::new(Arc::clone(&self.shards)).join(request);
+        self.beside(joining).await.unwrap_or_else(|| Err(NotJoined::Later("the node is stopping".to_owned())))
     }
 
     /// Follows the first index whose changes cannot be read here yet.
@@ -443,4 +463,12 @@ impl ConsensusHandle {
 
 fn stopped<T>() -> Result<T, MembershipError> {
     Err(MembershipError::Unknown("the node is stopping".to_owned()))
+}
+
+#[cfg(test)]
+impl ConsensusHandle {
+    /// The directory of the site, as this node asks it.
+    pub(crate) fn directory(&self) -> Directory {
+        Directory::new(Arc::clone(&self.shards))
+    }
 }

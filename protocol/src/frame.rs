@@ -19,6 +19,8 @@ use crate::time::LogInstant;
 
 /// The application protocol of the control plane, for TLS ALPN.
 pub const ALPN: &[u8] = b"skep-control/1";
+/// The same of a machine that wants to join a site.
+pub const JOIN_ALPN: &[u8] = b"skep-join/1";
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 2] = *b"Sk";
 /// The frame format that this Skep speaks.
@@ -124,6 +126,12 @@ frame_kinds! {
     SiteNews = 33, of Nodes, at most limits::SITE_NEWS_BYTES_MAX;
     /// A question where members are that may vote. Answered with [`MemberAddresses`].
     Addresses = 34, of Nodes, at most limits::WORD_BYTES_MAX;
+    /// A member asks an issuer for a certificate after its own, which is two thirds over. Answered with its new chain.
+    Renew = 35, of Nodes, at most limits::WORD_BYTES_MAX;
+    /// The first frame of a machine that wants to join: that it has the code of an invitation.
+    Knock = 36, of Nodes, at most limits::KNOCK_BYTES_MAX;
+    /// The request of a machine that wants to join, once it knows that it speaks with a member of the site.
+    Join = 37, of Nodes, at most limits::JOIN_REQUEST_BYTES_MAX;
     /// The answer to a call.
     Reply = 64, of Nodes, at most limits::FRAME_BYTES_MAX;
     /// A call that the receiver would not answer; the body is the reason as text.

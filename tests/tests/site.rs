@@ -7,7 +7,6 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -254,31 +253,26 @@ impl Hall {
     }
 
     /// Joins by a code and runs the node.
-    fn joined(&self, dir: &str, code: &str) -> Running {
-        let joined = self.at(dir, &["join", code, "--port", &ports(), "-o", "json"]).json();
+    fn joined(&self, (dir, node): (&str, u16), code: &str) -> Running {
+        let joined = self.at(dir, &["join", code, "--port", &ports(node), "-o", "json"]).json();
         assert_eq!(joined["name"], dir);
         Running::start(self.command(&["run", "--dir", dir]))
     }
 }
 
-/// The first of three free ports, below those of testnets.
-fn ports() -> String {
-    static NEXT: AtomicU16 = AtomicU16::new(19_000);
+/// The first of three free ports, below those of testnets. Nodes that run at the same time have numbers of their own.
+fn ports(node: u16) -> String {
     let is_free =
         |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
-    loop {
-        let first = NEXT.fetch_add(3, Ordering::Relaxed);
-        assert!(first < 20_000, "ports are free");
-        if (0..3).all(|n| is_free(first + n)) {
-            return first.to_string();
-        }
-    }
+    let own = 19_000 + node * 30;
+    let mut firsts = (own..own + 30).step_by(3);
+    firsts.find(|first| (0..3).all(|n| is_free(first + n))).expect("ports are free").to_string()
 }
 
 #[test]
 fn three_empty_machines_become_a_site() {
     let hall = Hall::new();
-    let made = hall.init(&["--name", "edge-1", "--port", &ports()]).json();
+    let made = hall.init(&["--name", "edge-1", "--port", &ports(0)]).json();
     let _edge = Running::start(hall.command(&["run"]));
     until("the first node is a member", || hall.members() == ["edge-1"]);
     // One line, once: and its code is all that the robot is given.
@@ -286,9 +280,9 @@ fn three_empty_machines_become_a_site() {
     let code = invited.text().trim_end().to_owned();
     assert!(code.starts_with("skep1") && code.lines().count() == 1, "{code}: {}", invited.error());
     assert_eq!(hall.skep(&["site", "invitations", "-o", "json"]).json()[0]["name"], "robot-7");
-    let robot = hall.joined("robot-7", &code);
+    let robot = hall.joined(("robot-7", 1), &code);
     let voter = hall.skep(&["site", "invite", "--name", "edge-2", "--role", "voter", "-o", "json"]).json();
-    let _voter = hall.joined("edge-2", voter["code"].as_str().unwrap());
+    let _voter = hall.joined(("edge-2", 2), voter["code"].as_str().unwrap());
     until("all three are members", || hall.members() == ["edge-1", "edge-2", "robot-7"]);
     assert_eq!(hall.skep(&["site", "invitations", "-o", "json"]).json(), serde_json::json!([]));
     for dir in ["robot-7", "edge-2"] {
@@ -314,7 +308,7 @@ fn three_empty_machines_become_a_site() {
 #[test]
 fn a_machine_without_a_network_joins_by_two_files() {
     let hall = Hall::new();
-    let made = hall.init(&["--name", "edge-1", "--port", &ports()]).json();
+    let made = hall.init(&["--name", "edge-1", "--port", &ports(3)]).json();
     let _edge = Running::start(hall.command(&["run"]));
     until("the first node is a member", || hall.members() == ["edge-1"]);
     let invited = hall.skep(&["site", "invite", "--name", "robot-9", "-o", "json"]).json();
@@ -326,7 +320,7 @@ fn a_machine_without_a_network_joins_by_two_files() {
     let again = hall.skep(&["site", "sign", "request", "--reply", "again", "-o", "json"]).json();
     assert_eq!(again["node"], asked["node"], "the same request gets the same member");
     assert_eq!(hall.members(), ["edge-1", "robot-9"]);
-    let joined = hall.at("robot-9", &["join", "--reply", "request.reply", "--port", &ports(), "-o", "json"]).json();
+    let joined = hall.at("robot-9", &["join", "--reply", "request.reply", "--port", &ports(4), "-o", "json"]).json();
     assert_eq!((&joined["site"], &joined["node"], &joined["name"]), (&made["site"], &asked["node"], &"robot-9".into()));
     assert!(!hall.path("robot-9/join-request").exists());
     let _robot = Running::start(hall.command(&["run", "--dir", "robot-9"]));

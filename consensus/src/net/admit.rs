@@ -30,7 +30,7 @@ fn patience(bytes: usize) -> Duration {
 }
 
 /// The body of the next frame, which must be of this kind, and of no more bytes.
-async fn read(
+pub(super) async fn read(
     receive: &mut (impl AsyncRead + Unpin),
     kind: FrameKind,
     bytes_max: usize,
@@ -39,7 +39,7 @@ async fn read(
     let begun = begun.ok_or_else(|| Turned::Lost("it said nothing".to_owned()))?;
     let header: Header = begun.header(receive).await.map_err(Turned::Malformed)?;
     if header.kind != kind || header.body_bytes as usize > bytes_max {
-        return Err(Turned::Malformed(format!("it says {:?} where a member says {kind:?}", header.kind)));
+        return Err(Turned::Malformed(format!("it says {:?} where {kind:?} is due", header.kind)));
     }
     read_body(receive, &header).await.map_err(Turned::Lost)
 }
@@ -62,7 +62,7 @@ fn news_frame(news: &SiteNews) -> Vec<u8> {
     frame(FrameKind::SiteNews, ShardId(0), None, 0, &news.to_bytes())
 }
 
-async fn write(send: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Turned> {
+pub(super) async fn write(send: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Turned> {
     let patience = patience(bytes.len());
     let written = timeout(patience, send.write_all(bytes)).await.map_err(|_| Turned::Late(patience))?;
     written.map_err(|error| Turned::Lost(error.to_string()))

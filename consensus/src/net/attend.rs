@@ -11,6 +11,7 @@ use skep_protocol::recovery::Lineage;
 
 use super::calls::{frame, read_frame};
 use super::doors::Doors;
+use super::join::Newcomers;
 use super::noise::Noise;
 use super::peers::{Peer, Peers};
 use super::serve::{ClassOf, Dispatch, serve};
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     pub(super) dispatch: Arc<dyn Dispatch>,
     pub(super) class_of: ClassOf,
     pub(super) doors: Doors,
+    /// What is done with machines that want to join; none if this node is of no site.
+    pub(super) newcomers: Option<Newcomers>,
     /// What strangers do, as it is told in the log.
     pub(super) strangers: Noise,
 }

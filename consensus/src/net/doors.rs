@@ -51,7 +51,7 @@ pub(super) struct Place {
 }
 
 /// What counts as one source: whoever has an address of IPv6 has all of its network.
-fn source(address: IpAddr) -> IpAddr {
+pub(super) fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
         address => address,

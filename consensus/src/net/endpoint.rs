@@ -17,6 +17,7 @@ use super::dial::dial_all;
 use super::doors::Doors;
 use super::drivers::{Drivers, Handshake, begin};
 use super::gate::{Gate, Pass, TURNED_AWAY, Turned};
+use super::join::{Newcomers, Registrar};
 use super::link::Link;
 use super::news::keep_judging;
 use super::noise::Noise;
@@ -61,7 +62,13 @@ impl ControlPlane {
     }
 
     /// Binds, listens, and dials peers that have an address: which, and for how long, who votes decides.
-    pub(crate) fn start(setup: Setup, peers: Peers, dispatch: Arc<dyn Dispatch>) -> Result<Self, String> {
+    /// `registrar`: who makes members of machines that want to join, if somebody does.
+    pub(crate) fn start(
+        setup: Setup,
+        peers: Peers,
+        dispatch: Arc<dyn Dispatch>,
+        registrar: Option<Arc<dyn Registrar>>,
+    ) -> Result<Self, String> {
         let cannot_listen =
             |e: io::Error| cannot_listen("the control plane", &setup.listen, "QUIC", &e, "control.listen");
         let socket = UdpSocket::bind(setup.listen).map_err(cannot_listen)?;
@@ -80,6 +87,7 @@ impl ControlPlane {
             dispatch,
             class_of: setup.class_of,
             doors: Doors::new(setup.peers.iter().filter_map(|peer| Some((peer.id, peer.control?.ip())))),
+            newcomers: registrar.map(Newcomers::new),
             strangers: Noise::default(),
         });
         let work = shared.threads.work().clone();
@@ -171,8 +179,19 @@ async fn admit(
     drop(handshake);
     match &shared.peers.gate {
         None => timeout_at(until, admit_listed(connection, shared)).await.map_err(late)?.map_err(Denied::Said),
+        Some(gate) if tls::wants_to_join(&connection) => Err(receive_newcomer(connection, shared, gate).await),
         Some(gate) => admit_member(connection, shared, gate).await,
     }
+}
+
+/// Serves a machine that wants to join. It keeps its place among strangers meanwhile, and this connection is over then: as a
+/// member it dials anew.
+async fn receive_newcomer(connection: quinn::Connection, shared: &Shared, gate: &Gate) -> Denied {
+    match &shared.newcomers {
+        Some(newcomers) => Box::pin(newcomers.receive(connection, gate)).await,
+        None => connection.close(quinn::VarInt::from_u32(TURNED_AWAY), b""),
+    }
+    Denied::Told
 }
 
 /// Lets in who is listed and says hello.

@@ -19,6 +19,8 @@ use crate::threads::{Errand, Threads};
 /// The code with which a connection is closed whose other side is not let in, or is out again. A stranger is told
 /// nothing more.
 pub(super) const TURNED_AWAY: u32 = 3;
+/// The same of a machine that wants to join and may come again: nothing was said of its invitation.
+pub(super) const COME_AGAIN: u32 = 4;
 
 /// Why a peer is turned away.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,15 @@ pub(super) enum Turned {
     /// It was not heard in time.
     #[error("it did not say who it is within {0:?}")]
     Late(Duration),
+    /// It wants to join, and the directory does not know the key of its invitation, or the invitation has ended.
+    #[error("it wants to join, and the directory knows no such invitation, or that one has ended")]
+    Uninvited,
+    /// It wants to join, and too many did within a minute.
+    #[error("it wants to join, and too many did within a minute, here or from its address")]
+    TooOften,
+    /// It wants to join, and this node cannot ask the directory.
+    #[error("{0}")]
+    Unable(String),
     /// The connection ended, or this node is stopping.
     #[error("{0}")]
     Lost(String),
@@ -44,7 +55,17 @@ impl Turned {
             Self::Refused(refusal) => Some(refusal.kind()),
             Self::Malformed(_) => Some("malformed"),
             Self::Late(_) => Some("late"),
-            Self::Lost(_) => None,
+            Self::Uninvited => Some("not-invited"),
+            Self::TooOften => Some("joins-too-often"),
+            Self::Unable(_) | Self::Lost(_) => None,
+        }
+    }
+
+    /// The code with which the connection is closed.
+    pub(super) fn close_code(&self) -> u32 {
+        match self {
+            Self::TooOften | Self::Unable(_) => COME_AGAIN,
+            Self::Refused(_) | Self::Malformed(_) | Self::Late(_) | Self::Uninvited | Self::Lost(_) => TURNED_AWAY,
         }
     }
 }

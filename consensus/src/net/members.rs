@@ -12,7 +12,7 @@ use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::text::AgentId;
-use skep_trust::{Refusal, SiteNews};
+use skep_trust::{Refusal, Role, SiteNews};
 
 use super::calls::Class;
 use super::gate::{Gate, Pass, TURNED_AWAY, Turned};
@@ -47,6 +47,17 @@ impl Peers {
     pub(crate) fn members_that_vote(&self) -> BTreeSet<NodeId> {
         let votes = |entry: &Entry| entry.pass.as_ref().is_some_and(|pass| pass.may(Action::Vote, None));
         self.entries().iter().filter(|(_, entry)| votes(entry)).map(|(node, _)| *node).collect()
+    }
+
+    /// The members that may issue certificates, of those that are connected.
+    pub(crate) fn issuers(&self) -> Vec<NodeId> {
+        let Some(view) = self.site().map(SiteHandle::view) else { return Vec::new() };
+        let named = &view.root().document().issuers;
+        let issues = |pass: &Pass| pass.member().is(Role::Issuer) || named.contains_key(&pass.member().key);
+        let entries = self.entries();
+        let connected = entries.iter().filter(|(_, entry)| entry.peer.is_some());
+        let issuers = connected.filter(|(_, entry)| entry.pass.as_deref().is_some_and(issues));
+        issuers.map(|(node, _)| *node).collect()
     }
 
     /// How many nodes were refused since this one started, by kind.

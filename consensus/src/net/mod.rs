@@ -7,7 +7,8 @@
 //! that was not answered.
 //!
 //! Who is let in says the list of peers; or at a site a certificate, which is shown and verified on the first stream before anything
-//! else is said, heard or opened.
+//! else is said, heard or opened. A machine that wants to join the site says so in its handshake, and is served on a
+//! connection of its own.
 
 mod admit;
 mod answers;
@@ -19,11 +20,14 @@ mod doors;
 mod drivers;
 mod endpoint;
 mod gate;
+mod join;
+mod knocks;
 mod lineages;
 mod link;
 mod make_way;
 mod may;
 mod members;
+mod newcomer;
 mod news;
 mod noise;
 mod pace;
@@ -41,10 +45,15 @@ mod twins;
 pub(crate) use budget::{AnswerRoom, Waits};
 pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
+pub use join::NotJoined;
+pub(crate) use join::{Joining, Knowing, Registrar};
 pub(crate) use lineages::in_words;
 #[cfg(test)]
 pub(crate) use link::{Link, Outgoing, RoundTrips};
 pub(crate) use may::Action;
+#[cfg(test)]
+pub(crate) use newcomer::heard_after;
+pub use newcomer::{JoinError, JoinWish, Membership, join};
 #[cfg(test)]
 pub(crate) use news::keep_judging;
 pub(crate) use noise::Noise;

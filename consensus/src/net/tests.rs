@@ -186,7 +186,7 @@ pub(super) fn start_at(
     };
     let peers = ControlPlane::peers(&setup);
     peers.have(shards);
-    let plane = ControlPlane::start(setup, peers.clone(), dispatch).unwrap();
+    let plane = ControlPlane::start(setup, peers.clone(), dispatch, None).unwrap();
     let (stop, stopped) = oneshot::channel();
     let control = std::thread::spawn(move || {
         let _ = control.block_on(stopped);

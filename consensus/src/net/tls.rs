@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p_identity::{PeerId, PublicKey, ed25519};
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use rustls::pki_types::CertificateDer;
-use skep_protocol::frame::ALPN;
+use skep_protocol::frame::{ALPN, JOIN_ALPN};
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 
@@ -39,6 +39,14 @@ impl Opens {
         };
         (quinn::VarInt::from_u32(streams), quinn::VarInt::from_u32(bytes))
     }
+
+    /// What a node that is dialled speaks: where certificates say who is let in, machines may want to join.
+    fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Whole => vec![ALPN.to_vec()],
+            Self::FirstStream => vec![ALPN.to_vec(), JOIN_ALPN.to_vec()],
+        }
+    }
 }
 
 /// The other side of a connection was let in.
@@ -68,7 +76,7 @@ fn transport(idle_timeout: Duration, opens: Opens) -> Result<Arc<quinn::Transpor
 
 pub(super) fn server(identity: &Identity, idle: Duration, opens: Opens) -> Result<quinn::ServerConfig, TlsError> {
     let mut tls = libp2p_tls::make_server_config(identity.keypair()).map_err(failed)?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = opens.protocols();
     // libp2p-tls installs a key log that obeys SSLKEYLOGFILE.
     tls.key_log = Arc::new(rustls::NoKeyLog);
     // Every connection proves its identity anew.
@@ -86,8 +94,22 @@ pub(super) fn client(
     idle: Duration,
     opens: Opens,
 ) -> Result<quinn::ClientConfig, TlsError> {
+    client_that_speaks(ALPN, (identity, peer), idle, opens)
+}
+
+/// The same of a machine that wants to join the site of that peer.
+pub(super) fn newcomer(identity: &Identity, peer: NodeId, idle: Duration) -> Result<quinn::ClientConfig, TlsError> {
+    client_that_speaks(JOIN_ALPN, (identity, peer), idle, Opens::FirstStream)
+}
+
+fn client_that_speaks(
+    protocol: &[u8],
+    (identity, peer): (&Identity, NodeId),
+    idle: Duration,
+    opens: Opens,
+) -> Result<quinn::ClientConfig, TlsError> {
     let mut tls = libp2p_tls::make_client_config(identity.keypair(), Some(peer_id(peer)?)).map_err(failed)?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = vec![protocol.to_vec()];
     tls.key_log = Arc::new(rustls::NoKeyLog);
     tls.resumption = rustls::client::Resumption::disabled();
     let crypto = QuicClientConfig::try_from(tls).map_err(failed)?;
@@ -107,4 +129,10 @@ pub(super) fn authenticated(connection: &quinn::Connection) -> Option<NodeId> {
     let [certificate] = certificates.as_slice() else { return None };
     let peer = libp2p_tls::certificate::parse(certificate).ok()?.peer_id();
     NodeId::from_peer_id_bytes(&peer.to_bytes())
+}
+
+/// Whether the other side wants to join the site, as it said in its handshake.
+pub(super) fn wants_to_join(connection: &quinn::Connection) -> bool {
+    let said = connection.handshake_data().and_then(|said| said.downcast::<HandshakeData>().ok());
+    said.is_some_and(|said| said.protocol.as_deref() == Some(JOIN_ALPN))
 }

@@ -23,6 +23,7 @@ mod propose;
 mod pull;
 mod query;
 mod raft;
+mod renew;
 mod site_news;
 mod snapshot;
 mod twin;
@@ -103,7 +104,13 @@ fn call_of(kind: FrameKind) -> Call {
         FrameKind::Lineages => lineages::LINEAGES,
         FrameKind::SiteNews => site_news::SITE_NEWS,
         FrameKind::Addresses => addresses::ADDRESSES,
-        FrameKind::Hello | FrameKind::Trust | FrameKind::Reply | FrameKind::Refused => Call::none(kind),
+        FrameKind::Renew => renew::RENEW,
+        FrameKind::Hello
+        | FrameKind::Trust
+        | FrameKind::Knock
+        | FrameKind::Join
+        | FrameKind::Reply
+        | FrameKind::Refused => Call::none(kind),
     }
 }
 
@@ -225,11 +232,11 @@ mod tests {
         let of = |class: Class| -> Vec<u8> {
             kinds().into_iter().filter(|(_, kind)| class_of(*kind) == class).map(|(number, _)| number).collect()
         };
-        assert_eq!(of(Class::Urgent), [1, 3, 4, 5, 12, 16, 17, 19, 21, 32, 64, 65]);
+        assert_eq!(of(Class::Urgent), [1, 3, 4, 5, 12, 16, 17, 19, 21, 32, 36, 37, 64, 65]);
         assert_eq!(of(Class::Append), [2]);
         assert_eq!(of(Class::Agents), [10, 11, 13, 14]);
         assert_eq!((of(Class::End), of(Class::Propose)), (vec![15], vec![8]));
-        assert_eq!(of(Class::Query), [9, 20, 33, 34]);
+        assert_eq!(of(Class::Query), [9, 20, 33, 34, 35]);
         assert_eq!(of(Class::Snapshot), [6, 7, 18]);
     }
 }

@@ -42,6 +42,7 @@ use skep_protocol::recovery::Lineage;
 use skep_protocol::signing::Verdicts;
 use skep_protocol::text::AgentId;
 use skep_store::Store;
+use skep_trust::SecretKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::{Clocks, ShardClock};
@@ -76,6 +77,8 @@ pub(crate) struct NodeParts {
     pub(crate) incarnation: Incarnation,
     /// The node's key, for its votes.
     pub(crate) key: Arc<BallotKey>,
+    /// The same key, for what it seals in its site.
+    pub(crate) seals: Arc<SecretKey>,
     /// What can be applied here.
     pub(crate) build: Build,
     pub(crate) config: Arc<ControlConfig>,

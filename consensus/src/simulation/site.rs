@@ -20,6 +20,7 @@ use skep_protocol::operator::FirstOperator;
 use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::text::{NodeName, SiteName};
 use skep_store::{Store, StoreError, StoreOptions};
+use skep_trust::SecretKey;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -212,6 +213,7 @@ impl Nodes {
             node: node.id,
             incarnation,
             key: Arc::new(key(at)),
+            seals: Arc::new(SecretKey::from_seed(&[at as u8 + 1; 32])),
             build: node.build,
             config,
             store,

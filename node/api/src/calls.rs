@@ -81,7 +81,7 @@ pub enum Call {
         /// The request.
         request: Vec<u8>,
         /// Takes the reply, as this node sealed it, or why there is none.
-        answer: oneshot::Sender<Result<Vec<u8>, String>>,
+        answer: oneshot::Sender<Result<Vec<u8>, AdmitFailure>>,
     },
     /// Attach an agent.
     AgentOpened {
@@ -180,6 +180,15 @@ pub struct ShardFailure {
     /// Whether the change may work later without anything else changing.
     pub retryable: bool,
     /// Whether the change may have been done all the same.
+    pub unknown: bool,
+}
+
+/// Why the request to join of a machine without a network has no reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmitFailure {
+    /// What went wrong, and what to do.
+    pub message: String,
+    /// Whether it is not known what became of the request. The same request again goes on with it.
     pub unknown: bool,
 }
 

@@ -7,6 +7,8 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::outcome::NotDone;
 use skep_protocol::refusal::Refusal;
 
+use crate::calls::AdmitFailure;
+
 /// After how many milliseconds a change of the voters that failed may work.
 const MEMBERS_RETRY_MS: u64 = 500;
 
@@ -92,8 +94,9 @@ impl Failed {
     }
 
     /// A machine without a network may not join, as the node says.
-    pub(crate) fn not_admitted(message: &str) -> Self {
-        Self::new(Code::NotAdmitted, message)
+    pub(crate) fn not_admitted(failure: &AdmitFailure) -> Self {
+        let code = if failure.unknown { Code::Unknown } else { Code::NotAdmitted };
+        Self::new(code, &failure.message)
     }
 
     pub(crate) fn unknown() -> Self {

@@ -10,6 +10,9 @@ pub const ROOT_BYTES_MAX: usize = 8 * 1024;
 pub const ROOT_VERSIONS_MAX: usize = 256;
 /// Largest certificate, and largest invitation. Refused by the decoder, and not issued.
 pub const CERTIFICATE_BYTES_MAX: usize = 2 * 1024;
+/// How long a certificate holds if its issuer may issue it for so long, in milliseconds of site time: 90 days. Its member
+/// renews it by itself once two thirds of that are over.
+pub const CERTIFICATE_LIFE_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
 /// Patterns of agents in a certificate. Refused as invalid.
 pub const AGENT_PATTERNS_MAX: usize = 16;
 /// Certificates between a root document and a connection: the member's, and an issuer's. A longer chain is refused.
@@ -36,3 +39,8 @@ pub const SITE_NEWS_BYTES_MAX: usize = 1024 * 1024;
 pub const SITE_NEWS_FAULTS_MAX: usize = 8;
 /// Members of whom a node keeps where they are said to be. It keeps the first ones.
 pub const SITE_HINTS_MAX: usize = 64;
+/// Attempts in a minute from one address to join a site at one node, those that made a member not counted. One more is
+/// turned away before anything of it is read.
+pub const JOINS_PER_SOURCE_MINUTE_MAX: usize = 4;
+/// The same from all addresses together.
+pub const JOINS_PER_MINUTE_MAX: usize = 64;

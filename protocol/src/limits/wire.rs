@@ -95,6 +95,10 @@ pub const SOUGHT_PEERS_MAX: usize = 8;
 pub const TRUST_HELLO_BYTES_MAX: usize = super::CHAIN_BYTES_MAX + 1_024;
 /// Largest page of root documents that a dialler tells before it is let in. A larger one closes the connection.
 pub const FIRST_NEWS_BYTES_MAX: usize = 16 * 1024;
+/// Largest first word of a machine that wants to join. A larger one closes the connection.
+pub const KNOCK_BYTES_MAX: usize = 512;
+/// Largest request to join. A larger one closes the connection.
+pub const JOIN_REQUEST_BYTES_MAX: usize = 1_024;
 /// Bytes that a node at a site takes on one connection, unread, before it has let the other side in. The other side waits
 /// with more.
 pub const FIRST_BYTES_UNREAD_MAX: u32 = 64 * 1024;

@@ -150,6 +150,9 @@ impl Line {
             | FrameKind::Trust
             | FrameKind::SiteNews
             | FrameKind::Addresses
+            | FrameKind::Renew
+            | FrameKind::Knock
+            | FrameKind::Join
             | FrameKind::Reply
             | FrameKind::Refused => vec![7; 64],
         }

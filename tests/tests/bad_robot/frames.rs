@@ -31,8 +31,13 @@ fn is_judged(kind: FrameKind, said: &Result<Vec<u8>, String>) -> bool {
         kind if OF_VOTERS.contains(&kind) => refused("no voter"),
         FrameKind::Claims => refused("not known to lead"),
         FrameKind::Leads => refused("does not know that the sender votes"),
-        FrameKind::Hello | FrameKind::Trust | FrameKind::Reply | FrameKind::Refused => refused("not a call"),
-        FrameKind::Pull | FrameKind::SiteNews => said.is_err(),
+        FrameKind::Hello
+        | FrameKind::Trust
+        | FrameKind::Knock
+        | FrameKind::Join
+        | FrameKind::Reply
+        | FrameKind::Refused => refused("not a call"),
+        FrameKind::Pull | FrameKind::SiteNews | FrameKind::Renew => said.is_err(),
         FrameKind::Propose | FrameKind::End => {
             let reply = said.as_ref().ok().and_then(|body| ProposalReply::decode(body).ok());
             let not_its = |outcome: &ProposeOutcome| matches!(outcome, ProposeOutcome::NotLeader(_));
