@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -181,6 +181,35 @@ fn a_code_whose_node_is_nowhere_leaves_a_node_that_the_same_line_goes_on_with() 
         assert_eq!(std::fs::read(hall.path("edge/node.key")).unwrap(), key);
     }
     assert!(!hall.path("edge/skep.toml").exists() && !hall.path("edge/site").exists());
+}
+
+#[test]
+fn a_code_is_in_no_argument_and_no_variable_of_a_process_that_waits() {
+    let hall = Hall::new();
+    for in_variable in [false, true] {
+        // It hears that somebody dials, and never answers.
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        silent.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut command = hall.command(&["join", "--address", &silent.local_addr().unwrap().to_string()]);
+        // A test cannot look into a process into which nobody can.
+        command.env("SKEP_DUMPABLE", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if in_variable {
+            command.env("SKEP_INVITE", CODE);
+        } else {
+            command.arg(CODE);
+        }
+        let mut child = command.spawn().unwrap();
+        let of_process = format!("/proc/{}", child.id());
+        silent.recv_from(&mut [0; 2_048]).unwrap();
+        for file in ["cmdline", "environ"] {
+            let held = std::fs::read(format!("{of_process}/{file}")).unwrap();
+            let held = String::from_utf8_lossy(&held);
+            assert!(held.contains(if file == "cmdline" { "join" } else { "SKEP_DIR" }), "{file}: {held}");
+            assert!(!held.contains(CODE), "{file}: {held}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 #[test]
