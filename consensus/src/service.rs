@@ -173,16 +173,7 @@ async fn start(
     threads: Threads,
     updates: mpsc::Sender<FromLeader>,
 ) -> Result<(Arc<Shards>, ControlPlane), StartError> {
-    let hello = Hello {
-        frame_version_min: FRAME_VERSION,
-        frame_version_max: FRAME_VERSION,
-        fleet: build.versions,
-        incarnation: store.incarnation(),
-        process: rand::random(),
-        name: config.node.name.clone(),
-        site: config.node.site.clone(),
-        shards: Vec::new(),
-    };
+    let hello = hello(&config, build, &store);
     let clocks = Clocks::default();
     let (node, key) = (identity.node(), Arc::new(BallotKey::from_seed(&identity.seed())));
     let seals = Arc::new(SecretKey::from_seed(&identity.seed()));
@@ -246,6 +237,20 @@ fn listen(setup: Setup, peers: Peers, shards: &Arc<Shards>) -> Result<ControlPla
         shards.parts.threads.work().spawn(directory.keep_renewed());
     }
     Ok(plane)
+}
+
+/// What this run of the process says of itself. Of which shards it has replicas is not known yet.
+fn hello(config: &ControlConfig, build: Build, store: &Store) -> Hello {
+    Hello {
+        frame_version_min: FRAME_VERSION,
+        frame_version_max: FRAME_VERSION,
+        fleet: build.versions,
+        incarnation: store.incarnation(),
+        process: rand::random(),
+        name: config.node.name.clone(),
+        site: config.node.site.clone(),
+        shards: Vec::new(),
+    }
 }
 
 fn warn_if_nobody_is_marked(shards: &Shards) {

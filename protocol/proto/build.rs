@@ -1,6 +1,7 @@
 //! Compiles the protobuf definitions with protox, so that no system `protoc` is needed.
 
-/// What operators sign. The vocabulary compiles these messages itself: it keeps and verifies them, and knows no transport.
+/// What operators sign. The crate of the vocabulary compiles these messages itself: it keeps and verifies statements,
+/// and knows no transport.
 const STATEMENTS: &str = "skep/v1/statements.proto";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -12,7 +12,6 @@
 pub mod agent;
 pub mod attach;
 pub mod attempt;
-pub mod ballot;
 pub mod change;
 pub mod code;
 pub mod codec;
@@ -53,3 +52,5 @@ pub mod task;
 pub mod telemetry;
 pub mod text;
 pub mod time;
+
+pub use signing::ballot;

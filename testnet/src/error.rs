@@ -1,4 +1,4 @@
-//! Why there is no testnet, or why it is gone.
+//! Why a testnet did not start, or has ended.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skep_client::ClientError;
 
-/// Why a testnet did not come up.
+/// Why a testnet did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The operating system refused.
@@ -14,15 +14,15 @@ pub enum LaunchError {
     Io {
         /// What was tried.
         what: String,
-        /// Why it failed.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A command of the program failed.
     #[error("'{command}' failed: {output}")]
     Command {
-        /// Which.
+        /// The command line.
         command: String,
-        /// What it printed.
+        /// What the command printed.
         output: String,
     },
     /// A call of a node's API failed.
@@ -31,16 +31,16 @@ pub enum LaunchError {
     /// Something did not happen in a generous time.
     #[error("{what} did not happen within {within:?}; the nodes' logs are in {dir}")]
     Timeout {
-        /// What.
+        /// What should have happened.
         what: String,
-        /// Which time.
+        /// How long the testnet waited.
         within: Duration,
-        /// Where to look.
+        /// The directory with the nodes' logs.
         dir: PathBuf,
     },
 }
 
-/// What is said of an error of the operating system: what was tried.
+/// An error of the operating system, with what was tried.
 pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> LaunchError {
     let what = what.into();
     move |source| LaunchError::Io { what, source }

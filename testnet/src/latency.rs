@@ -5,7 +5,7 @@ use serde::Serialize;
 /// Latencies in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct LatencyMs {
-    /// Half are faster.
+    /// Half of them are faster.
     pub p50: f64,
     /// 99 of 100 are faster.
     pub p99: f64,
@@ -14,13 +14,13 @@ pub struct LatencyMs {
 }
 
 impl LatencyMs {
-    /// Of microseconds.
+    /// Reads a histogram of microseconds.
     pub(crate) fn of_us(all: &hdrhistogram::Histogram<u64>) -> Self {
         let ms = |us: u64| us as f64 / 1_000.0;
         Self { p50: ms(all.value_at_quantile(0.5)), p99: ms(all.value_at_quantile(0.99)), max: ms(all.max()) }
     }
 
-    /// Of nanoseconds, in any order.
+    /// Reads a list of nanoseconds, in any order.
     pub(crate) fn of_ns(mut all: Vec<u64>) -> Self {
         all.sort_unstable();
         let at = |share: f64| {

@@ -1,7 +1,8 @@
 //! Real processes on one machine: nodes, robots and the world they work in; started, killed, measured, verified.
 //!
 //! **Contract.** Everything here touches only what it started: nodes of its own in a fresh directory, on ports of its
-//! own, ended by pid, and ending by themselves when the launcher dies. Nodes are reached through the public API.
+//! own. It ends them by process id, and they end by themselves when the launcher dies. It reaches nodes through the
+//! public API.
 //!
 //! **Must not know** the inside of a node.
 

@@ -1,4 +1,4 @@
-//! What testnets read, under rubbish: problems, maps, histories, and questions to the station.
+//! What testnets read, given malformed input: problems, maps, histories, and questions to the station.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::Path;

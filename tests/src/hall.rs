@@ -9,30 +9,30 @@ use skep_client::{AgentOptions, AttachedAgent, Client, CommandId, CommandOffers,
 
 use crate::{Ran, Site};
 
-/// Leases that end, and heartbeats that are missed, soon.
+/// Short leases and heartbeat intervals, so that their ends come soon.
 pub const QUICK: [&str; 2] = ["agents.lease_ttl_ms=1500", "agents.heartbeat_ms=200"];
 
 /// A site with its first operator, whose key is in a file.
 pub struct Hall {
     /// The site.
     pub site: Site,
-    /// The operator's key.
+    /// The path of the file with the operator's key.
     pub key: PathBuf,
 }
 
 impl Hall {
-    /// Nodes that run, with a shard on the first of them, and its first operator.
+    /// Starts nodes, with a shard on the first of them, and its first operator.
     ///
     /// # Panics
-    /// If that is not so: the test cannot go on.
+    /// If that fails: the test cannot go on.
     pub async fn up(binary: &str, nodes: usize, voters: usize) -> Self {
         Self::on(Site::up(binary, nodes, voters, &QUICK).await)
     }
 
-    /// The first operator of a site that runs.
+    /// The first operator of a running site.
     ///
     /// # Panics
-    /// If that is not so: the test cannot go on.
+    /// If that fails: the test cannot go on.
     #[allow(clippy::unwrap_used, reason = "a harness: what fails here fails the test")]
     pub fn on(site: Site) -> Self {
         let operator = site.net.operator().unwrap().key().to_string();
@@ -46,7 +46,7 @@ impl Hall {
         self.site.net.nodes[node].client()
     }
 
-    /// Sends a command by the program, as the operator does.
+    /// Sends a command with the program, as the operator does.
     ///
     /// # Panics
     /// If the program cannot be run.
@@ -58,10 +58,10 @@ impl Hall {
     }
 }
 
-/// A robot's software that is attached and takes commands.
+/// Attaches a robot's software that takes commands.
 ///
 /// # Panics
-/// If it cannot be: the test cannot go on.
+/// If that fails: the test cannot go on.
 #[allow(clippy::unwrap_used, reason = "a harness: what fails here fails the test")]
 pub async fn attach(client: &Client, name: &str, groups: &[&str]) -> (AttachedAgent, CommandOffers) {
     let role = Role { name: "robot".into(), max_concurrent: Some(1), ..Role::default() };
@@ -73,7 +73,7 @@ pub async fn attach(client: &Client, name: &str, groups: &[&str]) -> (AttachedAg
 /// How often each command was started, as the world sees it.
 pub type Starts = Arc<Mutex<BTreeMap<Vec<u8>, u32>>>;
 
-/// Does whatever it is told, and answers with what `result` makes of the arguments.
+/// Does every command, and answers with what `result` makes of the arguments.
 ///
 /// # Panics
 /// If another thread panicked while it counted.

@@ -1,7 +1,7 @@
 //! Tests that need the whole product: real processes, and what programs say of the source.
 //!
 //! The tests themselves are in `tests/`; this is the harness that they share. Everything runs on loopback, in
-//! directories and on ports of its own, and is ended by pid.
+//! directories and on ports of its own, and is ended by process id.
 
 pub mod hall;
 pub mod pose;
@@ -35,7 +35,7 @@ impl Drop for KeepOnPanic {
 }
 
 impl Site {
-    /// Nodes that are made and do not run yet. `binary` is the program under test.
+    /// Makes nodes that do not run yet. `binary` is the program under test.
     ///
     /// # Panics
     /// If they cannot be made: the test cannot go on.
@@ -69,7 +69,7 @@ impl Site {
         Self { net, binary, _dir: KeepOnPanic(Some(dir)) }
     }
 
-    /// Voters of this preset that run, behind a relay, with a shard on them.
+    /// Starts voters of this preset, behind a relay, with a shard on them.
     ///
     /// # Panics
     /// If they do not come up: the test cannot go on.
@@ -92,7 +92,7 @@ impl Site {
         site
     }
 
-    /// A node that runs, with a shard on it, and serves its API over TCP as well.
+    /// Starts a node with a shard on it, which serves its API over TCP as well.
     ///
     /// # Panics
     /// If it does not come up: the test cannot go on.
@@ -106,14 +106,14 @@ impl Site {
     /// The relay between its nodes.
     ///
     /// # Panics
-    /// If it has none.
+    /// If the site has none.
     #[must_use]
     #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
     pub fn relay(&self) -> &Relay {
         self.net.relay().expect("a relay")
     }
 
-    /// Nodes that run, with a shard on the first of them.
+    /// Starts nodes, with a shard on the first of them.
     ///
     /// # Panics
     /// If they do not come up: the test cannot go on.
@@ -124,7 +124,7 @@ impl Site {
         site
     }
 
-    /// Waits until each of these nodes has left the shard's clock for the process after it.
+    /// Waits until each of these nodes has saved the shard's clock for its next process.
     ///
     /// # Panics
     /// If they do not: the test cannot go on.
@@ -145,7 +145,7 @@ impl Site {
         Ran(self.command(node, args).output().expect("the program runs"))
     }
 
-    /// The program against a node, not run yet.
+    /// The command line of the program against a node, not run yet.
     #[must_use]
     pub fn command(&self, node: usize, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
@@ -159,7 +159,7 @@ impl Site {
 pub struct Ran(Output);
 
 impl Ran {
-    /// A run of a program that is not one against a node.
+    /// Runs a program that is not one against a node.
     ///
     /// # Panics
     /// If the program cannot be run.
@@ -169,28 +169,28 @@ impl Ran {
         Self(command.output().expect("the program runs"))
     }
 
-    /// Its exit code.
+    /// The exit code.
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         self.0.status.code()
     }
 
-    /// What it printed on standard output.
+    /// What the program printed on standard output.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.stdout).into_owned()
     }
 
-    /// What it printed on standard error.
+    /// What the program printed on standard error.
     #[must_use]
     pub fn error(&self) -> String {
         String::from_utf8_lossy(&self.0.stderr).into_owned()
     }
 
-    /// What it printed as JSON.
+    /// What the program printed, as JSON.
     ///
     /// # Panics
-    /// If it failed or printed no JSON.
+    /// If the program failed or printed no JSON.
     #[allow(clippy::panic, reason = "a harness: what fails here fails the test")]
     pub fn json(&self) -> serde_json::Value {
         assert!(self.0.status.success(), "{}", self.error());

@@ -1,12 +1,12 @@
-//! Another build of Skep, without building one: what differs between two builds is what they can apply, and the limits that
-//! they propose. Only the node of the tests can pose; the product reads nothing of this.
+//! Another build of Skep, without building one: two builds differ in what they can apply, and in the limits that they
+//! propose. Only the node of the tests can pose; the product reads nothing of this.
 
 use skep_protocol::fleet::{Build, FleetLimits, FleetVersions};
 
-/// The environment variable that says as what to pose: `MIN-MAX/TASKS`.
+/// The environment variable that names the build to pose as: `MIN-MAX/TASKS`.
 pub const POSE: &str = "SKEP_POSE";
 
-/// The value of [`POSE`] for a build that speaks these fleet versions and proposes at most so many live tasks.
+/// The value of [`POSE`] for a build that speaks these fleet versions and proposes at most this many live tasks.
 #[must_use]
 pub fn pose(min: u32, max: u32, live_tasks_max: u64) -> String {
     format!("{min}-{max}/{live_tasks_max}")
@@ -19,10 +19,10 @@ fn parsed(text: &str) -> Option<Build> {
     Some(Build { versions, limits: FleetLimits { live_tasks_max: tasks.parse().ok()?, ..FleetLimits::default() } })
 }
 
-/// The build that this process is to pose as; the one that it is, if nobody says.
+/// The build that this process is to pose as; its own build if the variable is not set.
 ///
 /// # Errors
-/// What the variable says, if that is none.
+/// The value of the variable, if that is not valid.
 pub fn posed() -> Result<Build, String> {
     match std::env::var(POSE) {
         Err(_) => Ok(Build::default()),

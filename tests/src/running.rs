@@ -1,4 +1,4 @@
-//! A run of the program that goes on, and what it says meanwhile.
+//! A run of the program that goes on, and its output meanwhile.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// How long anything may take that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A process that runs until the test, or its own doing, ends it.
+/// A process that runs until the test ends it, or it ends by itself.
 pub struct Running {
     child: Child,
     output: Option<BufReader<ChildStdout>>,
@@ -29,7 +29,7 @@ fn lines_of(source: impl Read + Send + 'static) -> Receiver<String> {
 
 #[allow(clippy::expect_used, clippy::panic, reason = "a harness: what fails here fails the test")]
 impl Running {
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -49,7 +49,7 @@ impl Running {
     /// The next line of its output.
     ///
     /// # Panics
-    /// If there is none any more.
+    /// If there is none.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         let read = self.output.as_mut().expect("it is read").read_line(&mut line);
@@ -72,12 +72,12 @@ impl Running {
         }
     }
 
-    /// Reads its output no more.
+    /// Stops reading its output.
     pub fn stop_reading(&mut self) {
         self.output = None;
     }
 
-    /// How it ends by itself.
+    /// Waits until it ends by itself; returns its exit status.
     ///
     /// # Panics
     /// If it does not.

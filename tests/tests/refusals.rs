@@ -72,7 +72,7 @@ fn a_directory_of_a_newer_format_and_a_damaged_one_are_refused_untouched() {
     let refused = site.skep(0, &["run"]);
     assert_eq!(refused.code(), Some(1));
     assert!(refused.error().contains("damaged"), "{}", refused.error());
-    assert!(refused.error().contains("If nobody has them, keep it"), "{}", refused.error());
+    assert!(refused.error().contains("If no other node has them, keep the directory"), "{}", refused.error());
     assert_eq!(std::fs::read(&wal).unwrap(), bytes);
 }
 

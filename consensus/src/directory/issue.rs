@@ -1,7 +1,8 @@
 //! What an issuer does for a node, one step after another, as the directory stands.
 //!
 //! The issuer signs what a committed redemption says, and nothing else: it chooses a serial and a time. Each step is
-//! worked out from the directory alone, so that an issuer that was cut off between two of them, or another one, goes on.
+//! worked out from the directory alone, so that an issuer that was cut off between two of them goes on, and so
+//! does another one.
 
 use skep_protocol::codec::CodecError;
 use skep_protocol::limits;

@@ -102,7 +102,7 @@ impl Directory {
         timeout(PATIENCE, self.until_said(asked)).await.map_err(|_| AskError::NoLeader)
     }
 
-    /// Tries whoever may lead, one after another, until one does.
+    /// Tries the nodes that may lead, one after another, until one does.
     async fn until_said(&self, asked: &Asked) -> Said {
         let mut hint = self.shards.hearsay(ShardId::DIRECTORY);
         loop {

@@ -14,7 +14,7 @@ use super::issue::{Asks, IssueError, Issuer, Step};
 use super::reach::{AskError, Directory};
 use crate::net::{Joining, Knowing, NotJoined, Registrar};
 
-/// Steps of one node's way at most: it redeems, an issuer issues, and somebody may have been there before.
+/// Steps of one node's way at most: it redeems, an issuer issues, and another issuer may have done either before.
 const STEPS_MAX: usize = 6;
 /// Voters of which a new member is told where they are, the one that it asked not counted.
 const VOTERS_TOLD_MAX: usize = limits::VOTERS_MAX - 1;
@@ -123,8 +123,8 @@ impl Directory {
     }
 }
 
-/// What this node may issue, and when its own certificate ends if the chains of its members hold that one; none if it is no
-/// issuer.
+/// What this node may issue, and when its own certificate ends if the chains of its members hold that one; none if it
+/// is no issuer.
 pub(super) fn scope_of(site: &SiteHandle) -> Option<(Scope, Option<SiteTime>)> {
     if let Some(scope) = site.view().root().document().issuers.get(&site.key()) {
         return Some((scope.clone(), None));
@@ -136,7 +136,7 @@ pub(super) fn scope_of(site: &SiteHandle) -> Option<(Scope, Option<SiteTime>)> {
 
 /// Who is out, or as many of those as one page holds.
 fn revocations_of(view: &SiteView) -> Vec<SignedRevocation> {
-    // Somebody who knows all root documents and no revocation.
+    // As for a node that knows all root documents and no revocation.
     let theirs = TrustNews { root_version: u64::MAX, revocations: 0, digest: [0; 32], ..view.news() };
     view.missing_of(&theirs).map(|page| page.revocations).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! Certificates are renewed: each node asks for its own once two thirds of its life are over.
 //!
-//! It keeps key, name and invitation. An issuer asks the directory as for a node that joins, so that an answer that is lost
-//! is the same when it is asked for again, and a member that asks too early is given what it has.
+//! It keeps key, name and invitation. An issuer asks the directory as for a node that joins, so that an answer that is
+//! lost is the same when it is asked for again, and a member that asks too early is given what it has.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use super::registrar::scope_of;
 use crate::net::NotJoined;
 use crate::threads::Errand;
 
-/// Shortest and longest wait between two looks at the own certificate, in seconds. It holds for another third of its life
-/// when it is to be renewed.
+/// Shortest and longest wait between two looks at the own certificate, in seconds. It holds for another third of its
+/// life when it is to be renewed.
 const LOOK_S: std::ops::Range<f64> = 30.0..90.0;
 
 /// Why the own certificate was not renewed.
@@ -57,7 +57,8 @@ impl Directory {
         let site = self.site().map_err(refused)?;
         let (SiteClock::Known(now) | SiteClock::AtLeast(now)) = site.clock();
         let own = site.hello().chain;
-        if !own.certificate().is_some_and(|certificate| is_due(certificate.validity, now)) {
+        let validity = own.certificate().map(|certificate| certificate.validity);
+        if validity.is_none_or(|validity| !is_due(validity, now)) {
             return Ok(false);
         }
         let chain = if scope_of(site).is_some() {

@@ -62,7 +62,7 @@ impl ControlPlane {
     }
 
     /// Binds, listens, and dials peers that have an address: which, and for how long, who votes decides.
-    /// `registrar`: who makes members of machines that want to join, if somebody does.
+    /// `registrar`: who makes members of machines that want to join, if this node is of a site.
     pub(crate) fn start(
         setup: Setup,
         peers: Peers,
@@ -184,8 +184,8 @@ async fn admit(
     }
 }
 
-/// Serves a machine that wants to join. It keeps its place among strangers meanwhile, and this connection is over then: as a
-/// member it dials anew.
+/// Serves a machine that wants to join. It keeps its place among strangers meanwhile, and this connection is over then:
+/// as a member it dials anew.
 async fn receive_newcomer(connection: quinn::Connection, shared: &Shared, gate: &Gate) -> Denied {
     match &shared.newcomers {
         Some(newcomers) => Box::pin(newcomers.receive(connection, gate)).await,

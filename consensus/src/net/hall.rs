@@ -61,6 +61,12 @@ pub(crate) fn second() -> Sealed<RootDocument> {
     sealed(&RootDocument { after: Some((root.site(), root.digest())), version: 2, issuers, ..document() })
 }
 
+/// The name in the certificate of a node.
+pub(crate) fn name(of: NodeId) -> String {
+    let [first, ..] = *of.public_key();
+    format!("node-{first}")
+}
+
 /// What a root key certifies of a node that is called `node-N`.
 pub(crate) fn certificate(of: NodeId, roles: &[Role]) -> Certificate {
     let [first, ..] = *of.public_key();
@@ -69,7 +75,7 @@ pub(crate) fn certificate(of: NodeId, roles: &[Role]) -> Certificate {
         serial: Serial::from_bytes([first; 16]),
         key: of.into(),
         grants: Grants {
-            name: format!("node-{first}").parse().unwrap(),
+            name: name(of).parse().unwrap(),
             roles: roles.iter().copied().collect(),
             capabilities: [].into(),
             agents: [].into(),

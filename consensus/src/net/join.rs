@@ -1,8 +1,8 @@
 //! A machine that wants to join, at the member that it dials.
 //!
-//! The machine shows first that it has the code of an invitation, and that it is at the other end of this connection. If
-//! the directory does not know the key of that code, or the invitation has ended, the connection is closed and nothing
-//! is said. Otherwise this node shows who it is, hears the request, and answers it once and whole.
+//! The machine shows first that it has the code of an invitation, and that it is at the other end of this connection.
+//! If the directory does not know the key of that code, or the invitation has ended, the connection is closed and
+//! nothing is said. Otherwise this node shows who it is, hears the request, and answers it once and whole.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ pub(super) fn channel(connection: &quinn::Connection) -> Result<Channel, Turned>
 
 /// The root documents, page by page.
 async fn tell_documents(view: &SiteView, send: &mut (impl AsyncWrite + Unpin)) -> Result<(), Turned> {
-    // Somebody who knows no document and all revocations: who is out is told to members.
+    // As for a node that knows no document and all revocations: only members are told who is out.
     let theirs = TrustNews { root_version: 0, ..view.news() };
     let mut page = view.missing_of(&theirs).unwrap_or_default();
     loop {

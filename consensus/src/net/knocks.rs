@@ -1,7 +1,7 @@
-//! How often somebody may try to join at this node.
+//! How often machines may try to join at this node.
 //!
 //! An attempt costs a signature and a question to the directory. Those that made a member are not counted, so that
-//! hundreds of machines behind one address join one after another, and whoever guesses gets nowhere.
+//! hundreds of machines behind one address join one after another, and a machine that guesses codes is soon not heard.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

@@ -1,8 +1,8 @@
 //! A machine that joins a site: it has the code of an invitation, and becomes the member that the invitation describes.
 //!
-//! It believes nobody: TLS shows that the node has the key that the code names, and the root documents hash to the site
-//! that the code names, or the machine stops and has said nothing but that it has the code. An answer that is lost is
-//! asked for again, and is the same.
+//! It takes no node at its word: TLS shows that the node has the key that the code names, and the root documents hash
+//! to the site that the code names, or the machine stops and has said nothing but that it has the code. An answer that
+//! is lost is asked for again, and is the same.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub enum JoinError {
     /// It does not know where to ask.
     #[error("the code names no address, and none was given; say where the node {0} is")]
     NoAddress(PublicKey),
-    /// Nobody was reached who has the key of the code.
+    /// No node was reached that has the key of the code.
     #[error("the node that the code names was not reached: {0}")]
     Unreachable(String),
     /// The node said nothing to this code.
@@ -177,11 +177,11 @@ pub async fn join(wish: JoinWish<'_>) -> Result<Membership, JoinError> {
 }
 
 async fn try_at(wish: &JoinWish<'_>, address: SocketAddr) -> Result<Membership, JoinError> {
-    let local = |error: &dyn std::fmt::Display| JoinError::Local(error.to_string());
     let any: SocketAddr =
         if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    let endpoint = quinn::Endpoint::client(any).map_err(|e| local(&e))?;
-    let client = tls::newcomer(wish.identity, wish.code.node, IDLE).map_err(|e| local(&e))?;
+    // A machine may have no IPv6.
+    let endpoint = quinn::Endpoint::client(any).map_err(|e| JoinError::Unreachable(format!("{address}: {e}")))?;
+    let client = tls::newcomer(wish.identity, wish.code.node, IDLE).map_err(|e| JoinError::Local(e.to_string()))?;
     let joined = Box::pin(dial(wish, &endpoint, client, address)).await;
     endpoint.close(quinn::VarInt::from_u32(0), b"");
     let _ = timeout(CLOSE_PATIENCE, endpoint.wait_idle()).await;
@@ -307,8 +307,8 @@ async fn ask<S: AsyncWrite + Unpin, R: AsyncRead + Unpin>(
     }
 }
 
-/// What a machine at an address hears that knocks and says no more: how many frames of streams, and the code with which the
-/// connection is closed.
+/// What a machine at an address hears that knocks and says no more: how many frames of streams, and the code with which
+/// the connection is closed.
 #[cfg(test)]
 pub(crate) async fn heard_after(code: &InvitationCode, identity: &Identity, from: Ipv4Addr) -> Option<(u64, u64)> {
     let endpoint = quinn::Endpoint::client((from, 0).into()).ok()?;

@@ -1,8 +1,9 @@
 //! A data directory that is made beside another one and takes its place, while no node runs in either.
 //!
-//! A file in it says that it is half made, from before there is anything else until it is whole: so that what a crash leaves can be
-//! told from the directory that was there before, which nobody may remove. No store is opened in it but by whoever makes it. What lies
-//! beside a data directory may be anybody's: no link is followed, and what is another user's is left alone.
+//! A file in the new directory says that it is half made. The file is there before anything else, and goes when the
+//! directory is whole. So the former directory, which nobody may remove, shows what a crash leaves. Only the process
+//! that makes the new directory opens a store in it. What lies beside a data directory may belong to anybody: this code
+//! follows no link, and leaves alone what another user owns.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
@@ -22,20 +23,21 @@ const HISTORY: &str = "history";
 /// The file in a directory that is half made.
 const HALF_MADE: &str = "HALF-MADE";
 
-/// Keeps others from a directory for as long as it lives.
+/// Keeps other processes from a directory for as long as it lives.
 pub type Lock = Arc<dyn DiskFile>;
 
-/// What was found beside a data directory, left by whoever made another one there and was cut off.
+/// What lay beside a data directory, left by a process that was making another one there and was cut off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leftovers {
-    /// What was half made, and is removed.
+    /// Half made directories, which are removed.
     pub removed: Vec<PathBuf>,
-    /// What is whole, or cannot be told: the directory from before, or one that never took its place. It is left alone.
+    /// Directories that are whole, or that cannot be judged: the former directory, or one that never took its place.
+    /// They are left alone.
     pub kept: Vec<PathBuf>,
 }
 
 impl Store {
-    /// Opens the store in a directory without its history, and keeps others from the directory.
+    /// Opens the store in a directory without its history, and keeps other processes from the directory.
     ///
     /// # Errors
     /// As those of [`open`](Self::open).
@@ -44,7 +46,7 @@ impl Store {
         Self::make_alone(dir, random, options)
     }
 
-    /// The same in a directory that is half made, by whoever makes it.
+    /// Opens the store in a half made directory, for the process that makes it.
     ///
     /// # Errors
     /// As those of [`open`](Self::open).
@@ -53,7 +55,8 @@ impl Store {
         Self::open_bare(&disk, dir, random, options, SPARES)
     }
 
-    /// Ends the store's writing, and waits for that. Others are kept from its directory until the result is dropped.
+    /// Ends the store's writing, and waits for that. Other processes are kept from its directory until the result is
+    /// dropped.
     pub fn close(self) -> Lock {
         let lock = Arc::clone(&self.writer.lock);
         drop(self);
@@ -62,7 +65,7 @@ impl Store {
 }
 
 impl History {
-    /// The history in a data directory; none if it has none.
+    /// Opens the history in a data directory; an absent one if the directory has none.
     pub fn within(data: &Path, options: HistoryOptions) -> Option<Self> {
         let dir = data.join(HISTORY);
         dir.is_dir().then(|| Self::open(&dir, options))
@@ -74,7 +77,7 @@ pub fn has_store(dir: &Path) -> bool {
     dir.join("wal").is_dir()
 }
 
-/// Bytes that are free where a directory is.
+/// How many bytes are free where a directory is.
 ///
 /// # Errors
 /// [`StoreError::Io`].
@@ -82,16 +85,16 @@ pub fn free_bytes(dir: &Path) -> Result<u64, StoreError> {
     SystemDisk.free_bytes(dir).map_err(|e| StoreError::io(dir, e))
 }
 
-/// Lets a directory through in which there may be a store.
+/// Refuses a half made directory; any other one may hold a store.
 pub(super) fn refuse_half_made(dir: &Path) -> Result<(), StoreError> {
     match std::fs::symlink_metadata(dir.join(HALF_MADE)) {
         Ok(_) => Err(StoreError::HalfMade { path: dir.to_owned() }),
-        // Whoever opens it finds out what else is wrong.
+        // Opening the store finds out what else is wrong.
         Err(_) => Ok(()),
     }
 }
 
-/// Says durably that a directory is half made. What says so already is left as it is.
+/// Marks a directory durably as half made. A mark that is there is left as it is.
 fn mark(dir: &Path) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(HALF_MADE)) {
         Ok(file) => file.sync_all().and_then(|()| SystemDisk.sync_dir(dir)),
@@ -103,14 +106,14 @@ fn mark(dir: &Path) -> io::Result<()> {
 /// Makes a directory, durably, that counts as half made.
 ///
 /// # Errors
-/// [`StoreError::Io`], also if there is one.
+/// [`StoreError::Io`], also if the directory exists.
 pub fn begin(dir: &Path) -> Result<(), StoreError> {
     DirBuilder::new().mode(0o700).create(dir).map_err(|e| StoreError::io(dir, e))?;
     mark(dir).map_err(|e| StoreError::io(&dir.join(HALF_MADE), e))?;
     sync_name(dir)
 }
 
-/// What is in a directory is whole, and durable: it counts as half made no more.
+/// Declares a directory whole and durable: it does not count as half made from here on.
 ///
 /// # Errors
 /// [`StoreError::Io`].
@@ -119,12 +122,12 @@ pub fn finish(dir: &Path) -> Result<(), StoreError> {
     SystemDisk.remove(&mark).and_then(|()| SystemDisk.sync_dir(dir)).map_err(|e| StoreError::io(&mark, e))
 }
 
-/// Removes a directory that was begun, whole or not. The word that it is half made comes first, and goes last: what a crash leaves of
-/// it is known by that.
+/// Removes a directory that was begun, whole or not. The mark of a half made directory is written first, and removed
+/// last, so that what a crash leaves is recognised by it.
 ///
 /// # Errors
-/// What the operating system said; the directory counts as half made then, if anything of it is gone. Also if it is no directory
-/// of this user's own.
+/// What the operating system said; if anything of the directory is gone, it counts as half made then. Also if it is not
+/// a directory that this user owns.
 pub fn discard(dir: &Path) -> io::Result<()> {
     discard_of(geteuid().as_raw(), dir)
 }
@@ -150,14 +153,15 @@ fn discard_of(user: u32, dir: &Path) -> io::Result<()> {
     std::fs::remove_dir(dir)
 }
 
-/// Whether a directory is surely half made: it says so, or was only just made.
+/// Whether a directory is certainly half made: it is marked so, or was only just made.
 fn is_half_made(dir: &Path) -> bool {
     let says_so = std::fs::symlink_metadata(dir.join(HALF_MADE)).is_ok_and(|found| found.is_file());
     says_so || SystemDisk.list(dir).is_ok_and(|names| names.is_empty())
 }
 
-/// Looks for directories that were made beside one under names that begin like this, and removes those that are half made. To be
-/// called by whoever has that one open: then nobody else makes any. Those of another user are kept.
+/// Looks for directories that were made beside another one under names with this beginning, and removes the half made
+/// ones. The caller has that other directory open, so that no process makes any meanwhile. Directories of another user
+/// are kept.
 pub fn clear(dir: &Path, word: &str) -> Leftovers {
     clear_of(geteuid().as_raw(), dir, word)
 }
@@ -176,7 +180,7 @@ fn clear_of(user: u32, dir: &Path, word: &str) -> Leftovers {
     Leftovers { removed, kept }
 }
 
-/// The directory in which a directory is.
+/// The directory that holds a directory.
 pub fn above(dir: &Path) -> &Path {
     dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -188,11 +192,11 @@ pub fn named(dir: &Path, word: &str) -> PathBuf {
     dir.with_file_name(name)
 }
 
-/// Has two directories beside each other take each other's place: whenever that is cut off, there is one of them whole under either
-/// name. Durable with the next [`sync_name`].
+/// Exchanges the names of two directories beside each other: if a crash cuts that off, each name still has a whole
+/// directory. Durable with the next [`sync_name`].
 ///
 /// # Errors
-/// [`StoreError::Io`]; both are where they were then.
+/// [`StoreError::Io`]; then both are where they were.
 pub fn exchange(one: &Path, other: &Path) -> Result<(), StoreError> {
     let exchanged = renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(io::Error::from);
     exchanged.map_err(|e| StoreError::io(other, e))
@@ -210,7 +214,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
 /// Moves the history of a data directory into another one.
 ///
 /// # Errors
-/// [`StoreError::Io`]; not if there is none.
+/// [`StoreError::Io`]; no error if there is no history.
 pub fn move_history(from: &Path, to: &Path) -> Result<(), StoreError> {
     match rename(&from.join(HISTORY), &to.join(HISTORY)) {
         Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -290,7 +294,7 @@ mod tests {
         std::fs::write(within.join("1.wal"), "a log").unwrap();
         finish(&dir).unwrap();
         assert!(!is_half_made(&dir));
-        // Whoever may do anything removes it all the same.
+        // A user who may do anything removes it all the same.
         std::fs::set_permissions(&within, std::fs::Permissions::from_mode(0o500)).unwrap();
         match discard(&dir) {
             Ok(()) => assert!(!dir.exists()),
@@ -327,7 +331,7 @@ mod tests {
         let (store, told) = (open().unwrap(), Arc::<AtomicU64>::default());
         for index in 1..=COUNT {
             let (entry, told) = ((LogPoint { index, term: 1 }, Bytes::from_static(b"an entry")), Arc::clone(&told));
-            // Whoever does not wait for the writer is long back before it has told all.
+            // A caller that does not wait for the writer has returned long before the writer has told everything.
             let tell = move || {
                 (0..1_000).for_each(|_| std::thread::yield_now());
                 told.fetch_add(1, Ordering::Relaxed);

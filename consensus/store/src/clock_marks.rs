@@ -1,8 +1,9 @@
-//! What is left of the shards' clocks for the next process of this node.
+//! The marks of the shards' clocks, which the next process of this node reads.
 //!
-//! A clock goes on over a restart only if the machine counted the time meanwhile: a mark names the boot that its time is
-//! counted on, and one of another boot is no clock. So it need not survive a power cut and is not synced: it costs a system
-//! call. A mark that cannot be read is no clock either; nothing is wrong then but that the shard may have to begin a new era.
+//! A clock continues over a restart only if the machine counted the time meanwhile. A mark names the boot on which its
+//! time is counted, and a mark of another boot is not used. So a mark need not survive a power cut and is not synced:
+//! it costs one system call. A mark that cannot be read is not used either; the worst result is that the shard begins a
+//! new era.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,20 +20,20 @@ use super::record::u64_at;
 use super::{StoreError, lock};
 
 const MAGIC: [u8; 8] = *b"skepclk1";
-/// Its parts and their checksum.
+/// The parts of a mark and their checksum.
 const SLOT_BYTES: usize = 88;
 const SUM_AT: usize = SLOT_BYTES - 16;
 
 /// What a process knew of a shard's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockMark {
-    /// Names the boot of the machine that its time is counted on: of two marks of one boot the times can be compared.
+    /// The boot of the machine on which the time is counted: times in two marks of one boot can be compared.
     pub boot: u128,
-    /// When it knew it, in milliseconds of that boot.
+    /// When the process knew it, in milliseconds of that boot.
     pub at_boot_ms: u64,
-    /// What it took the log clock to be.
+    /// The value of the log clock then, as the process knew it.
     pub clock: LogInstant,
-    /// How far that may be behind, in milliseconds.
+    /// How far that value may be behind, in milliseconds.
     pub lag_ms: u64,
 }
 
@@ -42,7 +43,7 @@ pub struct ClockMarks {
     disk: Arc<dyn Disk>,
     dir: Arc<PathBuf>,
     incarnation: Incarnation,
-    /// Slots are written in turn, so that one which was being written leaves the other.
+    /// The writer alternates between the slots, so that a write that is cut off leaves the other slot.
     turns: Arc<Mutex<BTreeMap<ShardId, u64>>>,
 }
 
@@ -56,10 +57,10 @@ impl ClockMarks {
         self.dir.join(format!("{shard}.clock"))
     }
 
-    /// Leaves a mark for the next process.
+    /// Saves a mark for the next process.
     ///
     /// # Errors
-    /// What the operating system said; the mark before it is still there.
+    /// What the operating system said; then the former mark is still there.
     pub fn save(&self, shard: ShardId, mark: &ClockMark) -> io::Result<()> {
         let turn = {
             let mut turns = lock(&self.turns);
@@ -71,8 +72,8 @@ impl ClockMarks {
         file.write_all_at(&self.slot(shard, mark), (turn % 2) * SLOT_BYTES as u64)
     }
 
-    /// The latest mark that was left in this boot by this incarnation; none, and a line in the node's log, if what is there
-    /// cannot be used.
+    /// Returns the latest mark that this incarnation saved in this boot; none, and a line in the node's log, if the
+    /// file cannot be used.
     pub fn load(&self, shard: ShardId, boot: u128) -> Option<ClockMark> {
         let path = self.path(shard);
         let bytes = match read_all(&*self.disk, &path, 2 * SLOT_BYTES as u64) {
@@ -87,7 +88,7 @@ impl ClockMarks {
         let Some(mark) = marks.max_by_key(|mark| (mark.boot == boot, mark.at_boot_ms)) else {
             tracing::warn!(
                 %shard, path = %path.display(),
-                "the clock that was left is damaged, or of another directory: it is not used"
+                "the saved clock is damaged, or of another directory: it is not used"
             );
             return None;
         };
@@ -112,7 +113,7 @@ impl ClockMarks {
         bytes
     }
 
-    /// The mark in a slot, if it is whole, and of this shard and directory.
+    /// The mark in a slot, if the slot is whole, and of this shard and directory.
     fn mark(&self, shard: ShardId, slot: &[u8]) -> Option<ClockMark> {
         let boot = u128::from_le_bytes(slot.get(32..48)?.try_into().ok()?);
         let (clock, lag_ms) = (LogInstant::from_raw(u64_at(slot, 56)), u64_at(slot, 64));
@@ -148,10 +149,10 @@ mod tests {
         assert_eq!(marks(dir.path(), 1).load(ShardId(4), 9), None);
         assert_eq!(marks(dir.path(), 2).load(SHARD, 9), None, "another incarnation");
         assert_eq!(marks(dir.path(), 1).load(SHARD, 8), None, "another boot");
-        // What was left in this boot, and not what stands beside it and was left later in another.
+        // The mark of this boot counts, and not the later one of another boot in the other slot.
         marks(dir.path(), 1).save(SHARD, &mark(8, 30)).unwrap();
         assert_eq!(marks(dir.path(), 1).load(SHARD, 8), Some(mark(8, 30)));
-        // A file of another shard under this one's name.
+        // This is a file of another shard under this shard's name.
         std::fs::copy(before.path(SHARD), before.path(ShardId(4))).unwrap();
         assert_eq!(before.load(ShardId(4), 9), None);
     }

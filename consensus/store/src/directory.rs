@@ -1,4 +1,4 @@
-//! The data directory: whose it is, of which format, under which incarnation.
+//! The data directory: its owner, its format, its incarnation.
 
 use std::io;
 use std::path::Path;
@@ -9,9 +9,9 @@ use skep_protocol::ids::Incarnation;
 use super::StoreError;
 use super::disk::{Disk, DiskFile, read_all, replace};
 
-/// The directory format that is written.
+/// The directory format that this Skep writes.
 const FORMAT: u32 = 3;
-/// More than any text here.
+/// No text here is longer.
 const TEXT_BYTES_MAX: u64 = 4_096;
 
 /// Makes the directory if it is missing, and keeps other processes from it for as long as the result lives.

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use skep_protocol::ids::ShardId;
 
-/// What to do about a store that lost something. A directory of which nobody has a copy is all that there is of its shards.
+/// What an operator should do about a store that lost something. A directory of which no other node has a copy is all
+/// that is left of its shards.
 const REPLACE: &str = "Nothing was changed. If other voters have its shards, move the data directory away and start again: the \
-                       node then waits under a new incarnation until one of them runs 'skep shard add-voter'. If nobody has \
-                       them, keep it, and restore it from a copy";
+                       node then waits under a new incarnation until one of them runs 'skep shard add-voter'. If no other \
+                       node has them, keep the directory, and restore it from a copy";
 
 /// Why a store cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -16,79 +17,79 @@ pub enum StoreError {
     /// The operating system refused.
     #[error("{path}: {source}")]
     Io {
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Another process has it.
+    /// Another process uses the directory.
     #[error("{path} is in use by another Skep process; stop that one first, or use another directory")]
     InUse {
-        /// Which.
+        /// The data directory.
         path: PathBuf,
     },
-    /// A recovery that was cut off made it, and did not finish.
+    /// A recovery made the directory and was cut off.
     #[error(
         "{path} is half made, as the file HALF-MADE in it says: a recovery of a shard made it and was cut off, and nothing is \
          in it that is not elsewhere. Use the data directory beside it, without '.recovering-' and what follows in its name; \
          the next 'skep run' or 'skep shard recover' there removes this one"
     )]
     HalfMade {
-        /// Which.
+        /// The half made directory.
         path: PathBuf,
     },
-    /// Written by a newer Skep.
+    /// A newer Skep wrote it.
     #[error("{path} has format {found}; this Skep reads up to {supported}. Upgrade Skep, or use another directory")]
     NewerFormat {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// The format found.
+        /// The format that was found.
         found: u32,
-        /// The newest format that is understood.
+        /// The newest format that this Skep reads.
         supported: u32,
     },
-    /// Written by an older Skep, in a way that was never released.
+    /// An older Skep wrote it, in a format that was never released.
     #[error(
         "{path} has format {found}, which was never released; this Skep reads format {supported}. Run the Skep that wrote \
          it, or use another directory"
     )]
     OlderFormat {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// The format found.
+        /// The format that was found.
         found: u32,
-        /// The oldest format that is understood.
+        /// The format that this Skep reads.
         supported: u32,
     },
     /// A file is damaged.
     #[error("{path} is damaged: {why}. {REPLACE}")]
     Corrupt {
-        /// Which.
+        /// The damaged file.
         path: PathBuf,
         /// What was found.
         why: String,
     },
-    /// A file that is not of the store is where each file counts.
-    #[error("{path} is no file of Skep's; remove it, or move it elsewhere, and start again. Nothing was changed")]
+    /// A file that does not belong to the store is in a directory where each file counts.
+    #[error("{path} is not a file of Skep's; remove it, or move it elsewhere, and start again. Nothing was changed")]
     Foreign {
-        /// Which.
+        /// The foreign file.
         path: PathBuf,
     },
     /// Entries of a shard do not fit together.
     #[error("the log of shard {shard} is damaged: {why}. {REPLACE}")]
     CorruptLog {
-        /// Which.
+        /// The shard's number.
         shard: ShardId,
         /// What was found.
         why: String,
     },
-    /// The log is gone though there was one.
+    /// The log is missing though there was one.
     #[error("the log is missing though {marked} records were durable. {REPLACE}")]
     LogMissing {
-        /// How many there were.
+        /// How many records were durable.
         marked: u64,
     },
-    /// The writer is gone: the store is being closed.
+    /// The writer has ended: the store is being closed.
     #[error("the store is closed")]
     Closed,
 }
@@ -102,7 +103,7 @@ impl StoreError {
         Self::Corrupt { path: path.to_owned(), why: why.into() }
     }
 
-    /// What was lost, if something was. What to do about it depends on what the store is for: here it is that of shards.
+    /// What was lost, if something was. The advice depends on what the store is for: this one is for shards.
     pub(super) fn lost(&self) -> Option<String> {
         match self {
             Self::Corrupt { path, why } => Some(format!("{} is damaged: {why}", path.display())),

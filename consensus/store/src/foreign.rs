@@ -1,19 +1,19 @@
-//! What others put into the directories of the store.
+//! Files of others in the directories of the store.
 //!
-//! The rule: what systems leave in directories by themselves is left alone, with a word in the log. Such are names that begin
-//! with a dot, as NFS, desktops and file systems with snapshots make them, and `lost+found`, which is at the root of a file
-//! system. Whatever else has no name of the store's is somebody's, and may be one of the store's files under another name.
-//! Where each file counts that is an error, which says to take it away; where files are looked for by their names it is in
-//! nobody's way. Nothing of it is ever changed or removed.
+//! The rule: what systems put into directories by themselves is left alone, with a line in the log. That is: names that
+//! begin with a dot, which NFS, desktops and file systems with snapshots make, and `lost+found`, which is at the root
+//! of a file system. Any other name that is not the store's belongs to somebody, and the file may be one of the store's
+//! under another name. Where each file counts, it is an error, which says to take the file away; where the store looks
+//! for files by their names, it is left alone. The store never changes or removes such a file.
 
 use std::path::Path;
 
 use super::StoreError;
 
-/// For a directory in which each file counts.
+/// The rule for a directory in which each file counts.
 ///
 /// # Errors
-/// [`StoreError::Foreign`] unless a system left it there.
+/// [`StoreError::Foreign`] unless a system put the file there.
 pub(super) fn pass_over(path: &Path) -> Result<(), StoreError> {
     let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     if !name.starts_with('.') && name != "lost+found" {
@@ -23,9 +23,9 @@ pub(super) fn pass_over(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// For a directory in which files are looked for by their names.
+/// The rule for a directory in which the store looks for files by their names.
 pub(super) fn leave_alone(path: &Path) {
-    tracing::warn!(path = %path.display(), "this is no file of Skep's; it is left alone");
+    tracing::warn!(path = %path.display(), "this is not a file of Skep's; it is left alone");
 }
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ mod tests {
             std::fs::write(of.join(".nfs0000000001"), "removed and open").unwrap();
             left.extend(["lost+found", ".nfs0000000001"].map(|name| of.join(name)));
         }
-        // Nobody looks for these, and they are no remains of the store's own.
+        // The store looks for none of these, and they are not its own remains.
         for name in ["1.snap.bak", "backup.tmp"] {
             std::fs::write(dir.path().join("snapshots").join(name), "somebody's").unwrap();
             left.push(dir.path().join("snapshots").join(name));

@@ -20,25 +20,26 @@
 //!
 //! # Layout
 //!
-//! `FORMAT` and `LOCK` guard the directory, `incarnation` names it, `wal/` holds the segments, `progress` the mark
-//! of what was durable, `snapshots/` one snapshot per shard and what has come of another node's, `clocks/` what the process
-//! knew of their clocks, `history/` the changes. `forgot`, if it is there, names the shards in which the directory forgot what
-//! it had acknowledged; `voters` says who voted in shards of which the node has no replica.
+//! `FORMAT` and `LOCK` guard the directory, and `incarnation` names it. `wal/` holds the segments, `progress` the mark
+//! of what was durable, `snapshots/` one snapshot per shard and the received part of another node's, `clocks/` what the
+//! process knew of the shards' clocks, `history/` the changes. `forgot`, if it exists, names the shards in which the
+//! directory forgot what it had acknowledged; `voters` says who voted in shards of which the node has no replica.
 //!
 //! # Contract
 //!
-//! One writer thread does all writing, in the order of the calls. An append or vote is acknowledged after its fsync.
-//! Nothing goes before what replaces it is durable: a snapshot before the entries in it, what a segment said of votes and
-//! purges before the segment, and the word that a segment is not needed before that too. What is missing without it is a hole.
-//! An error of a write or fsync ends the process, since what is on disk is unknown from then on; but what finds no room on
-//! the disk, or no descriptor, waits for it, unacknowledged. Before that, a disk that runs low is seen ([`Store::is_low`])
-//! and new work is refused, while what ends work goes on; on one that is nearly full ([`Store::is_exhausted`]) only votes are
-//! written, into the spare segment.
+//! One writer thread does all writing, in the order of the calls. It acknowledges an append or vote after its fsync.
+//! Nothing is removed before its replacement is durable: entries before the snapshot that covers them, a segment before
+//! its votes and purges are written again, and any segment before the record that says that it is not needed. What is
+//! missing without such a record is a hole. An error of a write or fsync ends the process, since the content of the
+//! disk is unknown from then on; but a write that finds no room on the disk, or no descriptor, waits for it,
+//! unacknowledged. Before that, the store notices a disk that runs low ([`Store::is_low`]), and new work is refused
+//! while work may still end; on a disk that is nearly full ([`Store::is_exhausted`]) only votes are written, into the
+//! spare segment.
 //!
 //! # Must not know
 //!
-//! openraft, the network, or what an entry means: it keeps bytes, and the changes that it is told of. fjall ends here. With the
-//! feature `simulation` a store runs on a disk of a test ([`disk::Disk`]), in virtual time.
+//! openraft, the network, or what an entry means: it keeps bytes, and the changes that it is told of. No other crate
+//! knows fjall. With the feature `simulation` a store runs on a disk of a test ([`disk::Disk`]), in virtual time.
 
 pub mod beside;
 mod clock_marks;
@@ -95,22 +96,22 @@ pub use voter_list::{KnownVoters, VoterList};
 use writer::{Write, Writer};
 pub use written::WrittenBytes;
 
-/// Segments below which the log is never too large.
+/// With this many segments or fewer the log is never too large.
 const SEGMENTS_MIN: u64 = 4;
-/// Segments that the log of shards has ahead of its need, for votes.
+/// How many segments the log of shards keeps ready ahead of its need, for votes.
 const SPARES: usize = 1;
 
-/// What is called when a write or an fsync fails. Must not return to normal service.
+/// The store calls this when a write or an fsync fails. It must not return to normal service.
 pub type OnFatal = Arc<dyn Fn(&io::Error) + Send + Sync>;
 
-/// How the store is run.
+/// How a store is run.
 #[derive(Clone)]
 pub struct StoreOptions {
-    /// Size of a segment of the log, in bytes.
+    /// The size of a segment of the log, in bytes.
     pub segment_bytes: u64,
-    /// Free space below which new work is refused, in bytes.
+    /// The free space below which new work is refused, in bytes.
     pub low_water_bytes: u64,
-    /// What is called when a write or an fsync fails.
+    /// The store calls this when a write or an fsync fails.
     pub on_fatal: OnFatal,
     /// How long the history is kept, and how much of it.
     pub history: HistoryOptions,
@@ -137,9 +138,9 @@ struct Shared {
     segments: Mutex<BTreeMap<u64, Arc<Segment>>>,
     pressure: watch::Sender<DiskPressure>,
     free_bytes: AtomicU64,
-    /// Why something that is to be written finds no room.
+    /// Why a write finds no room; none if none waits for room.
     shortage: Mutex<Option<String>>,
-    /// The store is being closed: nobody waits for room any more.
+    /// Set when the store is being closed: then nothing waits for room.
     closing: AtomicBool,
     written: Mutex<WrittenBytes>,
 }
@@ -162,7 +163,7 @@ pub struct Store {
     history: History,
 }
 
-/// Where writes are handed in.
+/// Where the handles put writes.
 enum Queue {
     Thread {
         writes: Option<SyncSender<Write>>,
@@ -175,7 +176,7 @@ enum Queue {
 struct WriterHandle {
     queue: Queue,
     shared: Arc<Shared>,
-    /// Keeps others from the directory.
+    /// Keeps other processes from the directory.
     lock: Arc<dyn DiskFile>,
 }
 
@@ -217,7 +218,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// `spares`: how many segments there are to be ahead of their need.
+    /// `spares`: how many segments are kept ready ahead of their need.
     fn open(
         disk: &Arc<dyn Disk>,
         dir: &Path,
@@ -244,7 +245,7 @@ impl Parts {
         let marks = Marks::open(Arc::clone(disk), dir)?;
         let clock_marks = ClockMarks::open(Arc::clone(disk), &dir.join("clocks"), incarnation)?;
         let voter_list = VoterList::at(Arc::clone(disk), dir);
-        // The names of what was made here are as durable as what is in them.
+        // The names of the files that were made here are then as durable as their content.
         disk.sync_dir(dir).map_err(|e| StoreError::io(dir, e))?;
         let segments: Vec<Arc<Segment>> = segments.into_iter().map(Arc::new).collect();
         let shared = Arc::new(Shared {
@@ -289,7 +290,8 @@ impl Store {
         Self::start(&disk, dir, random, (options, SPARES), || History::open(&dir.join("history"), kept))
     }
 
-    /// The same, for a log that no shard's state machine is behind, with so many segments ahead of their need.
+    /// Opens a store like [`open`](Self::open), for a log without a shard's state machine, with this many segments
+    /// ready ahead of their need.
     fn open_bare(
         disk: &Arc<dyn Disk>,
         dir: &Path,
@@ -326,43 +328,44 @@ impl Store {
         self.incarnation
     }
 
-    /// What is left of the shards' clocks for the next process.
+    /// The marks of the shards' clocks.
     pub fn clock_marks(&self) -> &ClockMarks {
         &self.clock_marks
     }
 
-    /// What is left of who votes for the next process.
+    /// The list of voters that the node last heard of.
     pub fn voter_list(&self) -> &VoterList {
         &self.voter_list
     }
 
-    /// Bytes of the segments that the log takes on disk.
+    /// How many bytes the log's segments take on disk.
     pub fn log_bytes(&self) -> u64 {
         lock(&self.shared.segments).len() as u64 * self.shared.segment_bytes
     }
 
-    /// Size of a segment, in bytes.
+    /// The size of a segment, in bytes.
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.shared.segment_bytes
     }
 
-    /// Segments that the log takes, those that are ahead of their need among them.
+    /// How many segments the log takes, with those that are ready ahead of their need.
     pub(crate) fn log_segments(&self) -> u64 {
         lock(&self.shared.segments).len() as u64
     }
 
-    /// Whether the log takes more of the disk than it should: a snapshot is to be made, and what it covers dropped.
+    /// Whether the log takes more of the disk than it should: then the node makes a snapshot, and drops what that
+    /// covers.
     pub fn is_log_too_large(&self) -> bool {
         // The segment that is written to and the spare one are always there.
         self.log_bytes() > limits::LOG_BYTES_SOFT_MAX.max(SEGMENTS_MIN * self.shared.segment_bytes)
     }
 
-    /// Bytes that were written to the log since the store was opened.
+    /// How many bytes were written to the log since the store was opened, by kind.
     pub fn written(&self) -> WrittenBytes {
         *lock(&self.shared.written)
     }
 
-    /// Shards that the store holds anything of.
+    /// The shards of which the store holds anything.
     pub fn shards(&self) -> Vec<ShardId> {
         lock(&self.shared.logs).keys().copied().collect()
     }
@@ -372,7 +375,7 @@ impl Store {
         &self.snapshots
     }
 
-    /// What the directory forgot.
+    /// The marks of what the directory forgot.
     pub fn marks(&self) -> &Marks {
         &self.marks
     }
@@ -390,17 +393,17 @@ impl Store {
         self.writer.send(write)
     }
 
-    /// The shard's vote, as it was given to [`save_vote`](Self::save_vote).
+    /// The shard's last vote, as the caller gave it to [`save_vote`](Self::save_vote).
     pub fn vote(&self, shard: ShardId) -> Option<Bytes> {
         self.with_log(shard, |log| log.vote.clone())
     }
 
-    /// The last point that was said to be committed.
+    /// The last point that the caller said is committed.
     pub fn committed(&self, shard: ShardId) -> Option<LogPoint> {
         self.with_log(shard, |log| log.committed)
     }
 
-    /// The entry at an index, if the log holds it.
+    /// The point of the entry at an index, if the log holds it.
     pub fn point_at(&self, shard: ShardId, index: u64) -> Option<LogPoint> {
         self.with_log(shard, |log| log.slot(index).map(|slot| LogPoint { index, term: slot.term }))
     }
@@ -410,7 +413,7 @@ impl Store {
         self.with_log(shard, |log| (log.purged, log.last()))
     }
 
-    /// Stores a vote; `done` is called after its fsync.
+    /// Stores a vote; the writer calls `done` after its fsync.
     ///
     /// # Errors
     /// [`StoreError::Closed`].
@@ -424,7 +427,7 @@ impl Store {
         self.send(Write::Vote { shard, vote, done: Box::new(done) })
     }
 
-    /// Adds entries; they are readable at once, and `done` is called after their fsync.
+    /// Adds entries; they are readable at once, and the writer calls `done` after their fsync.
     ///
     /// # Errors
     /// [`StoreError::CorruptLog`] if they would leave a hole, [`StoreError::Closed`].
@@ -462,8 +465,8 @@ impl Store {
         self.send(Write::Purge { shard, upto })
     }
 
-    /// Notes how far entries are committed. Written along with the next entries: it saves work after a restart, and shows
-    /// that entries are missing.
+    /// Notes how far entries are committed. The writer writes this with the next entries: it saves work after a
+    /// restart, and shows that entries are missing.
     pub fn note_committed(&self, shard: ShardId, point: LogPoint) {
         self.with_log(shard, |log| log.committed = Some(point));
     }
@@ -471,7 +474,7 @@ impl Store {
     /// The entries of a range that the log holds, as far as they fit into `bytes_max`, but at least one.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if one on disk is damaged.
+    /// [`StoreError::Corrupt`] if an entry on disk is damaged.
     pub fn entries(
         &self,
         shard: ShardId,

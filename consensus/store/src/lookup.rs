@@ -1,7 +1,7 @@
 //! Finding entries in memory, and reading the others.
 //!
-//! The two are apart because a disk that is being synced can hold up a read for as long as that takes: whoever must not wait
-//! finds entries, and has somebody else read them.
+//! These are two steps because a sync of a disk can delay a read for as long as the sync takes: a caller that must not
+//! wait finds entries, and another thread reads them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use super::segment::Segment;
 use super::shard_log::Extent;
 use super::{LogPoint, Store, StoreError, lock, record};
 
-/// One entry as it was found.
+/// Where one entry was found.
 enum Where {
     Cached(Bytes),
-    /// In a segment, if that is there.
+    /// On disk, in a segment if that still exists.
     OnDisk(Extent, Option<Arc<Segment>>),
 }
 
-/// Entries of one moment. What becomes of the log meanwhile changes none of them.
+/// The entries of one moment. Later changes of the log change none of them.
 pub struct Found {
     shard: ShardId,
     entries: Vec<(LogPoint, Where)>,
@@ -37,7 +37,7 @@ impl Store {
                     let point = LogPoint { index, term: slot.term };
                     let (size, found) = match (&slot.cached, slot.extent) {
                         (Some(entry), _) => (entry.len(), Where::Cached(entry.clone())),
-                        // Held until it is read, since it may be dropped from now on.
+                        // The segment is held until it is read, since the log may drop it from here on.
                         (None, Some(extent)) => {
                             let segment = lock(&self.shared.segments).get(&extent.segment).cloned();
                             (extent.bytes as usize, Where::OnDisk(extent, segment))
@@ -55,15 +55,15 @@ impl Store {
 }
 
 impl Found {
-    /// Whether no disk is needed for them.
+    /// Whether all of them are in memory, so that no disk is needed.
     pub fn is_in_memory(&self) -> bool {
         self.entries.iter().all(|(_, found)| matches!(found, Where::Cached(_)))
     }
 
-    /// Reads those that are not in memory.
+    /// Reads the entries that are not in memory.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if one on disk is damaged.
+    /// [`StoreError::Corrupt`] if an entry on disk is damaged.
     pub fn read(self) -> Result<Vec<(LogPoint, Bytes)>, StoreError> {
         let Self { shard, entries } = self;
         let read = |(point, found): (LogPoint, Where)| match found {

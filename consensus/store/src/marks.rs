@@ -10,10 +10,10 @@ use skep_protocol::ids::ShardId;
 use super::disk::{Disk, read_all, replace};
 use super::{StoreError, lock};
 
-/// More than all shards of a node take.
+/// All shards of a node take less.
 const BYTES_MAX: u64 = 4_096;
 
-/// The shards in which this directory forgot what it had acknowledged. A file that is there only if there is one.
+/// The shards in which this directory forgot what it had acknowledged. The file exists only if there is one.
 #[derive(Clone)]
 pub struct Marks {
     disk: Arc<dyn Disk>,
@@ -30,7 +30,10 @@ impl Marks {
             Err(e) => return Err(StoreError::io(&path, e)),
         };
         let shard = |line: &str| {
-            let number = line.trim().parse::<u32>().map_err(|_| StoreError::corrupt(&path, "a line is no shard"));
+            let number = line
+                .trim()
+                .parse::<u32>()
+                .map_err(|_| StoreError::corrupt(&path, "a line is not the number of a shard"));
             number.map(ShardId)
         };
         let forgot: BTreeSet<ShardId> = text.lines().map(shard).collect::<Result<_, _>>()?;
@@ -45,12 +48,12 @@ impl Marks {
     /// Notes durably that this directory forgot what it had acknowledged in a shard.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; it is known until the process ends then.
+    /// [`StoreError::Io`]; then this process knows it until it ends.
     pub fn note_forgotten(&self, shard: ShardId) -> Result<(), StoreError> {
         let mut forgot = lock(&self.forgot);
         forgot.insert(shard);
         let text: String = forgot.iter().map(|shard| format!("{}\n", shard.0)).collect();
-        // Under the lock, so that of two the later one is what stays.
+        // This is done under the lock, so that the later of two writes stays.
         replace(&*self.disk, &self.path, &[text.as_bytes()]).map_err(|e| StoreError::io(&self.path, e))
     }
 }

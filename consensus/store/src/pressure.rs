@@ -18,11 +18,10 @@ impl Store {
         self.shared.pressure.subscribe()
     }
 
-    /// What is known of the room on the disk, for people.
+    /// A text for people: what is known of the room on the disk.
     pub fn describe_room(&self) -> String {
         let free = self.free_bytes();
-        let free =
-            if free == u64::MAX { "nobody knows how much".to_owned() } else { format!("{} MB", free / 1_000_000) };
+        let free = if free == u64::MAX { "an unknown part".to_owned() } else { format!("{} MB", free / 1_000_000) };
         let why = lock(&self.shared.shortage).as_ref().map(|why| format!("; no room for the next segment: {why}"));
         format!("{free} of the disk of its log is free{}", why.unwrap_or_default())
     }
@@ -32,18 +31,18 @@ impl Store {
         self.pressure() >= DiskPressure::Low
     }
 
-    /// Whether the disk is too full for anything but votes: what ends work may use half of what is kept for it, and the
-    /// rest is for votes and the next segment.
+    /// Whether the disk is too full for anything but votes: the end of work may use half of what is kept for it, and
+    /// the rest is for votes and the next segment.
     pub fn is_exhausted(&self) -> bool {
         self.pressure() == DiskPressure::Exhausted
     }
 
-    /// Bytes that were free on the disk of the log when it was last looked at; [`u64::MAX`] if nobody knows.
+    /// How many bytes were free on the disk of the log at the last check; [`u64::MAX`] if that is unknown.
     pub fn free_bytes(&self) -> u64 {
         self.shared.free_bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether a file of so many bytes can be written without exhausting the disk.
+    /// Whether a file of this many bytes can be written without exhausting the disk.
     pub fn has_room_for(&self, bytes: u64) -> bool {
         !self.is_exhausted() && self.free_bytes() / 2 > bytes
     }

@@ -1,10 +1,10 @@
-//! A mark beside the log that says how far it was durable.
+//! A mark beside the log that says how far the log was durable.
 //!
 //! The last batch of a log cannot vouch for itself: if its only copy is damaged, it looks like one that was never
-//! finished. Every other one is vouched for by those behind it, whose records say how far the log was durable when they were
-//! written. So the mark is written when nothing waits to be written any more, and not synced by itself: it costs a system
-//! call, and that only while there is time. It is never ahead of the log, and behind it only after a power cut, while the
-//! batch behind the last one is being put together, or where a disk had no room for it.
+//! finished. The later batches vouch for every other one, since their records say how far the log was durable when they
+//! were written. So the writer writes the mark when no write waits any longer, and does not sync it by itself: it costs
+//! one system call, and only while there is time. The mark is never ahead of the log. It is behind the log only after a
+//! power cut, while the next batch is being put together, or where a disk had no room for it.
 
 use std::io;
 use std::path::Path;
@@ -20,12 +20,12 @@ const SLOT_BYTES: usize = 16;
 
 pub(super) struct Mark {
     file: Arc<dyn DiskFile>,
-    /// Slots are written in turn, so that a torn write leaves the other.
+    /// The writer alternates between the slots, so that a torn write leaves the other slot.
     turn: u64,
 }
 
 impl Mark {
-    /// Opens or makes the mark; also the last sequence number that it holds.
+    /// Opens or makes the mark; also returns the last sequence number that it holds.
     pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<(Self, u64), StoreError> {
         let io = |e: io::Error| StoreError::io(path, e);
         let file = disk.open(path, Open::Create).map_err(io)?;
@@ -47,7 +47,7 @@ impl Mark {
         let mut slot = [0; SLOT_BYTES];
         slot[..8].copy_from_slice(&seq.to_le_bytes());
         slot[8..].copy_from_slice(&xxh3_64(&seq.to_le_bytes()).to_le_bytes());
-        // One that finds no room is tried again in the same slot: the other one stays whole.
+        // A write that finds no room is tried again in the same slot: the other one stays whole.
         let turn = self.turn + 1;
         self.file.write_all_at(&slot, (turn % 2) * SLOT_BYTES as u64)?;
         self.turn = turn;

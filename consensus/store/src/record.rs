@@ -6,9 +6,9 @@
 //! magic u16 | kind u8 | 0 | body length u32 | sequence u64 | synced u64 | shard u32 | checksum u32 | body
 //! ```
 //!
-//! The sequence counts records over all segments without a gap, so nothing can be missing, doubled or in another
-//! order without being seen. `synced` is the sequence up to which everything was durable when the record was
-//! written: it tells a torn tail from a hole (see [`super::recovery`]). The checksum covers header and body.
+//! The sequence counts records over all segments without a gap, so that a missing, doubled or displaced record is
+//! always seen. `synced` is the sequence number up to which everything was durable when the record was written: it
+//! tells a torn tail from a hole (see [`super::recovery`]). The checksum covers header and body.
 
 use skep_protocol::ids::ShardId;
 use xxhash_rust::xxh3::Xxh3;
@@ -19,21 +19,21 @@ pub(super) const HEADER_BYTES: usize = 32;
 pub(super) const ALIGN: usize = 8;
 const MAGIC: [u8; 2] = [0x5b, 0xe9];
 
-/// What a record says. The numbers are on disk: they are never reused. 2 and 5 were those of an earlier format.
+/// The kinds of records. The numbers are on disk: they are never reused. An earlier format had 2 and 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum RecordKind {
     /// The shard's vote, as the Raft adapter encodes it.
     Vote = 1,
-    /// Entries after an index are gone; the index plus one, so that zero means all of them.
+    /// Entries after an index are gone; the value is the index plus one, so that zero means all of them.
     Truncate = 3,
     /// Entries up to an index and term are gone.
     Purge = 4,
     /// A log entry: an [`EntryBody`]. A second one with the same index and term is the first one, moved.
     Append = 6,
-    /// Entries up to an index are committed. Said at the beginning of a segment; otherwise entries say it.
+    /// Entries up to an index are committed. Written at the beginning of a segment; otherwise entries say it.
     Committed = 7,
-    /// Segments before this number are needed by no shard: the number. What is missing before it is not missed.
+    /// No shard needs segments before this number; the value is the number. A missing segment before it is no hole.
     Kept = 8,
 }
 
@@ -51,22 +51,22 @@ impl RecordKind {
     }
 }
 
-/// What the record of an entry holds: three numbers, each in as few bytes as it needs, and the entry.
+/// The body of an entry's record: three numbers, each in as few bytes as it needs, and the entry.
 ///
-/// The third one says how far the log was known to be committed when the entry was written, since that is news with nearly
-/// every entry, and a record of its own would be larger than many entries are. Zero is no news; otherwise it is one more than
-/// the number of entries, up to this one, that are not committed.
+/// The third number says how far the log was known to be committed when the entry was written: that changes with nearly
+/// every entry, and a record of its own would be larger than many entries are. Zero is no change; otherwise the value
+/// is one more than the number of entries, up to this one, that are not committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EntryBody<'a> {
     pub(super) point: LogPoint,
-    /// Entries up to this index are committed; it is not beyond the entry itself.
+    /// Entries up to this index are committed; it is not beyond the entry itself. None if the record does not say.
     pub(super) committed: Option<u64>,
-    /// As the Raft adapter encodes it.
+    /// The entry, as the Raft adapter encodes it.
     pub(super) entry: &'a [u8],
 }
 
 impl<'a> EntryBody<'a> {
-    /// What comes before the entry.
+    /// The bytes before the entry.
     pub(super) fn head(point: LogPoint, committed: Option<u64>) -> Vec<u8> {
         let behind = committed.and_then(|committed| point.index.checked_sub(committed));
         let mut head = Vec::with_capacity(3 * VARINT_BYTES_MAX);
@@ -76,7 +76,7 @@ impl<'a> EntryBody<'a> {
         head
     }
 
-    /// Reads the body of an entry's record; none if it is not one.
+    /// Reads the body of an entry's record; none if it is not valid.
     pub(super) fn read(body: &'a [u8]) -> Option<Self> {
         let (index, rest) = varint(body)?;
         let (term, rest) = varint(rest)?;
@@ -89,7 +89,7 @@ impl<'a> EntryBody<'a> {
     }
 }
 
-/// Bytes that a number takes at most: seven bits in each.
+/// The most bytes that a number takes: seven bits in each.
 const VARINT_BYTES_MAX: usize = 10;
 
 fn put_varint(buffer: &mut Vec<u8>, mut value: u64) {
@@ -100,7 +100,7 @@ fn put_varint(buffer: &mut Vec<u8>, mut value: u64) {
     buffer.push(value as u8);
 }
 
-/// The number at the start of these bytes, and what follows it.
+/// The number at the start of these bytes, and the bytes after it.
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
     for (at, byte) in bytes.iter().enumerate().take(VARINT_BYTES_MAX) {
@@ -112,7 +112,7 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
-/// A record's header, checked.
+/// The header of a record, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: RecordKind,
@@ -122,7 +122,7 @@ pub(super) struct Header {
     pub(super) shard: ShardId,
 }
 
-/// Bytes that a record with such a body takes.
+/// How many bytes a record with a body of this size takes.
 pub(super) const fn padded(body_bytes: usize) -> usize {
     (HEADER_BYTES + body_bytes).next_multiple_of(ALIGN)
 }
@@ -151,7 +151,7 @@ fn checksum(sum: &Xxh3) -> u32 {
     sum.digest() as u32
 }
 
-/// Reads the record at the start of these bytes: its header and body. None if there is no valid one.
+/// Reads the record at the start of these bytes: its header and body. None if there is no valid record.
 pub(super) fn read(bytes: &[u8]) -> Option<(Header, &[u8])> {
     let (raw, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
     if raw[..2] != MAGIC || raw[3] != 0 {
@@ -176,12 +176,12 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Header, &[u8])> {
     Some((header, body))
 }
 
-/// The little-endian number at a place, or zero past the end.
+/// The little-endian number at an offset, or zero past the end.
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-/// Two numbers as a record's body or its head.
+/// Two numbers, as a record's body or its head.
 pub(super) fn two(first: u64, second: u64) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&first.to_le_bytes());

@@ -1,15 +1,17 @@
 //! Reading the write-ahead log back.
 //!
-//! Segments are read in order. Every record must be valid and carry the next sequence number, and every segment must begin
-//! with the number after the last one of the segment before it. Where that stops being so, the rest of the last segment is
-//! either a _torn tail_, the remains of a batch that was never acknowledged, or a _hole_ in what was acknowledged. It is a
-//! hole if anything proves that the missing record was durable: a later record that was written when it already was
-//! (`synced`), a later segment that has begun, an entry that says how far the log was committed, or the progress mark beside
-//! the log. A torn tail is cut off; a hole ends in an error that says what to do, never in a shorter log.
+//! Segments are read in order. Every record must be valid and carry the next sequence number, and every segment must
+//! begin with the number after the last one of the segment before it. Where that ends, the rest of the last segment is
+//! either a _torn tail_, the remains of a batch that was never acknowledged, or a _hole_ in what was acknowledged. It
+//! is a hole if anything proves that the missing record was durable: a later record that was written when it already
+//! was (`synced`), a later segment that has begun, an entry that says how far the log was committed, or the progress
+//! mark beside the log. Recovery cuts off a torn tail; a hole ends in an error that says what to do, never in a shorter
+//! log.
 //!
-//! The oldest segment has none before it. Which one it may be is said in the log itself (`Kept`) before an older one is
-//! removed, and again at the beginning of every segment: the first of all unless something says otherwise. Older ones may be
-//! there, whole or with gaps between them, since a power cut can bring back what was removed; they are not read.
+//! No segment is before the oldest one. The log itself says which segment that may be (`Kept`) before an older one is
+//! removed, and again at the beginning of every segment; without such a record it is the first of all. Older segments
+//! may exist, whole or with gaps between them, since a power cut can bring back what was removed; recovery does not
+//! read them.
 
 use std::collections::BTreeMap;
 
@@ -23,20 +25,20 @@ use super::record::{self, EntryBody, Header, RecordKind, u64_at};
 use super::segment::{DATA_START, FIRST_NUMBER, Segment};
 use super::shard_log::{Extent, LogPoint, Recovering, ShardLog};
 
-/// What the log holds and where to go on writing.
+/// What the log holds, and where the writer continues.
 pub(super) struct Recovered {
     pub(super) logs: BTreeMap<ShardId, ShardLog>,
     pub(super) next_seq: u64,
-    /// Which segment is written to: the last one that has begun.
+    /// The segment that is written to: the last one that has begun.
     pub(super) active: usize,
-    /// Where the next record goes in it.
+    /// Where the next record goes in it, in bytes.
     pub(super) end: u64,
-    /// The oldest segment that must be there, as the log says.
+    /// The number of the oldest segment that must exist, as the log says.
     pub(super) kept: u64,
 }
 
-/// Reads all segments that are needed, and cuts off a torn tail. `marked` is the last sequence number that the progress mark
-/// says was durable.
+/// Reads all segments that are needed, and cuts off a torn tail. `marked` is the last sequence number that the progress
+/// mark calls durable.
 pub(super) fn recover(segments: &[Segment], marked: u64) -> Result<Recovered, StoreError> {
     let oldest = oldest_in_line(segments);
     let mut reading = Reading::default();
@@ -47,7 +49,7 @@ pub(super) fn recover(segments: &[Segment], marked: u64) -> Result<Recovered, St
         reading.read(segments, at)?;
     }
     let Reading { shards, next_seq, active, end, torn, kept } = reading;
-    // That nothing is in it proves nothing: it may be the one that was made for later.
+    // An empty segment proves nothing: it may have been made for later.
     if next_seq == 0 || segments.get(oldest).is_none_or(|segment| segment.number > kept) {
         return Err(segments.get(oldest).map_or(StoreError::LogMissing { marked }, |segment| {
             StoreError::corrupt(&segment.path, "the segment before it is missing")
@@ -67,7 +69,7 @@ pub(super) fn recover(segments: &[Segment], marked: u64) -> Result<Recovered, St
     Ok(Recovered { logs, next_seq, active, end, kept })
 }
 
-/// The place of the first segment behind the last gap.
+/// The place in the list of the first segment behind the last gap.
 fn oldest_in_line(segments: &[Segment]) -> usize {
     let follows = |pair: &[Segment]| pair[0].number.checked_add(1) == Some(pair[1].number);
     segments.windows(2).rposition(|pair| !follows(pair)).map_or(0, |gap| gap + 1)
@@ -83,7 +85,7 @@ struct Reading {
     end: u64,
     /// Segments with the remains of a batch in them, and where these begin.
     torn: Vec<(usize, u64)>,
-    /// The oldest segment that must be there.
+    /// The number of the oldest segment that must exist.
     kept: u64,
 }
 
@@ -94,7 +96,7 @@ impl Default for Reading {
 }
 
 impl Reading {
-    /// Goes on to a segment that has begun: whatever is before its first record was durable by then.
+    /// Continues in a segment that has begun: everything before its first record was durable by then.
     fn go_on(&mut self, segments: &[Segment], at: usize, first: u64) -> Result<(), StoreError> {
         if let Some((torn_at, offset)) = self.torn.first() {
             return Err(hole(&segments[*torn_at], *offset));
@@ -107,7 +109,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads the records of a segment, if it has begun, and looks at what follows them.
+    /// Reads the records of a segment, if it has begun, and judges what follows them.
     fn read(&mut self, segments: &[Segment], at: usize) -> Result<(), StoreError> {
         let segment = &segments[at];
         let mut window = Window::open(segment)?;
@@ -166,12 +168,12 @@ impl Reading {
     }
 }
 
-/// Bytes that are looked at together: several times the largest record.
+/// How many bytes are looked at together: several times the largest record.
 const WINDOW_BYTES: u64 = 4 * ENTRY_BYTES_MAX as u64;
-/// Bytes that a record can take at most.
+/// The most bytes that a record can take.
 const RECORD_BYTES_MAX: u64 = ENTRY_BYTES_MAX as u64 + 4_096;
 
-/// A part of a segment in memory, moved along as it is read.
+/// A part of a segment in memory, which moves along as it is read.
 struct Window<'a> {
     segment: &'a Segment,
     length: u64,
@@ -181,7 +183,7 @@ struct Window<'a> {
 
 /// What follows the last valid record of a segment.
 enum Rest {
-    /// Nothing.
+    /// Nothing but zeros.
     Zeros,
     /// The remains of a batch that was never acknowledged.
     Torn,

@@ -1,10 +1,10 @@
 //! Segment files of the write-ahead log.
 //!
-//! The header of a segment says with which sequence number it begins, so that a segment that lost records is noticed however
-//! many it lost: the next one does not continue it. A segment is made before it is needed, when nobody knows what it will
-//! begin with. The header is written again then, in one sector and one write with the first records; everything before it is
-//! durable by that time. So if it says a number, every record before that number was durable; if a power cut kept it from
-//! being written, nothing in the segment was acknowledged.
+//! The header of a segment says with which sequence number it begins. So a segment that lost records is noticed,
+//! however many it lost: the next segment does not continue it. A segment is made before it is needed, when its first
+//! sequence number is not known yet. The header is written again later, in one sector and one write with the first
+//! records; everything before those is durable by that time. So if the header has a number, every record before that
+//! number was durable; if a power cut kept the header from being written, nothing in the segment was acknowledged.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,13 +18,13 @@ use super::disk::{Disk, DiskFile, Open};
 use super::foreign;
 use super::record::u64_at;
 
-/// Where the records of a segment begin.
+/// Where the records of a segment begin, in bytes.
 pub(super) const DATA_START: u64 = 64;
-/// The number of the first segment of all.
+/// The number of the very first segment.
 pub(super) const FIRST_NUMBER: u64 = 1;
-/// What a segment is called until it is one.
+/// The name of a segment's file before it is complete.
 pub(super) const TEMPORARY: &str = "next.tmp";
-/// Bytes that are written again at a time.
+/// How many bytes are written again at a time.
 const REWRITE_BYTES: usize = 1024 * 1024;
 const MAGIC: [u8; 8] = *b"skep-wal";
 const FORMAT: u32 = 2;
@@ -33,17 +33,17 @@ const FORMAT: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) number: u64,
-    /// The sequence number that it begins with, as its header said when it was opened; none if it had not begun.
+    /// The sequence number with which it begins, as its header said when it was opened; none if it had not begun.
     pub(super) first: Option<u64>,
     pub(super) path: PathBuf,
     pub(super) file: Arc<dyn DiskFile>,
 }
 
 impl Segment {
-    /// Writes what it holds up to a byte again, durably.
+    /// Writes the segment's content up to an offset again, durably.
     ///
     /// When an fsync fails, Linux marks the pages clean all the same: a process that starts afterwards reads what never
-    /// reached the disk, and a second fsync says that all is well. What was read is relied on from here on, so that it is
+    /// reached the disk, and a second fsync succeeds. The node relies on what was read from here on, so that it is
     /// written again first.
     pub(super) fn write_again(&self, end: u64) -> io::Result<()> {
         let mut part = vec![0; REWRITE_BYTES];
@@ -57,7 +57,8 @@ impl Segment {
         self.file.sync()
     }
 
-    /// Makes everything from a byte on zero again. What was set aside for it on the disk stays so: a full one is no obstacle.
+    /// Makes everything from an offset on zero again. The space that the disk has set aside for it stays so: a full
+    /// disk is no obstacle.
     pub(super) fn clear_from(&self, offset: u64) -> io::Result<()> {
         let length = self.file.len()?;
         let zeros = vec![0; REWRITE_BYTES];
@@ -75,7 +76,7 @@ fn name(number: u64) -> String {
     format!("{number:016x}.wal")
 }
 
-/// Whether a segment is called so.
+/// Whether a file has the name of a segment.
 fn is_name(file: &str) -> bool {
     let number = file.strip_suffix(".wal").and_then(|number| u64::from_str_radix(number, 16).ok());
     number.is_some_and(|number| name(number) == file)
@@ -95,7 +96,7 @@ pub(super) fn header(number: u64, first: Option<u64>, store: Incarnation) -> [u8
     bytes
 }
 
-/// Makes a segment durable: its blocks, its header and its name. Until then no record is written to it.
+/// Makes a segment durable: its blocks, its header and its name. Before that no record is written to it.
 pub(super) fn create(
     disk: &dyn Disk,
     dir: &Path,
@@ -115,13 +116,13 @@ pub(super) fn create(
     Ok(Segment { number, first, path, file })
 }
 
-/// The segments of a directory in order. Whether one is missing is seen when they are read.
+/// Opens the segments of a directory, in order. Reading them shows whether one is missing.
 pub(super) fn open_all(disk: &dyn Disk, dir: &Path, store: Incarnation) -> Result<Vec<Segment>, StoreError> {
     let mut segments = Vec::new();
     for path in disk.list(dir).map_err(|e| StoreError::io(dir, e))? {
         match path.file_name().and_then(|name| name.to_str()) {
             Some(file) if is_name(file) => segments.push(open(disk, &path, store)?),
-            // One that was being made.
+            // This segment was being made.
             Some(TEMPORARY) => disk.remove(&path).map_err(|e| StoreError::io(&path, e))?,
             _ => foreign::pass_over(&path)?,
         }
@@ -133,7 +134,7 @@ pub(super) fn open_all(disk: &dyn Disk, dir: &Path, store: Incarnation) -> Resul
 fn open(disk: &dyn Disk, path: &Path, store: Incarnation) -> Result<Segment, StoreError> {
     let file = disk.open(path, Open::Existing).map_err(|e| StoreError::io(path, e))?;
     let mut found = [0; DATA_START as usize];
-    // A disk that fails to read says nothing of what is there.
+    // A disk that fails to read says nothing of the content.
     file.read_exact_at(&mut found, 0).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => StoreError::corrupt(path, "cut off within its header"),
         _ => StoreError::io(path, e),

@@ -1,4 +1,4 @@
-//! The log of one shard as memory knows it: where each entry is, and the latest ones themselves.
+//! The log of one shard as memory knows it: the place of each entry, and the latest entries themselves.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -6,22 +6,22 @@ use std::ops::Range;
 use bytes::Bytes;
 use skep_protocol::limits;
 
-/// Where an entry stands in the log of a shard.
+/// The place of an entry in the log of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogPoint {
-    /// Its index.
+    /// The index of the entry.
     pub index: u64,
-    /// The term of the leader that wrote it.
+    /// The term of the leader that wrote the entry.
     pub term: u64,
 }
 
-/// Where an entry's bytes are on disk.
+/// The place of an entry's bytes on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
     pub(super) segment: u64,
-    /// Of the record.
+    /// The offset of the record in its segment, in bytes.
     pub(super) offset: u64,
-    /// Of the whole record.
+    /// The size of the whole record, in bytes.
     pub(super) bytes: u32,
 }
 
@@ -29,26 +29,26 @@ pub(super) struct Extent {
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub(super) term: u64,
-    /// None until it is durable.
+    /// None until the entry is durable.
     pub(super) extent: Option<Extent>,
-    /// None when it was evicted.
+    /// None once the entry was evicted from memory.
     pub(super) cached: Option<Bytes>,
 }
 
-/// The log of one shard. Entries are contiguous: a hole cannot be expressed.
+/// The log of one shard. Entries are contiguous: this type cannot express a hole.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ShardLog {
-    /// Index of the first entry, or of the next one if there are none.
+    /// The index of the first entry, or of the next one if there are none.
     pub(super) first: u64,
     pub(super) slots: VecDeque<Slot>,
     pub(super) purged: Option<LogPoint>,
     pub(super) vote: Option<Bytes>,
     pub(super) committed: Option<LogPoint>,
-    /// For each truncation and purge whose record is not durable yet, the oldest segment that it lets go of: until then
-    /// a restart reads it.
+    /// For each truncation and purge whose record is not durable yet, the oldest segment that it drops: until then a
+    /// restart reads that segment.
     pins: VecDeque<Option<u64>>,
     cached_bytes: usize,
-    /// Slots before this place hold no cached entry.
+    /// Slots before this one hold no cached entry.
     evicted: usize,
 }
 
@@ -81,7 +81,7 @@ impl ShardLog {
         start..range.end.min(self.end()).max(start)
     }
 
-    /// Adds an entry at the end. False if it would leave a hole.
+    /// Adds an entry at the end. False if that would leave a hole.
     pub(super) fn push(&mut self, point: LogPoint, entry: Bytes) -> bool {
         if self.slots.is_empty() && self.purged.is_none_or(|purged| point.index > purged.index) {
             self.first = point.index;
@@ -94,7 +94,7 @@ impl ShardLog {
         true
     }
 
-    /// An entry became durable. Nothing if it was truncated or purged meanwhile.
+    /// Notes that an entry became durable. Does nothing if the entry was truncated or purged meanwhile.
     pub(super) fn settle(&mut self, point: LogPoint, extent: Extent) {
         if let Some(slot) = self.slot_mut(point.index).filter(|slot| slot.term == point.term) {
             slot.extent = Some(extent);
@@ -102,7 +102,7 @@ impl ShardLog {
         self.evict();
     }
 
-    /// Lets go of the oldest durable entries beyond the cache's bound.
+    /// Evicts the oldest durable entries beyond the bound of the cache.
     fn evict(&mut self) {
         while self.cached_bytes > limits::LOG_CACHE_BYTES_MAX {
             let Some(slot) = self.slots.get_mut(self.evicted) else { break };
@@ -116,7 +116,7 @@ impl ShardLog {
         }
     }
 
-    /// Keeps entries before `end`. What it lets go of is needed until [`unpin`](Self::unpin).
+    /// Keeps the entries before `end`. The segments of the others are needed until [`unpin`](Self::unpin).
     pub(super) fn truncate(&mut self, end: u64) {
         let from = end.max(self.first);
         self.pin(from..self.end());
@@ -128,7 +128,7 @@ impl ShardLog {
         self.evicted = self.evicted.min(self.slots.len());
     }
 
-    /// Drops entries up to a point, which may lie beyond the last one. What it lets go of is needed until
+    /// Drops entries up to a point, which may lie beyond the last one. Their segments are needed until
     /// [`unpin`](Self::unpin).
     pub(super) fn purge(&mut self, upto: LogPoint) {
         self.pin(self.first..upto.index.saturating_add(1));
@@ -147,18 +147,18 @@ impl ShardLog {
     }
 
     fn pin(&mut self, range: Range<u64>) {
-        // Of one that is not durable yet it is not known where it will be: then nothing goes.
+        // The place of an entry that is not durable yet is unknown: then nothing is dropped.
         let segment = |index| Some(self.slot(index)?.extent.map_or(0, |extent| extent.segment));
         self.pins.push_back(self.held(range).filter_map(segment).min());
     }
 
-    /// The record of the oldest truncation or purge that was not durable is so now.
+    /// Notes that the record of the oldest truncation or purge that was not durable is durable.
     pub(super) fn unpin(&mut self) {
         self.pins.pop_front();
     }
 
-    /// How far the log is said to be committed; none while what is written is not yet what memory holds: an entry that is
-    /// being replaced can stand on disk at the place of the one that is committed.
+    /// How far the log is known to be committed. None while the log on disk is not yet the log in memory: an entry that
+    /// is being replaced can stand on disk at the place of the committed one.
     pub(super) fn committed_as_written(&self) -> Option<LogPoint> {
         self.committed.filter(|_| self.pins.is_empty())
     }
@@ -170,18 +170,19 @@ impl ShardLog {
     }
 }
 
-/// What recovery has read of a shard so far. Indexes may be met in any order, since entries can have been moved.
+/// What recovery has read of a shard so far. Entries may come in any order of their indexes, since they can have been
+/// moved.
 #[derive(Debug, Default)]
 pub(super) struct Recovering {
     pub(super) entries: BTreeMap<u64, (u64, Extent)>,
     pub(super) purged: Option<LogPoint>,
     pub(super) vote: Option<Bytes>,
-    /// The last entry that was said to be committed, by what was written after it.
+    /// The last entry that a later record calls committed.
     pub(super) committed: Option<u64>,
 }
 
 impl Recovering {
-    /// Takes note of how far the log is said to be committed. That only rises.
+    /// Notes how far the log is said to be committed. That only rises.
     pub(super) fn note_committed(&mut self, index: u64) {
         self.committed = self.committed.max(Some(index));
     }
@@ -207,7 +208,7 @@ impl Recovering {
         log.evicted = log.slots.len();
         log.committed = match self.committed {
             Some(index) if index < start => log.purged,
-            // It is said behind the entry, never before it: if it is not there, it was lost.
+            // Only records behind the entry call it committed: if it is missing, it was lost.
             Some(index) => match log.slot(index) {
                 Some(slot) => Some(LogPoint { index, term: slot.term }),
                 None => return Err(format!("entry {index} was committed and is missing")),
@@ -254,7 +255,7 @@ mod tests {
             Recovering { entries, purged, vote: None, committed }.finish().map(|log| log.committed)
         };
         assert_eq!(recovering(None), Ok(None));
-        assert_eq!(recovering(Some(2)), Ok(Some(LogPoint { index: 3, term: 1 })), "what was let go of was committed");
+        assert_eq!(recovering(Some(2)), Ok(Some(LogPoint { index: 3, term: 1 })), "what was purged was committed");
         assert_eq!(recovering(Some(5)), Ok(Some(LogPoint { index: 5, term: 2 })));
         assert!(recovering(Some(6)).unwrap_err().contains("entry 6"));
     }
@@ -274,6 +275,6 @@ mod tests {
         assert_eq!(log.oldest_segment(), None);
         assert!(log.push(LogPoint { index: 10, term: 2 }, Bytes::new()));
         log.truncate(10);
-        assert_eq!(log.oldest_segment(), Some(0), "nobody knows yet where it is written");
+        assert_eq!(log.oldest_segment(), Some(0), "it is not known yet where it is written");
     }
 }

@@ -1,4 +1,4 @@
-//! A store of a test in virtual time.
+//! A store for tests in virtual time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::history::History;
 use super::{Parts, Queue, SPARES, Store, StoreError, StoreOptions, WriterHandle};
 
 impl Store {
-    /// Opens the store on a disk of a test, without a history. Its writer is a task of the test's runtime, that takes so
-    /// long for each batch.
+    /// Opens the store on a disk of a test, without a history. Its writer is a task of the test's runtime, which takes
+    /// this long for each batch.
     ///
     /// # Errors
     /// As those of [`open`](Self::open).
@@ -34,7 +34,7 @@ impl Store {
         Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, voter_list, history: History::absent() })
     }
 
-    /// Has the disk be so full, until the next look at it.
+    /// Sets how full the disk is, until the next check.
     pub fn press(&self, pressure: DiskPressure) {
         self.shared.pressure.send_replace(pressure);
     }

@@ -1,9 +1,10 @@
-//! Writing to the end of a log, past the page cache where the disk allows it.
+//! Writing to the end of a log, past the page cache where the disk allows that.
 //!
-//! The page cache writes pages: a log that is synced after each small entry writes 4 KiB for a few hundred bytes. Past it a
-//! disk takes sectors, an eighth of that. Where the log ends within a sector, the sector is written again with what follows;
-//! what it holds already is the same in both, so that it is there whichever of the two a power cut leaves. That a sector is
-//! written whole or not at all is asked of the disk; the cache asks the same of it, or more.
+//! The page cache writes pages: a log that is synced after each small entry writes 4 KiB for a few hundred bytes. Past
+//! the cache a disk takes sectors, an eighth of that. Where the log ends within a sector, that sector is written again
+//! with what follows. What it holds already is the same in both writes, so that it survives whichever of the two a
+//! power cut leaves. This relies on the disk to write a sector whole or not at all; the cache relies on the same, or
+//! more.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile, SECTOR_BYTES};
 use super::segment::Segment;
 
-/// Bytes that are written at a time: a batch, unless it is a large one.
+/// How many bytes are written at a time: a batch, unless the batch is large.
 const PIECE_BYTES: usize = 1024 * 1024;
 
 /// The end of the segment that is written to.
@@ -19,13 +20,13 @@ const PIECE_BYTES: usize = 1024 * 1024;
 pub(super) struct Tail {
     /// The segment past the page cache; none where that is not possible.
     direct: Option<Arc<dyn DiskFile>>,
-    /// What the sector holds in which the log ends.
+    /// The content of the sector in which the log ends.
     sector: Vec<u8>,
     piece: Aligned,
 }
 
 impl Tail {
-    /// That of a segment whose records end at a byte.
+    /// The tail of a segment whose records end at an offset.
     pub(super) fn open(disk: &dyn Disk, segment: &Segment, end: u64) -> Self {
         let held = (end % SECTOR_BYTES as u64) as usize;
         let mut sector = vec![0; held];
@@ -34,15 +35,15 @@ impl Tail {
         Self { direct, sector, piece: Aligned::default() }
     }
 
-    /// Lets go of the memory for what is written at a time, if it is more than so many bytes.
+    /// Frees the memory of the write buffer if that is more than this many bytes.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         if self.piece.0.len() > bytes {
             self.piece = Aligned::default();
         }
     }
 
-    /// Writes what follows, whole sectors where it can. How many bytes that were. After an error the same can be written
-    /// again to the same place: whatever part of it is there already.
+    /// Writes what follows, in whole sectors where it can. Returns how many bytes that were. After an error the caller
+    /// can write the same again to the same place, whatever part of it is there already.
     pub(super) fn write(&mut self, segment: &Segment, bytes: &[u8], at: u64) -> io::Result<u64> {
         if let Some(direct) = self.direct.clone() {
             match self.write_sectors(&*direct, bytes, at) {
@@ -82,17 +83,17 @@ impl Tail {
     }
 }
 
-/// Bytes that begin where a disk can take them from.
+/// Bytes in memory that begin at an address from which a disk can take them.
 #[derive(Debug, Default)]
 struct Aligned(Vec<u8>);
 
 impl Aligned {
-    /// So many of them, with anything in them.
+    /// A buffer of this many bytes, with any content.
     fn of(&mut self, bytes: usize) -> &mut [u8] {
         if self.0.len() < bytes + SECTOR_BYTES {
             self.0 = vec![0; (bytes + SECTOR_BYTES).next_power_of_two()];
         }
-        // Nobody promises that an aligned place is found. A disk refuses one that is not, and the cache takes it.
+        // An aligned address is not guaranteed. A disk refuses a buffer that is not aligned, and the cache takes it.
         let from = self.0.as_ptr().align_offset(SECTOR_BYTES).min(SECTOR_BYTES);
         &mut self.0[from..from + bytes]
     }

@@ -1,7 +1,9 @@
-//! Who voted in each shard when this node heard of it last: for the next process of a node that has no replica of it.
+//! Who voted in each shard when this node last heard of it: for the next process of a node without a replica of that
+//! shard.
 //!
-//! It says whom to dial first, and no more. A list that is missing, or cannot be read, is no list: the node then begins as one
-//! that was never there. It is synced, since it is wanted most when the power of a whole site comes back.
+//! The list says which nodes to dial first, and no more. A list that is missing, or cannot be read, counts as none: the
+//! node then begins like one that never heard of the shard. The list is synced, since the node needs it most when the
+//! power of a whole site returns.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,13 +17,13 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::disk::{Disk, read_all, replace};
 
-/// More than the voters of as many shards as a node may hear of take: a number and seven PeerIds of 52 characters each.
+/// The voters of as many shards as a node may hear of take less: a number and seven PeerIds of 52 characters each.
 const BYTES_MAX: u64 = 32 * 1024;
 
 /// The voters of each shard.
 pub type KnownVoters = BTreeMap<ShardId, Voters>;
 
-/// A file of one line for each shard, its number and its voters, below a checksum of all of them.
+/// A file of one line for each shard, with its number and its voters, below a checksum of all of them.
 #[derive(Clone)]
 pub struct VoterList {
     disk: Arc<dyn Disk>,
@@ -33,10 +35,10 @@ impl VoterList {
         Self { disk, path: Arc::new(dir.join("voters")) }
     }
 
-    /// Leaves this for the next process, in place of what was left before.
+    /// Saves the list for the next process, in place of the former one.
     ///
     /// # Errors
-    /// What the operating system said; what was left before is still there.
+    /// What the operating system said; then the former list is still there.
     pub fn save(&self, known: &KnownVoters) -> io::Result<()> {
         let line = |(shard, voters): (&ShardId, &Voters)| {
             let voters: String = voters.iter().map(|node| format!(" {node}")).collect();
@@ -46,7 +48,7 @@ impl VoterList {
         replace(&*self.disk, &self.path, &[checksum(&lines).as_bytes(), b"\n", lines.as_bytes()])
     }
 
-    /// What was left; nothing, and a line in the node's log, if it cannot be used.
+    /// Returns the saved list; an empty one, and a line in the node's log, if the file cannot be used.
     pub fn load(&self) -> KnownVoters {
         let read = read_all(&*self.disk, &self.path, BYTES_MAX);
         let why = match read {
@@ -67,7 +69,7 @@ fn checksum(lines: &str) -> String {
     format!("{:032x}", xxh3_128(lines.as_bytes()))
 }
 
-/// The voters in a list, if it is whole.
+/// The voters in a list, if the list is whole.
 fn parse(bytes: &[u8]) -> Option<KnownVoters> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (sum, lines) = text.split_once('\n')?;

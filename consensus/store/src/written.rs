@@ -1,36 +1,36 @@
-//! What the bytes of the log are.
+//! The bytes of the log, by kind.
 
 use std::ops::AddAssign;
 
 use super::record::{RecordKind, padded};
 
-/// Bytes that a store has written to its log since it was opened, by what they are.
+/// How many bytes a store has written to its log since it was opened, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WrittenBytes {
-    /// Entries, as the Raft adapter encodes them; those too that were moved out of an old segment.
+    /// Entries, as the Raft adapter encodes them, those that were moved out of an old segment included.
     pub entries: u64,
-    /// What is written around each of them: what and where it is, its checksum, and what aligns it.
+    /// The bytes around entries: kind and place, checksum, and alignment.
     pub around_entries: u64,
     /// Votes.
     pub votes: u64,
-    /// What truncates and purges a log.
+    /// Truncations and purges of logs.
     pub bounds: u64,
     /// How far logs are committed, where entries do not say it.
     pub committed: u64,
     /// Headers of segments, and which of them are kept.
     pub segments: u64,
-    /// What fills sectors that are written whole: what they held before, and zeros.
+    /// What fills up sectors that are written whole: their former content, and zeros.
     pub sectors: u64,
 }
 
 impl WrittenBytes {
-    /// All of them.
+    /// All of these together.
     pub fn total(&self) -> u64 {
         let Self { entries, around_entries, votes, bounds, committed, segments, sectors } = self;
         entries + around_entries + votes + bounds + committed + segments + sectors
     }
 
-    /// Counts a record whose body has these two parts, of so many bytes each.
+    /// Counts a record whose body has two parts of these sizes, in bytes.
     pub(super) fn count(&mut self, kind: RecordKind, head: usize, tail: usize) {
         let whole = padded(head + tail) as u64;
         match kind {

@@ -152,7 +152,8 @@ impl SiteHandle {
     /// Shows another chain from here on. It is written down first: call this where the disk may be waited for.
     ///
     /// # Errors
-    /// [`KeepError`] if it could not be written. This node shows it all the same, and the one before it after a restart.
+    /// [`KeepError`] if it could not be written. This node shows it all the same, and the one before it after a
+    /// restart.
     pub fn renew(&self, own: Chain) -> Result<(), KeepError> {
         let kept = self.kept();
         let written = kept.keep_own.as_ref().map_or(Ok(()), |keep| keep(&own));

@@ -4,7 +4,7 @@
 //! checks everything that a client sends, and a refusal names the field. What operators sign is a part of the vocabulary, and
 //! is only named here.
 //!
-//! **Must not know** who serves or calls these services.
+//! **Must not know** which programs serve or call these services.
 
 pub mod convert;
 

@@ -1,7 +1,7 @@
 //! Bounds of a shard's log: requests, entries, proposals, the clock, terms and voters.
 
 /// Request ids remembered per shard. The same on every replica, so it is no setting. When full, the floor rises and
-/// requests first sent below it are refused as `RequestForgotten` (SKEP-0102).
+/// requests first sent below it are refused as `RequestForgotten`.
 pub const DEDUP_IDS_MAX: usize = 1_000_000;
 /// So many times as many request ids are remembered as of those that were first sent ahead of the shard's clock. One
 /// more of these is refused as `SentAhead` until the clock has come so far: were the table full of them, the floor

@@ -10,8 +10,8 @@ pub const ROOT_BYTES_MAX: usize = 8 * 1024;
 pub const ROOT_VERSIONS_MAX: usize = 256;
 /// Largest certificate, and largest invitation. Refused by the decoder, and not issued.
 pub const CERTIFICATE_BYTES_MAX: usize = 2 * 1024;
-/// How long a certificate holds if its issuer may issue it for so long, in milliseconds of site time: 90 days. Its member
-/// renews it by itself once two thirds of that are over.
+/// How long a certificate holds if its issuer may issue it for so long, in milliseconds of site time: 90 days. Its
+/// member renews it by itself once two thirds of that are over.
 pub const CERTIFICATE_LIFE_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
 /// Patterns of agents in a certificate. Refused as invalid.
 pub const AGENT_PATTERNS_MAX: usize = 16;

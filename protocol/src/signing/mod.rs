@@ -7,6 +7,7 @@
 //! This module knows keys, bytes and the place where a statement holds. What operators can state is defined where it
 //! belongs, beside commands, operators and recoveries.
 
+pub mod ballot;
 mod key;
 mod verdicts;
 

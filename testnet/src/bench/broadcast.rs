@@ -1,5 +1,5 @@
-//! One command to all robots: from its submission to the last delivery, with all robots at work and with some that stand
-//! still, in turns.
+//! One command to all robots: from its submission to the last delivery, in rounds with all robots at work, in turns
+//! with rounds in which some robots stand still.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,62 +13,64 @@ use crate::latency::LatencyMs;
 use crate::site::operator::{Operator, Sent, ToSend};
 use crate::site::process::Machine;
 
-/// How long a command is good for: longer than robots stand still.
+/// How long a command is valid: longer than robots stand still.
 const VALID: Duration = Duration::from_secs(60);
 /// How long a round may take.
 const ROUND_MAX: Duration = Duration::from_secs(30);
-/// Rounds that are not counted.
+/// How many rounds at the start are not counted.
 const WARM_UP: usize = 5;
 
-/// What to run.
+/// The settings of the benchmark.
 #[derive(Clone, Debug)]
 pub struct BroadcastSettings {
-    /// The program that is a node.
+    /// The path of the program that is a node.
     pub binary: PathBuf,
-    /// Robots; all of one process, spread over the nodes.
+    /// How many robots; one process has them all, spread over the nodes.
     pub robots: usize,
-    /// Robots that stand still in every other round.
+    /// How many robots stand still in every other round.
     pub slow: usize,
-    /// Voters.
+    /// How many voters.
     pub voters: usize,
-    /// Nodes that do not vote and have all robots; without any, the voters have them.
+    /// How many nodes that do not vote and have all robots; if 0, the voters have them.
     pub others: usize,
-    /// Rounds of each kind.
+    /// How many rounds of each kind.
     pub rounds: usize,
 }
 
-/// What came of it.
+/// The result of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct BroadcastReport {
     /// Always `broadcast`.
     pub bench: &'static str,
-    /// Robots.
+    /// How many robots.
     pub robots: usize,
-    /// Robots that stood still in every other round.
+    /// How many robots stood still in every other round.
     pub slow: usize,
-    /// Voters.
+    /// How many voters.
     pub voters: usize,
-    /// Nodes that do not vote and have all robots.
+    /// How many nodes that do not vote and have all robots.
     pub others: usize,
-    /// Rounds of each kind.
+    /// How many rounds of each kind.
     pub rounds: usize,
-    /// From before the command is signed until its acceptance is heard of.
+    /// From before the command is signed until the operator hears that it is accepted.
     pub accept_ms: LatencyMs,
-    /// From before it is signed until the last robot's software is offered it, with all robots at work.
+    /// From before the command is signed until the last robot's software is offered it, with all robots at work.
     pub last_delivery_ms: LatencyMs,
-    /// From before it is signed until the last robot is told to go.
+    /// From before the command is signed until the last robot is told to go.
     pub last_start_ms: LatencyMs,
-    /// From before it is signed until a robot's software is offered it: those that never stand still, while all are at work.
+    /// From before the command is signed until a robot's software is offered it: robots that never stand still, in
+    /// rounds with all robots at work.
     pub delivery_ms: LatencyMs,
-    /// The same while the slow ones stand still.
+    /// The same in rounds in which the slow robots stand still.
     pub delivery_with_slow_ms: LatencyMs,
-    /// How much later that is at the slowest but one in a hundred, in percent.
+    /// How much later that is for 99 of 100 robots, in percent.
     pub slow_robot_delay_pct: f64,
-    /// What it ran on.
+    /// The machine that it ran on.
     pub machine: Machine,
 }
 
-/// One round: when each robot was offered the command, and told to go, in nanoseconds from before it was signed.
+/// One round: when each robot was offered the command, and told to go, in nanoseconds from before the command was
+/// signed.
 #[derive(Default)]
 struct Round {
     accept_ns: u64,
@@ -76,7 +78,7 @@ struct Round {
     started_ns: BTreeMap<usize, u64>,
 }
 
-/// Runs it on nodes of its own.
+/// Runs the benchmark on nodes of its own.
 ///
 /// # Errors
 /// [`LaunchError`].
@@ -101,7 +103,7 @@ pub async fn broadcast(settings: BroadcastSettings) -> Result<BroadcastReport, L
     Ok(report(&settings, &all, &with_slow))
 }
 
-/// What came of rounds in which all robots were at work, and of those in which some stood still.
+/// The result of rounds with all robots at work, and of rounds in which some stood still.
 fn report(settings: &BroadcastSettings, all: &[Round], with_slow: &[Round]) -> BroadcastReport {
     let quick = |rounds: &[Round]| {
         let of = |round: &Round| round.offered_ns.range(settings.slow..).map(|(_, ns)| *ns).collect::<Vec<u64>>();
@@ -128,7 +130,7 @@ fn report(settings: &BroadcastSettings, all: &[Round], with_slow: &[Round]) -> B
     }
 }
 
-/// Waits until all robots are there when a command is for all of them.
+/// Waits until all robots are attached when a command is for all of them.
 async fn until_present(
     operator: &Operator,
     robots: &mut Robots,
@@ -148,7 +150,7 @@ async fn until_present(
     }
 }
 
-/// A round in which some robots stand still. They catch up before the next one.
+/// A round in which some robots stand still. They catch up before the next round.
 async fn slow_round(
     operator: &Operator,
     robots: &mut Robots,
@@ -158,7 +160,7 @@ async fn slow_round(
     robots.stopped.send_replace(settings.slow);
     let quick = settings.robots - settings.slow;
     let (sent, without) = round(operator, robots, dir, |_| quick).await?;
-    // Or there would be nothing to compare.
+    // Otherwise there would be nothing to compare.
     let open = operator.show(sent.id).await?.open as usize;
     if open != settings.slow {
         let output = format!("{open} robots stood still, and {} were to", settings.slow);
@@ -170,7 +172,7 @@ async fn slow_round(
     Ok(without)
 }
 
-/// Sends one command to all, and waits until so many of the robots that it is for have been told to go.
+/// Sends one command to all robots, and waits until this many of its robots have been told to go.
 async fn round(
     operator: &Operator,
     robots: &mut Robots,
@@ -197,7 +199,7 @@ async fn round(
         within: ROUND_MAX,
         dir: dir.to_owned(),
     })?;
-    // The outcomes of those that did it are known, so that rounds do not run into each other.
+    // The outcomes of the robots that did it are known, so that rounds do not overlap.
     operator.until_open(sent.id, sent.agents.saturating_sub(wanted), ROUND_MAX).await?;
     Ok((sent, round))
 }

@@ -18,76 +18,76 @@ use crate::site::process::Machine;
 use crate::site::warehouse::robot_name;
 
 const WARM_UP: Duration = Duration::from_secs(2);
-/// How long a command is good for: longer than any of them takes.
+/// How long a command is valid: longer than any of them takes.
 const VALID: Duration = Duration::from_secs(60);
 
-/// What to run.
+/// The settings of the benchmark.
 #[derive(Clone, Debug)]
 pub struct CommandSettings {
-    /// The program that is a node.
+    /// The path of the program that is a node.
     pub binary: PathBuf,
-    /// Robots; all of one process, spread over the nodes.
+    /// How many robots; one process has them all, spread over the nodes.
     pub robots: usize,
-    /// Commands under way at a time, each for another robot.
+    /// How many commands are under way at a time, each for another robot.
     pub inflight: usize,
-    /// Voters.
+    /// How many voters.
     pub voters: usize,
-    /// Nodes that do not vote and have all robots; without any, the voters have them.
+    /// How many nodes that do not vote and have all robots; if 0, the voters have them.
     pub others: usize,
-    /// How long it counts.
+    /// How long the benchmark counts, in seconds.
     pub seconds: u64,
 }
 
-/// What came of it.
+/// The result of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct CommandReport {
     /// Always `command`.
     pub bench: &'static str,
-    /// Robots.
+    /// How many robots.
     pub robots: usize,
-    /// Commands under way at a time.
+    /// How many commands were under way at a time.
     pub inflight: usize,
-    /// Voters.
+    /// How many voters.
     pub voters: usize,
-    /// Nodes that do not vote and have all robots.
+    /// How many nodes that do not vote and have all robots.
     pub others: usize,
-    /// How long it counted.
+    /// How long the benchmark counted, in seconds.
     pub seconds: f64,
-    /// Durable submissions with their durable outcomes, a second.
+    /// Durable submissions with their durable outcomes, per second.
     pub round_trips_per_s: f64,
-    /// From before the command is signed until its outcome is heard of.
+    /// From before the command is signed until its operator hears its outcome.
     pub latency_ms: LatencyMs,
-    /// What of that each step takes.
+    /// How much of that each step takes.
     pub steps_ms: StepsMs,
-    /// How commands ended.
+    /// How many commands ended with each outcome.
     pub outcomes: BTreeMap<String, u64>,
-    /// Commands that were not accepted, or whose outcome could not be heard.
+    /// How many commands were not accepted, or had an outcome that could not be heard.
     pub errors: u64,
-    /// Commands that a robot started more than once.
+    /// How many commands a robot started more than once.
     pub duplicates: usize,
-    /// What it ran on.
+    /// The machine that it ran on.
     pub machine: Machine,
 }
 
 /// The steps of a round trip.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct StepsMs {
-    /// From before it is signed until its acceptance is heard of.
+    /// From before the command is signed until its operator hears that it is accepted.
     pub accept: LatencyMs,
     /// From then until the robot's software is offered it.
     pub offer: LatencyMs,
-    /// Until it is told to go: the intent is durable.
+    /// From then until the software is told to go: the intent is durable.
     pub start: LatencyMs,
-    /// Until its outcome is durable on its node.
+    /// From then until the outcome is durable on the robot's node.
     pub record: LatencyMs,
-    /// Until the operator hears that the shard knows it.
+    /// From then until the operator hears that the shard knows the outcome.
     pub report: LatencyMs,
 }
 
 /// What one operator did.
 struct Done {
     round_us: Histogram<u64>,
-    /// By command: when its acceptance and its end were heard of.
+    /// By command: when the operator heard of its acceptance and of its end.
     heard: BTreeMap<Vec<u8>, (Instant, Instant)>,
     accept_us: Histogram<u64>,
     outcomes: BTreeMap<String, u64>,
@@ -112,7 +112,7 @@ impl Done {
     }
 }
 
-/// What robots saw, counted as it comes, so that nothing waits for room.
+/// What robots saw, counted as it arrives, so that no robot waits for room.
 #[derive(Default)]
 struct AtRobots {
     /// How often each command was started.
@@ -127,7 +127,7 @@ impl AtRobots {
     }
 }
 
-/// Runs it on nodes of its own.
+/// Runs the benchmark on nodes of its own.
 ///
 /// # Errors
 /// [`LaunchError`].
@@ -172,7 +172,7 @@ pub async fn command(settings: CommandSettings) -> Result<CommandReport, LaunchE
     })
 }
 
-/// What each step took, of the commands that count.
+/// How long each step took, over the commands that count.
 fn steps(done: &Done, seen: &[Seen]) -> StepsMs {
     let mut steps: [Vec<u64>; 4] = Default::default();
     for seen in seen {
@@ -189,7 +189,7 @@ fn steps(done: &Done, seen: &[Seen]) -> StepsMs {
     StepsMs { accept: LatencyMs::of_us(&done.accept_us), offer, start, record, report }
 }
 
-/// Operators at work.
+/// The operators at work.
 struct Operators {
     stop: Arc<AtomicBool>,
     measuring: Arc<AtomicBool>,
@@ -198,7 +198,7 @@ struct Operators {
 }
 
 impl Operators {
-    /// As many as there are to be commands under way. Each has robots of its own.
+    /// Starts one operator for each command under way. Each has robots of its own.
     fn start(operator: &Arc<Operator>, client: &Client, settings: &CommandSettings) -> Self {
         let (stop, measuring) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let count: Arc<AtomicU64> = Arc::default();
@@ -217,7 +217,8 @@ impl Operators {
         Self { stop, measuring, count, sending }
     }
 
-    /// Counts for so many seconds, and ends them: the commands that counted, in how long, and what was done in all.
+    /// Counts for this many seconds, and ends the operators. Returns the commands that counted, the time that they
+    /// took, and everything that was done.
     async fn run(mut self, seconds: u64) -> (u64, Duration, Done) {
         tokio::time::sleep(WARM_UP).await;
         self.measuring.store(true, Ordering::Relaxed);

@@ -13,82 +13,82 @@ use crate::site::launch::{Layout, TestNode, Testnet};
 use crate::site::process::{Machine, Usage};
 use crate::workload::{Done, Load};
 
-/// Connections that all clients share at most, as the peers were measured.
+/// The most connections that all clients share, as in the benchmarks of similar systems.
 const CONNECTIONS_MAX: usize = 16;
 const WARM_UP: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(3);
 
-/// What to run.
+/// The settings of the benchmark.
 #[derive(Clone, Debug)]
 pub struct CommitSettings {
-    /// The program that is a node.
+    /// The path of the program that is a node.
     pub binary: PathBuf,
-    /// Clients, each with one write outstanding.
+    /// How many clients, each with one write under way.
     pub clients: usize,
-    /// Voters.
+    /// How many voters.
     pub voters: usize,
-    /// How long it counts.
+    /// How long the benchmark counts, in seconds.
     pub seconds: u64,
     /// Bytes of payload in a task.
     pub payload_bytes: usize,
-    /// Through the nodes' Unix sockets instead of loopback TCP.
+    /// Whether clients use the nodes' Unix sockets instead of loopback TCP.
     pub socket: bool,
-    /// Every create a call of its own, instead of a message on the connection's stream.
+    /// Whether every create is a call of its own, instead of a message on the connection's stream.
     pub unary: bool,
 }
 
-/// What came of it.
+/// The result of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct CommitReport {
     /// Always `commit`.
     pub bench: &'static str,
-    /// Clients, each with one write outstanding.
+    /// How many clients, each with one write under way.
     pub clients: usize,
-    /// Connections that they shared.
+    /// How many connections they shared.
     pub connections: usize,
     /// `tcp` or `socket`.
     pub transport: &'static str,
     /// `stream` or `unary`.
     pub calls: &'static str,
-    /// Voters.
+    /// How many voters.
     pub voters: usize,
-    /// How long it counted.
+    /// How long the benchmark counted, in seconds.
     pub seconds: f64,
     /// Bytes of payload in a task.
     pub payload_bytes: usize,
     /// Durable writes per second.
     pub writes_per_s: f64,
-    /// From sending to acknowledgement.
+    /// From the sending to the acknowledgement.
     pub latency_ms: LatencyMs,
-    /// Calls that were not done.
+    /// How many calls were not done.
     pub errors: u64,
-    /// Calls of which nobody knew.
+    /// How many calls had an unknown outcome.
     pub unknown: u64,
-    /// Acknowledged writes, the warm-up included.
+    /// How many writes were acknowledged, the warm-up included.
     pub acknowledged: usize,
-    /// Acknowledged writes found on every voter afterwards.
+    /// How many acknowledged writes every voter had afterwards.
     pub verified: usize,
     /// Bytes written to disk for each payload byte committed, on the mean of the voters.
     pub written_bytes_per_payload_byte: f64,
-    /// Each node.
+    /// The figures of each node.
     pub nodes: Vec<NodeFigures>,
-    /// What it ran on.
+    /// The machine that it ran on.
     pub machine: Machine,
 }
 
-/// What the load did, and what it took.
+/// What the load did, and what the nodes used for it.
 struct Measured {
-    /// Writes that count.
+    /// How many writes count.
     counted: u64,
     took: Duration,
     done: Done,
-    /// Of each node, before and after the load.
+    /// What each node had used, before and after the load.
     loaded: [Vec<Usage>; 2],
-    /// Bytes of each node's log, before and after.
+    /// Bytes of each node's log, before and after the load.
     log: [Vec<u64>; 2],
 }
 
-/// Runs it on nodes of its own.
+/// Runs the benchmark on nodes of its own.
 ///
 /// # Errors
 /// [`LaunchError`].
@@ -142,7 +142,7 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
     Ok(report)
 }
 
-/// Puts nodes under load for as long as it is to count.
+/// Puts nodes under load for as long as the benchmark counts.
 async fn measure(testnet: &Testnet, connections: &[Client], settings: &CommitSettings) -> Measured {
     let load = Load::start(connections, settings.clients, settings.payload_bytes);
     tokio::time::sleep(WARM_UP).await;
@@ -159,7 +159,7 @@ async fn measure(testnet: &Testnet, connections: &[Client], settings: &CommitSet
 }
 
 impl Measured {
-    /// Bytes that a node wrote to disk under load.
+    /// How many bytes a node wrote to disk under load.
     fn written(&self, at: usize) -> u64 {
         let [from, to] = &self.loaded;
         to[at].written_bytes.saturating_sub(from[at].written_bytes)
@@ -191,7 +191,7 @@ impl Measured {
     }
 }
 
-/// Says how many of some bytes there are for each one that was committed.
+/// Divides bytes by the bytes that were committed.
 fn for_each(committed: u64) -> impl Fn(u64) -> f64 + Copy {
     let committed = committed.max(1) as f64;
     move |bytes| (bytes as f64 / committed * 100.0).round() / 100.0
@@ -202,7 +202,7 @@ fn usage(testnet: &Testnet) -> Vec<Usage> {
     testnet.nodes.iter().map(|node| node.pid().and_then(Usage::of).unwrap_or_default()).collect()
 }
 
-/// Bytes that each node has written to its log.
+/// How many bytes each node has written to its log.
 async fn log_bytes(testnet: &Testnet) -> Vec<u64> {
     let mut all = Vec::with_capacity(testnet.nodes.len());
     for node in &testnet.nodes {

@@ -12,27 +12,27 @@ use crate::site::launch::{Layout, Testnet};
 use crate::site::process::Machine;
 use crate::workload::Load;
 
-/// What to run.
+/// The settings of the benchmark.
 #[derive(Clone, Debug)]
 pub struct FailoverSettings {
-    /// The program that is a node.
+    /// The path of the program that is a node.
     pub binary: PathBuf,
     /// How often the leader is killed.
     pub repeats: usize,
-    /// Voters.
+    /// How many voters.
     pub voters: usize,
-    /// Nodes that do not vote, each of which lists all others.
+    /// How many nodes that do not vote, each of which lists all others.
     pub others: usize,
-    /// Clients that keep writing on every voter meanwhile.
+    /// How many clients keep writing on every voter meanwhile.
     pub clients: usize,
 }
 
-/// Milliseconds.
+/// The spread of a duration, in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Spread {
     /// The shortest.
     pub min: f64,
-    /// The one in the middle.
+    /// The median.
     pub median: f64,
     /// The longest.
     pub max: f64,
@@ -47,7 +47,8 @@ impl Spread {
     }
 }
 
-/// Writes once through each of these at the same time: when each was acknowledged, in milliseconds, the first one first.
+/// Writes once through each of these clients at the same time. Returns when each write was acknowledged, in
+/// milliseconds, the first one first.
 async fn write_through(clients: &[Client], begun: Instant) -> Vec<f64> {
     let writes = clients.iter().cloned().map(|client| {
         tokio::spawn(async move {
@@ -65,37 +66,37 @@ async fn write_through(clients: &[Client], begun: Instant) -> Vec<f64> {
     took
 }
 
-/// What came of it.
+/// The result of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct FailoverReport {
     /// Always `failover`.
     pub bench: &'static str,
     /// From SIGKILL to the acknowledgement of a write that was sent after it.
     pub failover_ms: Spread,
-    /// Every one, in order.
+    /// Every duration, in the order of the kills.
     pub each_ms: Vec<f64>,
-    /// The same through the first of the nodes that do not vote to have an answer; none if there are none.
+    /// The same through the first node that gets an answer, of those that do not vote; none if there are none.
     pub others_first_ms: Option<Spread>,
-    /// The same through the last of them.
+    /// The same through the last of these nodes.
     pub others_last_ms: Option<Spread>,
-    /// Nodes that do not vote.
+    /// How many nodes do not vote.
     pub others: usize,
-    /// Voters.
+    /// How many voters.
     pub voters: usize,
-    /// Clients that kept writing.
+    /// How many clients kept writing.
     pub clients: usize,
-    /// Acknowledged writes in all.
+    /// How many writes were acknowledged in all.
     pub acknowledged: usize,
-    /// Acknowledged writes found on every voter afterwards.
+    /// How many acknowledged writes every voter had afterwards.
     pub verified: usize,
-    /// What it ran on.
+    /// The machine that it ran on.
     pub machine: Machine,
 }
 
 /// How long a write is tried after a kill.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What every kill took, in milliseconds.
+/// How long every kill took, in milliseconds.
 #[derive(Default)]
 struct Times {
     each: Vec<f64>,
@@ -103,8 +104,8 @@ struct Times {
     others_last: Vec<f64>,
 }
 
-/// Kills the leader once, and waits until it is back. `voters` and `others` are the clients of the nodes that vote and of those
-/// that do not.
+/// Kills the leader once, and waits until that node is back. `voters` and `others` are the clients of the nodes that
+/// vote and of those that do not.
 async fn kill_leader(
     testnet: &mut Testnet,
     voters: &[Client],
@@ -115,7 +116,7 @@ async fn kill_leader(
     let late =
         || LaunchError::Timeout { what: "a write after the kill".to_owned(), within: PATIENCE, dir: dir.clone() };
     tokio::time::sleep(Duration::from_secs(1)).await;
-    // Everybody has found the leader that is killed.
+    // Every node has found the leader that is killed next.
     write_through(others, Instant::now()).await;
     let leader = testnet.leader().await?;
     let begun = Instant::now();
@@ -140,7 +141,7 @@ async fn kill_leader(
     testnet.wait_for("the killed node back", back).await
 }
 
-/// Runs it on nodes of its own.
+/// Runs the benchmark on nodes of its own.
 ///
 /// # Errors
 /// [`LaunchError`].

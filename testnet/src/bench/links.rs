@@ -1,4 +1,5 @@
-//! Writes over links of constant delay, one after another, with pauses in which a leader's lease ends if nothing renews it.
+//! Writes over links of constant delay, one after another, with pauses in which a leader's lease ends if nothing renews
+//! it.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,63 +14,63 @@ use crate::site::launch::{Layout, Testnet};
 use crate::site::process::Machine;
 use crate::site::relay::{Law, Links};
 
-/// Longer than a leader's lease with the shortest patience that there is.
+/// Longer than a leader's lease with the shortest election time.
 const PAUSE: Duration = Duration::from_millis(400);
-/// A slow link is slow; who has no answer by then has none.
+/// A slow link is slow; a call without an answer by then gets none.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Writes that fail one after another until nothing more is tried over a link.
+/// How many writes may fail one after another before the benchmark gives a link up.
 const FAILURES_MAX: usize = 3;
 
-/// What to run.
+/// The settings of the benchmark.
 #[derive(Clone, Debug)]
 pub struct LinksSettings {
-    /// The program that is a node.
+    /// The path of the program that is a node.
     pub binary: PathBuf,
     /// The delays of all links, one testnet each, in milliseconds one way.
     pub one_way_ms: Vec<u64>,
     /// The preset of all nodes.
     pub preset: String,
-    /// Writes over each.
+    /// How many writes over each link.
     pub writes: usize,
-    /// Voters.
+    /// How many voters.
     pub voters: usize,
-    /// What decides the order of whatever the relay draws.
+    /// The seed of the relay's random draws.
     pub seed: u64,
 }
 
-/// What came of one delay.
+/// The result of one delay.
 #[derive(Clone, Debug, Serialize)]
 pub struct LinkFigures {
     /// How long every datagram is under way, in milliseconds.
     pub one_way_ms: u64,
-    /// Writes that were tried: fewer than asked for if several in a row failed.
+    /// How many writes were tried: fewer than the settings asked for if several in a row failed.
     pub tried: usize,
-    /// Writes that were acknowledged.
+    /// How many writes were acknowledged.
     pub done: usize,
-    /// From sending to acknowledgement, at the node that led first.
+    /// From the sending to the acknowledgement, at the node that led first.
     pub latency_ms: LatencyMs,
-    /// Elections after the one with which the shard was ready.
+    /// How many elections there were after the one with which the shard was ready.
     pub elections: u64,
-    /// Why something was not done, if something was not: the last that was said.
+    /// The last error, if a write was not done.
     pub failure: Option<String>,
 }
 
-/// What came of it.
+/// The result of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct LinksReport {
     /// Always `links`.
     pub bench: &'static str,
     /// The preset of all nodes.
     pub preset: String,
-    /// Voters.
+    /// How many voters.
     pub voters: usize,
-    /// Writes over each link.
+    /// How many writes over each link.
     pub writes: usize,
-    /// Each delay.
+    /// The figures of each delay.
     pub links: Vec<LinkFigures>,
-    /// What decided the order of whatever the relay drew.
+    /// The seed of the relay's random draws.
     pub seed: u64,
-    /// What it ran on.
+    /// The machine that it ran on.
     pub machine: Machine,
 }
 
@@ -80,10 +81,10 @@ impl LinksReport {
     }
 }
 
-/// Runs it on nodes of its own.
+/// Runs the benchmark on nodes of its own.
 ///
 /// # Errors
-/// [`LaunchError`] if nodes cannot be made. A site that does not come up is a figure.
+/// [`LaunchError`] if nodes cannot be made. A site that does not come up counts as a result.
 pub async fn links(settings: LinksSettings) -> Result<LinksReport, LaunchError> {
     let mut links = Vec::new();
     for (at, one_way_ms) in settings.one_way_ms.iter().enumerate() {
@@ -120,7 +121,7 @@ async fn one(settings: &LinksSettings, at: usize, one_way_ms: u64) -> Result<Lin
     Ok(figures)
 }
 
-/// Brings a site up and writes.
+/// Starts a site and writes.
 async fn over(testnet: &mut Testnet, writes: usize, figures: &mut LinkFigures) -> Result<(), LaunchError> {
     testnet.up().await?;
     let leader = testnet.leader().await?;

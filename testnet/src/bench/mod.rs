@@ -1,4 +1,4 @@
-//! Benchmarks: on nodes of their own, through the public API, and honest about what they ran on.
+//! Benchmarks: on nodes of their own, through the public API, and with the machine that they ran on in their results.
 
 mod broadcast;
 mod command;
@@ -27,12 +27,12 @@ use crate::error::LaunchError;
 use crate::site::launch::Layout;
 use crate::site::place;
 
-/// A node while a benchmark ran.
+/// The figures of a node while a benchmark ran.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeFigures {
-    /// Which.
+    /// The node's name.
     pub node: String,
-    /// What it was.
+    /// Its role in the shard.
     pub role: String,
     /// Resident memory before the load, in MiB.
     pub rss_idle_mib: f64,
@@ -44,8 +44,8 @@ pub struct NodeFigures {
     pub cpu_loaded_pct: f64,
     /// Bytes written to disk for each payload byte committed, as the operating system counts them.
     pub written_per_committed_byte: f64,
-    /// Those of them that are of the log, as the node counts them. The others are of its history, its journals and its
-    /// snapshots, and of pages that were written for less than a page.
+    /// The part of those bytes that is the log's, as the node counts them. The others belong to its history, its
+    /// journals and its snapshots, and to pages that were written for less than a page.
     pub log_per_committed_byte: f64,
 }
 
@@ -54,7 +54,7 @@ fn layout(binary: PathBuf, dir: PathBuf, voters: usize) -> Layout {
     Layout { binary, dir, nodes: voters, voters, preset, overrides, hosts: None, links: None, tcp: false }
 }
 
-/// A fresh directory for a benchmark; removed when it went well.
+/// A fresh directory for a benchmark; removed when the benchmark went well.
 fn scratch(name: &str) -> Result<PathBuf, LaunchError> {
     place::made(name)
 }

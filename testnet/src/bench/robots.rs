@@ -1,4 +1,4 @@
-//! Robots of a benchmark: identities of one process, each with a stream of its own, that do what they are told at once.
+//! Robots of a benchmark: identities of one process, each with a stream of its own, that do at once what they are told.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,9 +11,9 @@ use crate::error::LaunchError;
 use crate::site::launch::{Layout, Testnet};
 use crate::site::warehouse::robot_name;
 
-/// The group of all of them.
+/// The group of all robots.
 pub(super) const GROUP: &str = "fleet";
-/// What happened to commands and was not looked at yet.
+/// The most events of commands that wait to be read.
 const SEEN_QUEUED_MAX: usize = 65_536;
 /// How long a robot may take to attach.
 const ATTACH_MAX: Duration = Duration::from_secs(120);
@@ -22,24 +22,24 @@ const ATTACH_MAX: Duration = Duration::from_secs(120);
 pub(super) struct Seen {
     pub(super) robot: usize,
     pub(super) command: Vec<u8>,
-    /// When its software was offered it, and when it was told to go.
+    /// When its software was offered the command, and when it was told to go.
     pub(super) offered: Instant,
     pub(super) started: Option<Instant>,
-    /// When its outcome was in its node's journal.
+    /// When the outcome was in its node's journal; none before that.
     pub(super) recorded: Option<Instant>,
 }
 
-/// Nodes of their own, and robots on them.
+/// Nodes, and the robots on them.
 pub(super) struct Fleet {
     pub(super) dir: PathBuf,
     pub(super) testnet: Testnet,
-    /// Which node leads.
+    /// The node that leads, by its place in the list.
     pub(super) leader: usize,
     pub(super) robots: Robots,
 }
 
 impl Fleet {
-    /// Starts voters and other nodes, and attaches robots: to the others if there are any, or else to the voters.
+    /// Starts voters and other nodes, and attaches robots: to the other nodes if there are any, or else to the voters.
     pub(super) async fn up(
         name: &str,
         binary: PathBuf,
@@ -58,16 +58,16 @@ impl Fleet {
     }
 }
 
-/// Robots at work.
+/// The robots at work.
 pub(super) struct Robots {
     pub(super) seen: mpsc::Receiver<Seen>,
-    /// Robots with lower numbers stand still.
+    /// Robots with numbers below this one stand still.
     pub(super) stopped: watch::Sender<usize>,
     tasks: tokio::task::JoinSet<()>,
 }
 
 impl Robots {
-    /// Attaches so many robots to nodes in turns.
+    /// Attaches this many robots to nodes in turns.
     async fn attach(clients: &[Client], count: usize) -> Result<Self, LaunchError> {
         let (sender, seen) = mpsc::channel(SEEN_QUEUED_MAX);
         let (stopped, _) = watch::channel(0);
@@ -89,7 +89,7 @@ impl Robots {
         Ok(Self { seen, stopped, tasks })
     }
 
-    /// Ends them.
+    /// Ends the robots.
     pub(super) async fn end(mut self) {
         self.tasks.shutdown().await;
     }

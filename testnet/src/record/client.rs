@@ -2,75 +2,75 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One line of the history of a client: a robot's software, or who creates orders.
+/// One line of the history of a client: a robot's software, or the creator of orders.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ClientRecord {
     /// A call begins.
     Invoke {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
         /// The call.
         call: Call,
     },
-    /// It was done.
+    /// The call was done.
     Ok {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
         /// The call.
         call: Call,
-        /// The request under which it was done.
+        /// The request id under which it was done.
         request: String,
-        /// Where it stands in the log.
+        /// The index of its entry in the log.
         index: u64,
     },
-    /// It was definitely not done.
+    /// The call was definitely not done.
     Fail {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
         /// The call.
         call: Call,
-        /// Why.
+        /// The error.
         why: String,
     },
-    /// Nobody knows.
+    /// The outcome of the call is unknown.
     Unknown {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
         /// The call.
         call: Call,
-        /// What was heard last.
+        /// The last error that the client heard.
         why: String,
     },
     /// A linearizable read was answered.
     Seen {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
         /// The call.
         call: Call,
-        /// The last entry that the answer knows.
+        /// The last entry that the answer is based on.
         index: u64,
-        /// Where the task stands, as the API names it.
+        /// The task's status, as the API names it.
         status: String,
-        /// Its last claim.
+        /// The epoch of its last claim.
         epoch: u64,
     },
     /// The lease of the robot was renewed.
     Renewed {
-        /// When it was heard, on the boot clock.
+        /// When the robot heard that, on the boot clock, in milliseconds.
         at_ms: u64,
-        /// Until when it may act.
+        /// Until when the robot may act, on the boot clock, in milliseconds.
         until_ms: u64,
     },
-    /// The robot stopped working on a task that it does not hold any more.
+    /// The robot stopped its work on a task that it does not hold.
     Fenced {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
-        /// The task.
+        /// The task's id.
         task: String,
-        /// The claim.
+        /// The epoch of the claim.
         epoch: u64,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
@@ -78,15 +78,15 @@ pub enum ClientRecord {
 /// A call of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// Who calls.
+    /// The name of the client.
     pub client: String,
-    /// What.
+    /// What the client asks for.
     pub op: Op,
-    /// Of which task.
+    /// The task's id.
     pub task: String,
-    /// Under which claim; zero if none.
+    /// The epoch of the claim; 0 if none.
     pub epoch: u64,
-    /// Errands that are done, for progress.
+    /// How many errands are done, for progress.
     pub errands: u32,
 }
 
@@ -94,12 +94,12 @@ pub struct Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Op {
-    /// A task.
+    /// To create a task.
     Create,
-    /// How far it is.
+    /// To report its progress.
     Progress,
-    /// Its end.
+    /// To complete it.
     Complete,
-    /// Where it stands.
+    /// To read it.
     Read,
 }

@@ -16,22 +16,22 @@ pub use client::{Call, ClientRecord, Op};
 pub use story::{HeldClaim, Story, StoryRecord};
 pub use voter::{ChangeRecord, HeadRecord, NodeRecord, TaskRecord, VoterRecord};
 
-/// Nanoseconds of CLOCK_BOOTTIME, which all processes of a machine share.
+/// The nanoseconds of CLOCK_BOOTTIME, which all processes of a machine share.
 pub fn boot_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
-/// An id as histories spell it.
+/// An id in the form of histories.
 pub(crate) fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What stands between the name of a robot and which run of its software is meant. No robot's name has it.
+/// The mark between the name of a robot and the number of a run of its software. No robot's name has it.
 const RUN_MARK: char = '+';
 
-/// A run of a robot's software, as its process and its history are named: like the robot the first one, and each that was
-/// started elsewhere since with its number.
+/// The name of a run of a robot's software, for its process and its history: the first run has the robot's name, and
+/// each later run, at another node, its number too.
 pub fn run_name(robot: &str, run: u32) -> String {
     if run == 0 { robot.to_owned() } else { format!("{robot}{RUN_MARK}{run}") }
 }
@@ -41,25 +41,25 @@ pub(crate) fn is_run_of(name: &str, robot: &str) -> bool {
     name.strip_prefix(robot).is_some_and(|rest| rest.is_empty() || rest.starts_with(RUN_MARK))
 }
 
-/// A history that cannot be read.
+/// Why a history cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The file.
+    /// The file cannot be read.
     #[error("{path}: {source}")]
     Io {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A line in it.
+    /// A line in the file is wrong.
     #[error("{path}, line {line}: {why}")]
     Line {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Which line, from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// What is wrong with the line.
         why: String,
     },
 }
@@ -69,7 +69,7 @@ pub enum RecordError {
 pub struct Recorder(Mutex<File>);
 
 impl Recorder {
-    /// Opens a history for appending, and makes it if there is none.
+    /// Opens a history for appending, and makes it if it does not exist.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -81,7 +81,7 @@ impl Recorder {
     /// Appends a line with one write.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// Those of the file system.
     pub fn write(&self, what: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(what).map_err(io::Error::other)?;
         line.push(b'\n');
@@ -89,7 +89,7 @@ impl Recorder {
     }
 }
 
-/// Reads a history. A last line that was cut off by the end of its writer is left out.
+/// Reads a history. Leaves out a last line that was cut off by the end of its writer.
 ///
 /// # Errors
 /// [`RecordError`] names the line.

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{RecordError, Recorder};
 
-/// A claim that a process took with it.
+/// A claim of a process that was killed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldClaim {
-    /// Who held it.
+    /// The robot that held it.
     pub robot: String,
-    /// The task.
+    /// The task's id.
     pub task: String,
-    /// The claim.
+    /// The epoch of the claim.
     pub epoch: u64,
 }
 
@@ -24,133 +24,134 @@ pub struct HeldClaim {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum StoryRecord {
-    /// It is up.
+    /// The testnet is up.
     Begun {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
         /// How many nodes.
         nodes: usize,
-        /// How many of them vote.
+        /// How many nodes vote.
         voters: usize,
         /// How many robots.
         robots: usize,
-        /// What they do.
+        /// The workload's name.
         workload: String,
-        /// Their leases, in milliseconds.
+        /// The robots' leases, in milliseconds.
         lease_ttl_ms: u64,
-        /// Longest silence of a leader that voters bear, in milliseconds.
+        /// The longest silence of a leader that voters accept, in milliseconds.
         election_ms_max: u64,
-        /// What random choices began with.
+        /// The seed of random choices.
         seed: u64,
         /// The shard's log clock at this instant.
         clock: u64,
     },
     /// A process was killed with SIGKILL.
     Killed {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
-        /// Which.
+        /// The name of the process.
         name: String,
         /// Whether it led the shard.
         leader: bool,
         /// The shard's log clock shortly before.
         clock: u64,
-        /// What its robots held.
+        /// The claims that its robots held.
         held: Vec<HeldClaim>,
     },
     /// A process was suspended.
     Paused {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
-        /// Which.
+        /// The name of the process.
         name: String,
     },
-    /// A suspended process goes on.
+    /// A suspended process continues.
     Resumed {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
-        /// Which.
+        /// The name of the process.
         name: String,
     },
-    /// A run of a robot's software was started at a node. It is there until it ends.
+    /// A run of a robot's software was started at a node, where it stays until it ends.
     Placed {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
-        /// Which run.
+        /// The name of the run.
         run: String,
-        /// Which node.
+        /// The name of the node.
         node: String,
     },
     /// Something went wrong, in a run in which many things do.
     Fault {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
-        /// What.
+        /// The name of the fault.
         fault: String,
-        /// Whom it hit.
+        /// The name of the process that it hit.
         name: String,
     },
     /// A killed leader has a successor that takes writes.
     Elected {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
-        /// Which.
+        /// The name of the new leader.
         name: String,
-        /// Since the kill, in milliseconds.
+        /// The time since the kill, in milliseconds.
         after_ms: u64,
     },
-    /// What a killed node's robot held has another holder, or its end.
+    /// A task that a killed node's robot held has another holder, or has ended.
     Reassigned {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
-        /// The task.
+        /// The task's id.
         task: String,
-        /// Who has it.
+        /// The robot that has it.
         to: String,
-        /// Since the kill, in milliseconds.
+        /// The time since the kill, in milliseconds.
         after_ms: u64,
     },
     /// A process runs again.
     Restarted {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
-        /// Which.
+        /// The name of the process.
         name: String,
     },
     /// Telemetry is published at a multiple of what the robots publish.
     FloodBegun {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
         /// The shard's log clock.
         clock: u64,
         /// The shard's term.
         term: u64,
-        /// Publications a second, wished.
+        /// The rate that was asked for, in publications a second.
         per_s: f64,
     },
-    /// No more.
+    /// The flood of telemetry ended.
     FloodEnded {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
         /// The shard's log clock.
         clock: u64,
         /// The shard's term.
         term: u64,
-        /// Publications that were handed to nodes.
+        /// How many publications were handed to nodes.
         sent: u64,
-        /// Those, of all meanwhile, that some node had no room for.
+        /// How many publications, of all during the flood, some node had no room for.
         dropped: u64,
     },
-    /// The shard's log clock was asked for. A new leader's may lag behind that of the one before, by what a frame takes.
+    /// The shard's log clock was read. The clock of a new leader may lag behind that of the former one, by the time
+    /// that a frame takes.
     Clock {
-        /// When it was told, on the boot clock.
+        /// When the node answered, on the boot clock, in nanoseconds.
         at_ns: u64,
         /// The shard's log clock, as a node knew it.
         clock: u64,
     },
     /// All orders have ended.
     Ended {
-        /// On the boot clock.
+        /// When, on the boot clock, in nanoseconds.
         at_ns: u64,
     },
 }
@@ -160,13 +161,13 @@ pub enum StoryRecord {
 pub struct Story {
     recorder: Arc<Recorder>,
     bar: indicatif::ProgressBar,
-    /// Whether anybody reads along.
+    /// Whether a person reads along.
     tells: bool,
     begun: Instant,
 }
 
 impl Story {
-    /// A story of `orders` orders. Silent for people if `tells` is false.
+    /// Begins the story of `orders` orders. Silent for people if `tells` is false.
     ///
     /// # Errors
     /// [`RecordError`] if its file cannot be opened.
@@ -179,7 +180,7 @@ impl Story {
         Ok(Self { recorder: Arc::new(Recorder::open(path)?), bar, tells, begun: Instant::now() })
     }
 
-    /// Keeps a record.
+    /// Writes a record into the file.
     pub fn record(&self, record: &StoryRecord) {
         if let Err(error) = self.recorder.write(record) {
             self.say(&format!("the story cannot be written: {error}"));
@@ -199,12 +200,12 @@ impl Story {
         }
     }
 
-    /// So many orders are done.
+    /// Shows how many orders are done.
     pub fn progress(&self, done: usize) {
         self.bar.set_position(done as u64);
     }
 
-    /// The bar goes away.
+    /// Removes the progress bar.
     pub fn close(&self) {
         self.bar.finish_and_clear();
     }

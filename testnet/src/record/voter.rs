@@ -1,4 +1,4 @@
-//! What voters hold in the end, and what nodes see of themselves.
+//! What voters hold at the end, and what nodes see of themselves.
 
 use serde::{Deserialize, Serialize};
 use skep_client::v1;
@@ -8,9 +8,9 @@ use super::hex;
 /// How far a voter is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeadRecord {
-    /// Its name.
+    /// The voter's name.
     pub node: String,
-    /// The last entry that it applied.
+    /// The index of the last entry that it applied.
     pub index: u64,
     /// Its term.
     pub term: u64,
@@ -21,49 +21,49 @@ pub struct HeadRecord {
 /// A task as a voter holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRecord {
-    /// Its id.
+    /// The task's id.
     pub task: String,
-    /// Where it stands, as the API names it.
+    /// Its status, as the API names it.
     pub status: String,
-    /// Its last claim.
+    /// The epoch of its last claim.
     pub epoch: u64,
 }
 
 /// A transition of a task, as a voter holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeRecord {
-    /// Where it stands in the log.
+    /// The index of its entry in the log.
     pub index: u64,
-    /// The shard's log clock.
+    /// The shard's log clock then.
     pub clock: u64,
-    /// The task.
+    /// The task's id.
     pub task: String,
-    /// What happened.
+    /// The kind of the transition.
     pub change: String,
-    /// By whom, or from whom.
+    /// The agent that did it, or lost the task.
     pub agent: String,
-    /// Under which claim.
+    /// The epoch of the claim.
     pub epoch: u64,
-    /// Why.
+    /// The reason.
     pub detail: String,
-    /// The request that asked for it.
+    /// The id of the request that asked for it.
     pub request: String,
 }
 
 impl TaskRecord {
-    /// From the API.
+    /// Reads a task of the API.
     pub fn of(task: &v1::Task) -> Self {
         Self { task: hex(&task.id), status: task.status().as_str_name().to_owned(), epoch: task.epoch }
     }
 
-    /// Whether nothing more happens to it.
+    /// Whether the task has ended.
     pub fn has_ended(&self) -> bool {
         !matches!(self.status.as_str(), "TASK_STATUS_PENDING" | "TASK_STATUS_CLAIMED" | "TASK_STATUS_UNSPECIFIED")
     }
 }
 
 impl ChangeRecord {
-    /// From the API.
+    /// Reads a transition of the API.
     pub fn of(event: v1::TaskEvent) -> Self {
         Self {
             index: event.index,
@@ -78,10 +78,10 @@ impl ChangeRecord {
     }
 }
 
-/// What one voter holds in the end.
+/// What one voter holds at the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VoterRecord {
-    /// How far it is.
+    /// How far the voter is.
     pub head: HeadRecord,
     /// Its tasks.
     pub tasks: Vec<TaskRecord>,
@@ -94,9 +94,9 @@ pub struct VoterRecord {
 pub struct NodeRecord {
     /// The incarnation of its data directory.
     pub incarnation: String,
-    /// The process.
+    /// The process id.
     pub pid: u32,
-    /// `started`, or `shard`: how far it is.
+    /// The kind of line: `started`, or `shard` for how far it is.
     pub kind: String,
     /// When, in nanoseconds of the boot clock.
     #[serde(default)]
@@ -107,7 +107,7 @@ pub struct NodeRecord {
     /// The term.
     #[serde(default)]
     pub term: u64,
-    /// The last entry that it applied, the first one being 0.
+    /// The index of the last entry that it applied; that of the first one is 0.
     #[serde(default)]
     pub index: Option<u64>,
     /// The rolling digest of everything that it applied.

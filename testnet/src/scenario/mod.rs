@@ -1,4 +1,4 @@
-//! What sites are run for: each is started, works, and is judged by what was written down.
+//! The scenarios for which sites run: each site is started, works, and is judged by its records.
 
 pub mod chaos;
 pub mod demo;
@@ -14,35 +14,35 @@ use crate::site::warehouse::{DemoSite, SiteOptions};
 use crate::verify::{Report, VerifyError, verify};
 use crate::workload::{Workload, WorkloadError};
 
-/// Longest silence of a leader that voters of the `sim` preset bear, in milliseconds.
+/// The longest silence of a leader that voters of the `sim` preset accept, in milliseconds.
 pub(crate) const ELECTION_MS_MAX: u64 = 3_000;
 
 /// Why a scenario did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
-    /// Processes.
+    /// A process failed.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// Histories.
+    /// A history failed.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// What robots do.
+    /// The workload failed.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
-    /// The check afterwards.
+    /// The check afterwards failed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// Something ended that should not.
+    /// A process ended that should not.
     #[error("{what}; the logs are in {}", dir.display())]
     Broken {
-        /// What.
+        /// What ended.
         what: String,
-        /// Where to look.
+        /// The directory with the logs.
         dir: PathBuf,
     },
 }
 
-/// Starts a site, and writes down how it began.
+/// Starts a site, and records how it began.
 pub(crate) async fn begin(
     story: &Story,
     options: &SiteOptions,
@@ -77,7 +77,7 @@ pub(crate) fn broken(dir: &Path, what: String) -> ScenarioError {
     ScenarioError::Broken { what, dir: dir.to_owned() }
 }
 
-/// All orders have ended: writes down what every voter holds, ends everything, and judges.
+/// Records what every voter holds once all orders have ended, ends all processes, and judges the run.
 pub(crate) async fn conclude(
     mut site: DemoSite,
     dir: &Path,

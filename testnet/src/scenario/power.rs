@@ -1,8 +1,8 @@
-//! Power cuts: voters on file systems of their own, whose power goes while clients write.
+//! Power cuts: voters on file systems of their own, which lose power while clients write.
 //!
-//! A killed process proves nothing of fsync, since what it wrote stays in the page cache. Here each voter's data is on
-//! ext4 on a loop device, which is shut down without flushing its journal: what was not synced is gone, as if the plug
-//! had been pulled. Then it is mounted again and the node started again.
+//! A killed process proves nothing about fsync, since what it wrote stays in the page cache. Here each voter's data is
+//! on ext4 on a loop device, which is shut down without flushing its journal: what was not synced is gone, as after a
+//! pulled plug. Then the device is mounted again and the node started again.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,59 +23,59 @@ use crate::workload::{Done, Load};
 const DISK: &str = "512M";
 /// How long clients write before the power goes, in milliseconds.
 const BEFORE_MS: std::ops::Range<u64> = 200..1_500;
-/// How long those whose nodes are left go on then, in milliseconds.
+/// How long clients of the remaining nodes go on then, in milliseconds.
 const AFTER_MS: std::ops::Range<u64> = 0..500;
 /// Bytes of payload in a task.
 const PAYLOAD_BYTES: usize = 256;
-/// Tasks on a page of the list.
+/// How many tasks a page of the list has.
 const PAGE: u32 = 1_000;
 
-/// What to run.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct PowerOptions {
-    /// The program that is a node.
+    /// The path of the program that is a node.
     pub binary: PathBuf,
     /// A fresh directory.
     pub dir: PathBuf,
-    /// Nodes, which all vote.
+    /// How many nodes; all of them vote.
     pub voters: usize,
-    /// Clients, each with one write under way.
+    /// How many clients, each with one write under way.
     pub clients: usize,
-    /// Power cuts.
+    /// How many power cuts.
     pub cuts: u32,
-    /// What decides when and whom.
+    /// The seed of when the power goes, and of which voters.
     pub seed: u64,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PowerReport {
-    /// Why nothing was done; none if it was.
+    /// Why nothing was done; none if something was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
-    /// Power cuts.
+    /// How many power cuts there were.
     pub cuts: u32,
-    /// Those of one voter.
+    /// How many of them hit one voter.
     pub of_one: u32,
-    /// Those of a quorum at once.
+    /// How many of them hit a quorum at once.
     pub of_quorum: u32,
-    /// Those of all voters at once.
+    /// How many of them hit all voters at once.
     pub of_all: u32,
-    /// Writes that were acknowledged.
+    /// How many writes were acknowledged.
     pub acknowledged: usize,
-    /// Writes of which nobody knew.
+    /// How many writes had an unknown outcome.
     pub unknown: u64,
-    /// Acknowledged writes that some voter does not hold.
+    /// How many acknowledged writes some voter does not hold.
     pub lost: usize,
-    /// Calls that made more than one task.
+    /// How many calls made more than one task.
     pub doubled: usize,
-    /// What decided when and whom.
+    /// The seed of when the power went, and of which voters.
     pub seed: u64,
     /// Whether nothing was lost or doubled.
     pub ok: bool,
 }
 
-/// Whether power cuts can be made here; otherwise why not.
+/// Whether power cuts are possible here; otherwise why not.
 ///
 /// # Errors
 /// The reason as text.
@@ -102,7 +102,7 @@ fn text(path: &Path) -> String {
 }
 
 impl Disk {
-    /// Puts one under a directory that is not in use, with all that is in it.
+    /// Puts a file system under a directory that is not in use, with everything that is in it.
     fn under(data: &Path) -> Result<Self, LaunchError> {
         let (image, beside) = (data.with_extension("img"), data.with_extension("before"));
         let failed = || io_error(text(data));
@@ -113,7 +113,7 @@ impl Disk {
         let disk = Self { image, mounted: data.to_owned() };
         disk.mount()?;
         run("cp", &["-a", &text(&beside.join(".")), &text(data)])?;
-        // What was there before is on the disk; what comes is the store's own business.
+        // The former content is on the disk; for what follows, the store is responsible.
         run("sync", &["-f", &text(data)])?;
         Ok(disk)
     }
@@ -122,7 +122,7 @@ impl Disk {
         run("mount", &["-o", "loop", &text(&self.image), &text(&self.mounted)])
     }
 
-    /// The power goes: what was not synced is lost.
+    /// Cuts the power: what was not synced is lost.
     fn cut(&self) -> Result<(), LaunchError> {
         run("xfs_io", &["-x", "-c", "shutdown", &text(&self.mounted)])
     }
@@ -138,10 +138,10 @@ impl Drop for Disk {
     }
 }
 
-/// Runs it.
+/// Runs power cuts.
 ///
 /// # Errors
-/// [`LaunchError`] if it could not be run. What it found is in the report.
+/// [`LaunchError`] if it could not run. The report has what it found.
 pub async fn power(options: PowerOptions) -> Result<PowerReport, LaunchError> {
     let mut report = PowerReport { seed: options.seed, ..PowerReport::default() };
     if let Err(why) = available() {
@@ -197,7 +197,7 @@ pub async fn power(options: PowerOptions) -> Result<PowerReport, LaunchError> {
     Ok(report)
 }
 
-/// The power of some voters goes while clients write, and comes again; what the clients have done.
+/// Cuts the power of some voters while clients write, and brings it back; returns what the clients have done.
 async fn cut_power(
     net: &mut Testnet,
     disks: &[Disk],
@@ -211,7 +211,7 @@ async fn cut_power(
     for at in victims {
         disks[*at].cut()?;
     }
-    // With some voters left, clients go on; then they are stopped, and whatever they were told counts.
+    // If some voters are left, clients go on; then they are stopped, and every answer that they got counts.
     tokio::time::sleep(after).await;
     let done = load.stop().await;
     for at in victims {
@@ -223,7 +223,7 @@ async fn cut_power(
     Ok(done)
 }
 
-/// Whose power goes: one voter's, a quorum's, all, in turns.
+/// The voters that lose power: one voter, a quorum, all of them, in turns.
 fn victims(cut: u32, voters: usize, rng: &mut SmallRng, report: &mut PowerReport) -> Vec<usize> {
     let count = match cut % 3 {
         0 => {
@@ -243,7 +243,7 @@ fn victims(cut: u32, voters: usize, rng: &mut SmallRng, report: &mut PowerReport
     (0..count).map(|n| (first + n) % voters).collect()
 }
 
-/// Calls that were carried out more than once: every call gives its task a title of its own.
+/// How many calls were carried out more than once: every call gives its task a title of its own.
 async fn doubled(net: &Testnet) -> Result<usize, LaunchError> {
     let leader = net.leader().await?;
     let client = net.nodes[leader].client();

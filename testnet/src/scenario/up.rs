@@ -1,7 +1,7 @@
 //! A testnet that stays up, and what others may do to its processes meanwhile.
 //!
 //! One process launches everything and serves a socket in the testnet's directory; `skep testnet kill n2` and its
-//! siblings ask it. Nothing but its own children can be named.
+//! siblings ask it. Only its own children can be named.
 
 use std::path::{Path, PathBuf};
 
@@ -14,48 +14,48 @@ use crate::site::child::suspend;
 use crate::site::warehouse::{DemoSite, SiteOptions};
 use crate::workload::Workload;
 
-/// What can be asked of a testnet.
+/// What a testnet can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum TestnetVerb {
-    /// Tell what runs.
+    /// To tell what runs.
     Status,
-    /// SIGKILL.
+    /// To send SIGKILL.
     Kill {
-        /// Which process.
+        /// The name of the process.
         name: String,
     },
-    /// SIGSTOP.
+    /// To send SIGSTOP.
     Pause {
-        /// Which process.
+        /// The name of the process.
         name: String,
     },
-    /// SIGCONT.
+    /// To send SIGCONT.
     Resume {
-        /// Which process.
+        /// The name of the process.
         name: String,
     },
-    /// Start again, after a SIGKILL if it runs.
+    /// To start a process again, after a SIGKILL if it runs.
     Restart {
-        /// Which process.
+        /// The name of the process.
         name: String,
     },
-    /// End everything.
+    /// To end everything.
     Down,
 }
 
 /// A process of a testnet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessRow {
-    /// Its name.
+    /// The name of the process.
     pub name: String,
     /// `node` or `robot`.
     pub what: String,
-    /// Its process id; none if it does not run.
+    /// The process id; none if the process does not run.
     pub pid: Option<u32>,
     /// `running`, `paused` or `stopped`.
     pub state: String,
-    /// What it is in the shard, if it is a node that answers.
+    /// The role in the shard of a node that answers; empty otherwise.
     pub role: String,
     /// The directory of the node, or of the robot's node.
     pub dir: PathBuf,
@@ -66,11 +66,11 @@ pub struct ProcessRow {
 pub struct Answer {
     /// Why it was not done; none if it was.
     pub error: Option<String>,
-    /// What runs now.
+    /// The processes that run.
     pub processes: Vec<ProcessRow>,
 }
 
-/// The socket of a testnet.
+/// The path of a testnet's socket.
 pub fn socket(dir: &Path) -> PathBuf {
     dir.join("control.sock")
 }
@@ -113,7 +113,7 @@ impl Up {
         Ok(Self { site, dir: options.dir.clone(), paused: std::collections::BTreeSet::new() })
     }
 
-    /// What runs.
+    /// The processes of the testnet.
     pub async fn processes(&mut self) -> Vec<ProcessRow> {
         let mut rows = Vec::new();
         for node in &self.site.net.nodes {
@@ -147,7 +147,7 @@ impl Up {
         rows
     }
 
-    /// Serves verbs until one of them is to end, or `until` comes to its end. Everything is ended then.
+    /// Serves verbs until one of them ends the testnet, or `until` ends. Then every process is ended.
     ///
     /// # Errors
     /// [`LaunchError::Io`] if the socket cannot be opened.
@@ -164,7 +164,7 @@ impl Up {
                     Err(_) => continue,
                 },
             };
-            // One at a time: whoever does not finish its line holds nobody up for long.
+            // One at a time: a client that does not finish its line delays the others only briefly.
             let served = tokio::time::timeout(std::time::Duration::from_secs(10), self.answer(stream)).await;
             if matches!(served, Ok(Ok(true))) {
                 break;
@@ -177,7 +177,7 @@ impl Up {
         Ok(())
     }
 
-    /// Whether it was the last one.
+    /// Answers a client; returns whether its verb ends the testnet.
     async fn answer(&mut self, stream: UnixStream) -> std::io::Result<bool> {
         let (receive, mut send) = stream.into_split();
         let mut line = String::new();

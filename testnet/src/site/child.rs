@@ -9,7 +9,7 @@ use crate::error::{LaunchError, io_error};
 /// A process that ends when the launcher does.
 #[derive(Debug)]
 pub struct Child {
-    /// Its name.
+    /// The name of the process.
     pub name: String,
     binary: PathBuf,
     args: Vec<String>,
@@ -23,7 +23,7 @@ impl Child {
         Self { name: name.to_owned(), binary: binary.to_owned(), args, log, process: None }
     }
 
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Errors
     /// [`LaunchError::Io`].
@@ -43,17 +43,17 @@ impl Child {
         Ok(())
     }
 
-    /// Its process, if it was started and not killed.
+    /// The process id, if it was started and not killed.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
     }
 
-    /// Whether it ended by itself.
+    /// Whether the process ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| !matches!(process.try_wait(), Ok(None)))
     }
 
-    /// Kills it with SIGKILL and waits until it is gone.
+    /// Kills the process with SIGKILL and waits until it is gone.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
@@ -68,10 +68,10 @@ impl Drop for Child {
     }
 }
 
-/// Stops a process, or lets it go on: SIGSTOP and SIGCONT.
+/// Stops a process with SIGSTOP, or lets it continue with SIGCONT.
 ///
 /// # Errors
-/// [`LaunchError::Io`] if it is gone.
+/// [`LaunchError::Io`] if the process is gone.
 pub fn suspend(pid: u32, stop: bool) -> Result<(), LaunchError> {
     use rustix::process::{Pid, Signal, kill_process};
     let signal = if stop { Signal::STOP } else { Signal::CONT };

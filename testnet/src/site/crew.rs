@@ -1,5 +1,5 @@
-//! A crew: the software of several robots that share a node. Each does what it is commanded, one thing after another, and
-//! asks the station before and after.
+//! A crew: the software of several robots that share a node. Each does what it is commanded, one thing after another,
+//! and asks the station before and after.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use skep_client::{
 use crate::record::hex;
 use crate::site::station::{Question, Refused, StationClient, Step};
 
-/// Who is in a crew, and where.
+/// The settings of a crew.
 #[derive(Clone, Debug)]
 pub struct CrewOptions {
     /// The robots' names, which are also their agent ids.
@@ -21,9 +21,9 @@ pub struct CrewOptions {
     pub node: PathBuf,
     /// The group that they belong to.
     pub group: String,
-    /// The socket of the station.
+    /// The path of the station's socket.
     pub station: PathBuf,
-    /// How long a robot takes for what it is told.
+    /// How long a robot takes for a command.
     pub works: Duration,
 }
 
@@ -33,7 +33,7 @@ pub enum CrewError {
     /// Its node refused it.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The station.
+    /// The station failed.
     #[error("the station: {0}")]
     Station(#[from] std::io::Error),
     /// A robot's software failed.
@@ -44,18 +44,18 @@ pub enum CrewError {
 /// A run of a robot's software, as the station knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
-    /// The robot.
+    /// The robot's name.
     pub(crate) robot: String,
-    /// How often its software was started elsewhere before.
+    /// How often the software was started elsewhere before.
     pub(crate) run: u32,
 }
 
-/// How the station knows a command at a robot.
+/// The name under which the station knows a command at a robot.
 pub(crate) fn deed(command: &[u8], robot: &str) -> String {
     format!("{}@{robot}", hex(command))
 }
 
-/// Whether the station means a command by it, and not a task.
+/// Whether this name means a command, and not a task.
 pub(crate) fn is_deed(task: &str) -> bool {
     task.contains('@')
 }
@@ -65,7 +65,7 @@ pub(crate) fn is_deed(task: &str) -> bool {
 /// # Errors
 /// [`CrewError`] if one of its robots cannot begin or go on at all.
 pub async fn run(options: CrewOptions) -> Result<(), CrewError> {
-    // A node that restarts is waited for, as long as anybody would wait for a robot.
+    // The software waits for a node that restarts, as long as anybody would wait for a robot.
     let settings = Settings { patience: Duration::from_secs(60), ..Settings::default() };
     let client = Client::with_settings(Endpoint::of_dir(&options.node), settings)?;
     let mut crew = tokio::task::JoinSet::new();
@@ -90,8 +90,8 @@ async fn robot(client: Client, name: String, options: CrewOptions) -> Result<(),
     }
 }
 
-/// Does what a robot is commanded, one thing after another, until the agent is over. How long each takes follows from what
-/// is to be done.
+/// Does what a robot is commanded, one thing after another, until the agent has ended. The command decides how long
+/// each takes.
 pub(crate) async fn obey(
     offers: &mut CommandOffers,
     run: &Run,
@@ -102,14 +102,14 @@ pub(crate) async fn obey(
         offer.accept();
         if let Ok(running) = offer.start().await {
             let takes = works(&running.command.verb);
-            // What its node does not know any more, its node reports as it knows it.
+            // If its node does not know a command, the node reports the command as it knows it.
             let _ = carry_out(running, run, station, takes).await?;
         }
     }
     Ok(())
 }
 
-/// Does it, between the start and the end that the station grants.
+/// Does a command, between the start and the end that the station grants.
 async fn carry_out(
     running: RunningCommand,
     of: &Run,

@@ -1,7 +1,7 @@
 //! Hosts of their own on one machine: a network namespace for each node, on a bridge in one more.
 //!
-//! Needs root. Everything is made under names with this process's pid and removed when it is dropped; what a launcher
-//! that was killed has left is removed by the next one.
+//! This needs root. All names have this process's pid in them, and everything is removed when this is dropped; what a
+//! killed launcher has left, the next one removes.
 
 use std::fs::File;
 use std::io;
@@ -14,11 +14,11 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::error::{LaunchError, io_error};
 
-/// How names of namespaces begin.
+/// The prefix of the names of namespaces.
 const PREFIX: &str = "skep";
 /// The device of a host on the bridge.
 const DEVICE: &str = "eth0";
-/// Hosts on one bridge.
+/// The most hosts on one bridge.
 const HOSTS_MAX: usize = 200;
 
 /// A number of hosts. Dropping it removes them.
@@ -40,10 +40,10 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Result<(), LaunchError> {
 }
 
 impl Hosts {
-    /// Where all hosts reach what is between them.
+    /// The address of the namespace between the hosts, for all hosts.
     pub(crate) const BETWEEN: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
 
-    /// Whether this process may make any, and has the tools for it; otherwise why not.
+    /// Whether this process may make hosts, and has the tools for that; otherwise why not.
     ///
     /// # Errors
     /// The reason as text.
@@ -67,7 +67,7 @@ impl Hosts {
     /// Makes hosts that all reach each other.
     ///
     /// # Errors
-    /// [`LaunchError::Command`] says which command failed and what it said.
+    /// [`LaunchError::Command`] says which command failed and what it printed.
     pub fn create(count: usize) -> Result<Self, LaunchError> {
         if count > HOSTS_MAX {
             let output = format!("at most {HOSTS_MAX} hosts");
@@ -102,12 +102,12 @@ impl Hosts {
         format!("--net=/var/run/netns/{}", self.name(at))
     }
 
-    /// Where a host is reached from the others.
+    /// The address of a host, for the others.
     pub fn address(&self, at: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, 0, u8::try_from(at + 1).unwrap_or(u8::MAX))
     }
 
-    /// Does something in the network that is between the hosts: sockets that it opens stay there.
+    /// Does something in the network between the hosts: sockets that it opens stay there.
     ///
     /// # Errors
     /// [`LaunchError::Io`].
@@ -118,7 +118,7 @@ impl Hosts {
             move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
             Ok(work())
         };
-        // On a thread that ends with it: a thread stays where it went.
+        // On a thread that ends with it: a thread stays in the namespace that it entered.
         let ended = std::thread::scope(|scope| scope.spawn(enter).join());
         let ended = ended.unwrap_or_else(|_| Err(io::Error::other("its thread ended")));
         ended.map_err(io_error(path.display().to_string()))
@@ -132,7 +132,7 @@ impl Hosts {
         command
     }
 
-    /// What one host sends does not reach another.
+    /// Cuts one direction: what one host sends does not reach another.
     ///
     /// # Errors
     /// [`LaunchError::Command`].
@@ -141,7 +141,7 @@ impl Hosts {
         run("ip", &["-n", &self.name(from), "route", "replace", "blackhole", &to])
     }
 
-    /// It does again.
+    /// Takes back a cut: what the host sends reaches the other again.
     ///
     /// # Errors
     /// [`LaunchError::Command`].
@@ -150,7 +150,7 @@ impl Hosts {
         run("ip", &["-n", &self.name(from), "route", "del", "blackhole", &to])
     }
 
-    /// So many of a hundred packets that reach a host are lost; none if zero.
+    /// Loses this many of a hundred packets that reach a host; none if zero.
     ///
     /// # Errors
     /// [`LaunchError::Command`].
@@ -165,7 +165,7 @@ impl Hosts {
         run("nsenter", &[&entry, "nft", &rules])
     }
 
-    /// A host sends no faster than a rate, in kilobits a second; as fast as it can if none.
+    /// Limits what a host sends to a rate, in kilobits a second; none for no limit.
     ///
     /// # Errors
     /// [`LaunchError::Command`].

@@ -1,4 +1,4 @@
-//! An operator of a testnet: signs commands and sees them through.
+//! An operator of a testnet: it signs commands and follows them to their ends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use crate::error::LaunchError;
 use crate::record::boot_ns;
 use crate::site::launch::Testnet;
 
-/// How long a command is sent again while nobody knows what became of it.
+/// How long a command is sent again while its outcome is unknown.
 const SEND_MAX: Duration = Duration::from_secs(60);
-/// How soon a command is sent again.
+/// Wait before a command is sent again.
 const SEND_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// How often it is looked whether a command has ended.
+/// How often the operator checks whether a command has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// An operator with a key of its own.
 pub(crate) struct Operator {
     secret: OperatorSecret,
     clients: Vec<Client>,
-    /// What all of its commands carry.
+    /// The arguments of all its commands.
     args: Vec<u8>,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Operator {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(crate) id: CommandId,
-    /// When it was begun to be sent, on the boot clock.
+    /// When its first sending began, on the boot clock, in nanoseconds.
     pub(crate) at_ns: u64,
     pub(crate) valid_ms: u64,
     /// How many agents it is for.
@@ -55,7 +55,7 @@ impl Operator {
         Ok(Self { secret: testnet.operator()?, clients, args: Vec::new() })
     }
 
-    /// Has its commands carry so many bytes of arguments.
+    /// Gives its commands this many bytes of arguments.
     pub(crate) fn with_args(self, bytes: usize) -> Self {
         Self { args: vec![7; bytes], ..self }
     }
@@ -86,7 +86,7 @@ impl Operator {
         command.sign(&self.secret).map_err(invalid)
     }
 
-    /// Sends a command until it is accepted: the same one, through whichever node answers.
+    /// Sends a command until it is accepted: the same one, through any node that answers.
     pub(crate) async fn send(&self, to_send: &ToSend<'_>) -> Result<Sent, LaunchError> {
         let mut last = None;
         let sending = async {
@@ -116,11 +116,11 @@ impl Operator {
         let valid_ms = u64::try_from(to_send.valid.as_millis()).unwrap_or(u64::MAX);
         match sent {
             Some((at_ns, id, agents)) => Ok(Sent { id, at_ns, valid_ms, agents: usize::try_from(agents).unwrap_or(0) }),
-            None => Err(last.map_or_else(|| invalid("nobody took it in time"), LaunchError::from)),
+            None => Err(last.map_or_else(|| invalid("no node took the command in time"), LaunchError::from)),
         }
     }
 
-    /// How a command stands at each agent, as the shard knows it.
+    /// The state of a command at each agent, as the shard knows it.
     pub(crate) async fn show(&self, id: CommandId) -> Result<v1::CommandView, ClientError> {
         let mut last = None;
         for client in &self.clients {
@@ -132,7 +132,7 @@ impl Operator {
         Err(last.unwrap_or_else(|| ClientError::Endpoint("there is no node".to_owned())))
     }
 
-    /// Waits until a command is open at no more than so many agents, or for so long; how it stands then.
+    /// Waits until a command is open at no more than this many agents, or for this long; returns its state then.
     pub(crate) async fn until_open(
         &self,
         id: CommandId,
@@ -150,7 +150,7 @@ impl Operator {
         }
     }
 
-    /// Waits until commands have ended at every agent, or for so long; how each stands then.
+    /// Waits until commands have ended at every agent, or for this long; returns the state of each then.
     pub(crate) async fn ended(
         &self,
         ids: &[CommandId],

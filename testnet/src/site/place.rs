@@ -1,5 +1,5 @@
-//! Directories of test sites. What is found in one is believed, and what runs there may be root: so each is its user's, and
-//! nobody else puts anything into it.
+//! Directories of test sites. The software trusts what it finds in one, and may run as root there: so each directory
+//! belongs to its user, and only that user can put anything into it.
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
@@ -20,7 +20,7 @@ pub fn is_of_testnet(node: &Path) -> bool {
     known.is_some_and(|known| known.is_file() && known.uid() == geteuid().as_raw())
 }
 
-/// Makes a directory that nobody could have made before, for its user only. It stays.
+/// Makes a directory that did not exist before, for its user only. It stays.
 ///
 /// # Errors
 /// [`LaunchError::Io`].
@@ -31,11 +31,11 @@ pub fn made(name: &str) -> Result<PathBuf, LaunchError> {
     builder.tempdir().map(tempfile::TempDir::keep).map_err(io_error("a directory for what is to be run"))
 }
 
-/// Makes a directory that was asked for, or sees to it that the one that is there is this user's, and that nobody else can
-/// write there.
+/// Makes the directory that the user asked for, or checks that the existing one belongs to this user and that no other
+/// user can write there.
 ///
 /// # Errors
-/// [`LaunchError::Io`]: also if it is a link, somebody else's, or shared as `/tmp` is.
+/// [`LaunchError::Io`]: also if it is a link, belongs to another user, or is shared as `/tmp` is.
 pub fn own(dir: &Path) -> Result<(), LaunchError> {
     let failed = || io_error(dir.display().to_string());
     let refused = |why: String| Err(failed()(io::Error::new(io::ErrorKind::PermissionDenied, why)));

@@ -1,13 +1,14 @@
-//! Ports for nodes and relays. They keep theirs across restarts, so that all lie below those that the system gives to anybody.
+//! Ports for nodes and relays. They keep theirs across restarts, so that all lie below those that the system gives to
+//! any program.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
-/// The first of them.
+/// The first port.
 const FIRST: u16 = 20_000;
-/// How many there are.
+/// How many ports there are.
 const COUNT: u16 = 12_000;
-/// How often one that is taken is left for another.
+/// How many taken ports are skipped before the search fails.
 const TRIES: usize = 1_000;
 
 /// Three ports in a row, held until the node that they are for is started.
@@ -16,7 +17,7 @@ pub(crate) struct Ports {
     _held: Vec<(TcpListener, UdpSocket)>,
 }
 
-/// A port whose next two are free as well, for UDP and TCP.
+/// Finds a port that is free for UDP and TCP, and whose next two are free as well.
 pub(crate) fn free_ports() -> io::Result<Ports> {
     let hold = |port| Some((TcpListener::bind(("127.0.0.1", port)).ok()?, UdpSocket::bind(("127.0.0.1", port)).ok()?));
     for _ in 0..TRIES {

@@ -20,14 +20,14 @@ pub struct Usage {
     pub rss_bytes: u64,
     /// Processor time.
     pub cpu: Duration,
-    /// Bytes that it caused to be written to disk.
+    /// How many bytes it caused to be written to disk.
     pub written_bytes: u64,
-    /// Files and sockets that it has open now.
+    /// How many files and sockets it has open.
     pub descriptors: u64,
 }
 
 impl Usage {
-    /// Of the process with this id; none if it is gone.
+    /// Reads what the process with this id uses; none if it is gone.
     pub fn of(pid: u32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let rss_kb = number_after(&status, "VmRSS:").unwrap_or(0);
@@ -45,8 +45,8 @@ impl Usage {
     }
 }
 
-/// Bytes on disk of everything below a directory: blocks that files have, and not how long they are. What goes away meanwhile
-/// is not counted, nor is what symbolic links lead to.
+/// The bytes on disk of everything below a directory: the blocks of files, and not their lengths. Leaves out what goes
+/// away meanwhile, and what symbolic links lead to.
 pub fn bytes_below(dir: &Path) -> u64 {
     let mut bytes = 0;
     let mut dirs = vec![dir.to_owned()];
@@ -71,20 +71,20 @@ fn number_after(text: &str, name: &str) -> Option<u64> {
 /// The machine and build that a figure belongs to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
-    /// The processor.
+    /// The model of the processor.
     pub cpu: String,
-    /// How many of them.
+    /// How many processor cores there are.
     pub cores: usize,
-    /// The kernel.
+    /// The version of the kernel.
     pub kernel: String,
     /// How Skep was built.
     pub build: &'static str,
-    /// Which Skep.
+    /// The version of Skep.
     pub version: &'static str,
 }
 
 impl Machine {
-    /// This one.
+    /// Describes this machine and build.
     pub fn here() -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
@@ -113,7 +113,7 @@ mod tests {
     fn what_a_process_has_open_is_counted() {
         let open: Vec<fs::File> = (0..64).map(|_| fs::File::open("/dev/null").unwrap()).collect();
         let own = Usage::of(std::process::id()).unwrap();
-        // And what tests beside this one have open.
+        // Other tests beside this one have files open too.
         assert!(own.descriptors >= open.len() as u64, "{own:?}");
     }
 
@@ -122,7 +122,7 @@ mod tests {
         let write = |path: &Path| {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, vec![7; 100_000]).unwrap();
-            // Until then a file system may not have given it any blocks.
+            // Before that, a file system may not have given the file any blocks.
             fs::File::open(path).unwrap().sync_all().unwrap();
         };
         let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

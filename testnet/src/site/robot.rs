@@ -17,27 +17,27 @@ use crate::site::crew::{Run, obey};
 use crate::site::station::{Question, Refused, StationClient, Step};
 use crate::workload::{Cell, Floor, OrderPayload};
 
-/// Topics of the robots of a site.
+/// The topic of the robots' positions.
 pub const POSE: &str = "robots/pose";
-/// Topic of their batteries.
+/// The topic of the robots' batteries.
 pub const BATTERY: &str = "robots/battery";
 /// The group of all robots.
 pub const FLEET: &str = "fleet";
-/// What a robot is commanded that takes it longer: others wait at its node meanwhile.
+/// The verb of a command that takes a robot longer: others wait at its node meanwhile.
 pub(crate) const SURVEY: &str = "survey";
 const SURVEYS: Duration = Duration::from_secs(2);
-/// How long it takes for anything else.
+/// How long a robot takes for any other command.
 const LOOKS: Duration = Duration::from_millis(50);
-/// How long attaching is tried. The run before this one may have the agent for as long as it is suspended or cut off, and a
-/// lease; and a shard may be without a quorum.
+/// How long the robot tries to attach. An earlier run may have the agent for as long as it is suspended or cut off, and
+/// a lease more; and a shard may be without a quorum.
 const ATTACH_MAX: Duration = Duration::from_secs(300);
-/// Publications waiting for the node.
+/// The most publications that wait for the node.
 const PUBLICATIONS_QUEUED_MAX: usize = 64;
 
-/// How often a robot without an order says where it is.
+/// How often a robot without an order publishes its position.
 const IDLE_TELEMETRY_EVERY: Duration = Duration::from_secs(1);
 
-/// Who a robot is and where.
+/// The settings of a robot.
 #[derive(Clone, Debug)]
 pub struct RobotOptions {
     /// Its name, which is also its agent id.
@@ -46,13 +46,13 @@ pub struct RobotOptions {
     pub run: u32,
     /// The directory of its node.
     pub node: PathBuf,
-    /// The floor, as a map.
+    /// The path of the floor's map.
     pub floor: PathBuf,
-    /// Where it starts.
+    /// The cell where it starts.
     pub start: Cell,
-    /// The socket of the station.
+    /// The path of the station's socket.
     pub station: PathBuf,
-    /// Where its history goes.
+    /// The path of its history.
     pub history: PathBuf,
     /// How long it takes to walk one cell.
     pub tick: Duration,
@@ -61,29 +61,29 @@ pub struct RobotOptions {
 /// Why a robot cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RobotError {
-    /// Its files.
+    /// One of its files failed.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// Its floor.
+    /// Its floor cannot be used.
     #[error(transparent)]
     Floor(#[from] crate::workload::WorkloadError),
     /// Its node refused it.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The station or its own history.
+    /// The station, or its own history, failed.
     #[error("the station or the history: {0}")]
     Io(#[from] std::io::Error),
 }
 
-/// Why a robot let go of an order.
+/// Why a robot gave up an order.
 enum LetGo {
-    /// It does not hold it any more.
+    /// It does not hold the order.
     Fenced(Fenced),
-    /// The shard said so, or nobody knows: another holder goes on from the last checkpoint.
+    /// The shard refused, or the outcome is unknown: another holder goes on from the last checkpoint.
     Client(ClientError),
-    /// The world would not let it.
+    /// The station refused.
     Refused,
-    /// It cannot get there.
+    /// There is no way to a cell.
     NoWay,
 }
 
@@ -98,7 +98,8 @@ struct Robot {
     battery: Battery,
 }
 
-/// Thousandths of a full charge. A cell costs one; a robot that is nearly empty charges at once, as only simulated ones do.
+/// Thousandths of a full charge. A cell costs one; a robot that is nearly empty charges at once, as only simulated ones
+/// do.
 #[derive(Clone, Copy, Debug)]
 struct Battery(u32);
 
@@ -117,14 +118,14 @@ impl Battery {
 /// Runs a robot until its process ends.
 ///
 /// # Errors
-/// [`RobotError`] if it cannot begin or go on at all.
+/// [`RobotError`] if the robot cannot begin or go on at all.
 pub async fn run(options: RobotOptions) -> Result<(), RobotError> {
     let text = std::fs::read_to_string(&options.floor)
         .map_err(|source| RecordError::Io { path: options.floor.clone(), source })?;
     let floor = Floor::parse(&options.floor, &text)?;
     let history = Arc::new(Recorder::open(&options.history)?);
     let station = StationClient::connect(&options.station).await?;
-    // A node that restarts is waited for, as long as anybody would wait for a robot.
+    // The software waits for a node that restarts, as long as anybody would wait for a robot.
     let settings = Settings { patience: Duration::from_secs(60), ..Settings::default() };
     let client = Client::with_settings(Endpoint::of_dir(&options.node), settings)?;
     let role = Role {
@@ -144,7 +145,7 @@ pub async fn run(options: RobotOptions) -> Result<(), RobotError> {
         let run = Run { robot: options.name.clone(), run: options.run };
         let mut world = StationClient::connect(&options.station).await?;
         let takes = |verb: &str| if verb == SURVEY { SURVEYS } else { LOOKS };
-        // Beside its orders: a look around takes no way.
+        // Beside its orders: a look around needs no walk.
         tokio::spawn(async move { obey(&mut offers, &run, &mut world, takes).await });
     }
     let (telemetry, publications) = mpsc::channel(PUBLICATIONS_QUEUED_MAX);
@@ -155,7 +156,7 @@ pub async fn run(options: RobotOptions) -> Result<(), RobotError> {
     loop {
         let order = tokio::select! {
             order = robot.agent.next_task() => order,
-            // Whoever comes to listen while it waits hears of it too.
+            // A subscriber that comes while the robot waits hears of it too.
             () = tokio::time::sleep(IDLE_TELEMETRY_EVERY) => {
                 robot.tell_world();
                 continue;
@@ -204,7 +205,7 @@ impl Robot {
         self.history.write(&ClientRecord::Fenced { at_ns: boot_ns(), task, epoch: order.epoch(), why })
     }
 
-    /// Says where it is and how much charge it has. Latest wins: what finds no room is not missed.
+    /// Publishes its position and its charge. Latest wins: nothing misses a value that finds no room.
     fn tell_world(&self) {
         let place = position(&self.floor, self.at);
         let pose = serde_json::json!({ "cell": self.at, "x_mm": place.x_mm, "y_mm": place.y_mm });
@@ -264,7 +265,7 @@ impl Robot {
         })
     }
 
-    /// Whether the order is still the robot's own. A robot whose lease has ended stands still until it knows.
+    /// Checks that the robot still holds the order. A robot whose lease has ended stands still until it knows.
     async fn still_mine(&self, order: &Assignment) -> std::io::Result<Result<LeaseLeft, Fenced>> {
         match order.check() {
             Err(why @ Fenced::LeaseEnded { .. }) => {
@@ -275,7 +276,7 @@ impl Robot {
         }
     }
 
-    /// Asks the station, if the order is still the robot's own.
+    /// Asks the station, if the robot still holds the order.
     async fn ask(
         &mut self,
         order: &Assignment,
@@ -311,7 +312,7 @@ impl Robot {
         let (client, task) = (run_name(&self.options.name, self.options.run), hex(&order.task.id));
         let record = Call { client, op, task, epoch: order.epoch(), errands };
         self.history.write(&ClientRecord::Invoke { at_ns: boot_ns(), call: record.clone() })?;
-        // Fenced or not: the shard judges the claim, and what it says settles what became of it.
+        // Fenced or not, the shard judges the claim, and its answer settles what became of it.
         let result = call.await;
         let at_ns = boot_ns();
         let (line, result) = match result {

@@ -1,9 +1,9 @@
 //! The station: a process that stands for the physical world.
 //!
-//! Every start and every end of an errand is asked of it, and it keeps the actuator log: what really happened, whatever
-//! nodes and robots believe. It refuses what the world would not let happen: an effect of a claim below one that it
-//! has seen, an errand that is done already, and a command that a robot's earlier owner begins after a later one has. Refusals
-//! are logged too.
+//! Robots ask the station about every start and every end of an errand. The station keeps the actuator log: what really
+//! happened, whatever nodes and robots believe. It refuses what the world would not let happen: an effect of a claim
+//! below one that it has seen, an errand that is done already, and a command that a robot's earlier owner begins after
+//! a later one has. It logs refusals too.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -18,40 +18,40 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::record::{RecordError, Recorder, boot_ns, run_name};
 
-/// Longest question.
+/// The longest question, in bytes.
 const QUESTION_BYTES_MAX: usize = 4 * 1024;
 
-/// Which half of an errand.
+/// The two halves of an errand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// It begins.
+    /// The start.
     Start,
-    /// It is done.
+    /// The end.
     Done,
 }
 
-/// What a robot asks.
+/// A question of a robot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
-    /// Who asks.
+    /// The robot's name.
     pub robot: String,
-    /// Which run of its software: how often that was started elsewhere before.
+    /// The run of its software: how often that was started elsewhere before.
     #[serde(default, skip_serializing_if = "is_first")]
     pub run: u32,
-    /// For which task.
+    /// The task's id.
     pub task: String,
-    /// Under which claim.
+    /// The epoch of the claim.
     pub epoch: u64,
-    /// Which errand of the task, from 0.
+    /// The number of the errand in the task, from 0.
     pub errand: u32,
-    /// Which half of it.
+    /// The half of the errand.
     pub step: Step,
-    /// When the robot last looked whether it still may, on the boot clock.
+    /// When the robot last checked that it still may act, on the boot clock, in milliseconds.
     pub checked_ms: u64,
-    /// Until when it then might, on the boot clock.
+    /// Until when it might act, by that check, on the boot clock, in milliseconds.
     pub until_ms: u64,
-    /// Whose word to go it has, if it is about a command.
+    /// The fencing token of its "go", if the question is about a command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<GoToken>,
 }
@@ -61,7 +61,7 @@ fn is_first(run: &u32) -> bool {
 }
 
 impl Question {
-    /// The run of the robot's software that asks, as its process and its history are named.
+    /// The run of the robot's software that asks, by the name of its process and its history.
     pub fn run_name(&self) -> String {
         run_name(&self.robot, self.run)
     }
@@ -75,26 +75,26 @@ pub enum Refused {
     Stale,
     /// The errand is done already.
     Duplicate,
-    /// It was not started under this claim.
+    /// The errand was not started under this claim.
     NotStarted,
 }
 
 /// One line of the actuator log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effect {
-    /// When, on the boot clock.
+    /// When, on the boot clock, in nanoseconds.
     pub at_ns: u64,
-    /// What was asked.
+    /// The question.
     #[serde(flatten)]
     pub question: Question,
-    /// Why it was refused; none if it happened.
+    /// Why the station refused it; none if it happened.
     pub refused: Option<Refused>,
 }
 
-/// What the station answers.
+/// The answer of the station.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Why it was refused; none if it happened.
+    /// Why the station refused it; none if it happened.
     pub refused: Option<Refused>,
 }
 
@@ -102,7 +102,7 @@ pub struct Answer {
 #[derive(Debug, Default)]
 struct TaskWorld {
     epoch: u64,
-    /// Errands that were started, and under which claim last.
+    /// The errands that were started, and under which claim last.
     started: BTreeMap<u32, u64>,
     done: std::collections::BTreeSet<u32>,
 }
@@ -111,12 +111,12 @@ struct TaskWorld {
 #[derive(Debug, Default)]
 pub struct World {
     tasks: BTreeMap<String, TaskWorld>,
-    /// The greatest fencing token that each robot has begun a command with.
+    /// The greatest fencing token with which each robot has begun a command.
     owners: BTreeMap<String, GoToken>,
 }
 
 impl World {
-    /// The world as its log tells of it: it goes on where it stood.
+    /// Reads the world from its log, to go on where it stood.
     fn remember(log: &Path) -> Result<Self, RecordError> {
         let mut world = Self::default();
         for effect in crate::record::read::<Effect>(log)? {
@@ -134,7 +134,7 @@ impl World {
         later
     }
 
-    /// Lets something happen, or says why not.
+    /// Lets an effect happen, or says why not.
     pub fn judge(&mut self, question: &Question) -> Option<Refused> {
         if self.has_later_owner(question) && !is_on(Mutant::NoFenceAtStation) {
             return Some(Refused::Stale);
@@ -164,7 +164,7 @@ impl World {
 /// Serves robots until the process ends.
 ///
 /// # Errors
-/// If the socket or the log cannot be opened.
+/// Those of the socket and of the log, if they cannot be opened.
 pub async fn serve(socket: &Path, log: &Path) -> Result<(), RecordError> {
     let io = |source| RecordError::Io { path: socket.to_owned(), source };
     let recorder = Arc::new(Recorder::open(log)?);
@@ -200,7 +200,7 @@ async fn answer(stream: UnixStream, world: &Mutex<World>, recorder: &Recorder) -
         }
         let question: Question = serde_json::from_str(&line).map_err(std::io::Error::other)?;
         let refused = {
-            // Judged and logged in one order, which is that of the world.
+            // Effects are judged and logged in one order, which is that of the world.
             let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
             let refused = world.judge(&question);
             recorder.write(&Effect { at_ns: boot_ns(), question, refused })?;
@@ -212,7 +212,7 @@ async fn answer(stream: UnixStream, world: &Mutex<World>, recorder: &Recorder) -
     }
 }
 
-/// A robot's line to the station.
+/// A robot's connection to the station.
 pub struct StationClient {
     receive: BufReader<tokio::net::unix::OwnedReadHalf>,
     send: tokio::net::unix::OwnedWriteHalf,
@@ -222,16 +222,16 @@ impl StationClient {
     /// Connects to the station.
     ///
     /// # Errors
-    /// Whatever the socket says.
+    /// Those of the socket.
     pub async fn connect(socket: &Path) -> std::io::Result<Self> {
         let (receive, send) = UnixStream::connect(socket).await?.into_split();
         Ok(Self { receive: BufReader::new(receive), send })
     }
 
-    /// Asks for an effect; why it was refused, if it was.
+    /// Asks for an effect; returns why the station refused it, if it did.
     ///
     /// # Errors
-    /// Whatever the socket says: the effect may have happened.
+    /// Those of the socket: the effect may have happened.
     pub async fn ask(&mut self, question: &Question) -> std::io::Result<Option<Refused>> {
         let mut line = serde_json::to_vec(question).map_err(std::io::Error::other)?;
         line.push(b'\n');

@@ -15,36 +15,36 @@ use crate::site::launch::{Layout, Testnet};
 use crate::site::relay::Links;
 use crate::workload::{Cell, Workload};
 
-/// Robots that have a node of their own; more share.
+/// Up to this many robots have a node of their own; more than that share nodes.
 pub const OWN_NODE_MAX: usize = 50;
 
-/// What to start.
+/// The settings of a site.
 #[derive(Clone, Debug)]
 pub struct SiteOptions {
-    /// The program that is node, robot and station.
+    /// The path of the program that is node, robot and station.
     pub binary: PathBuf,
     /// A fresh directory.
     pub dir: PathBuf,
     /// How many robots.
     pub robots: usize,
-    /// How many nodes they share.
+    /// How many nodes the robots share.
     pub nodes: usize,
     /// How many nodes vote.
     pub voters: usize,
     /// How long a robot takes for one cell.
     pub tick: Duration,
-    /// Values that override every node's configuration.
+    /// Settings that override every node's configuration, as `section.key=value`.
     pub overrides: Vec<String>,
-    /// Hosts of their own for the nodes.
+    /// Hosts of their own for the nodes; none for loopback.
     pub hosts: Option<Arc<Hosts>>,
-    /// A relay that joins the nodes, if there is to be one.
+    /// A relay that joins the nodes; none for direct links.
     pub links: Option<Links>,
     /// Peers that every node lists beside the others, and that are not started with them.
     pub listed: Vec<String>,
 }
 
 impl SiteOptions {
-    /// Sets the leases of all robots, in milliseconds, and how often each says that it is there.
+    /// Sets the leases of all robots, in milliseconds, and how often each shows that it lives.
     pub(crate) fn set_leases(&mut self, ttl_ms: u64) {
         self.overrides.push(format!("agents.lease_ttl_ms={ttl_ms}"));
         self.overrides.push(format!("agents.heartbeat_ms={}", (ttl_ms / 5).min(1_000)));
@@ -55,17 +55,17 @@ impl SiteOptions {
 pub struct DemoSite {
     /// The nodes.
     pub net: Testnet,
-    /// The robots: of each the run of its software that was started last. At first robot `n` is at node `n` modulo the
+    /// The robots: the run of each one's software that was started last. At first robot `n` is at node `n` modulo the
     /// number of nodes.
     pub robots: Vec<Child>,
     places: Vec<Place>,
-    /// Of robots whose software was started elsewhere: the run before, until it is ended.
+    /// For robots whose software was started elsewhere: the run before, until it is ended.
     former: BTreeMap<usize, Child>,
     software: Software,
     station: Child,
 }
 
-/// Which run of a robot's software is the last, and where.
+/// The number of the last run of a robot's software, and its node.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     run: u32,
@@ -158,9 +158,9 @@ impl DemoSite {
         Ok(Self { net, robots, places, former: BTreeMap::new(), software, station })
     }
 
-    /// How long its clients try: soon another node is asked. What goes over links with delays takes longer: two round trips
-    /// of up to 600 ms, to the leader and to its quorum, as much again where somebody writes, and processes that wait for a
-    /// core.
+    /// How long the site's clients try before they ask another node. A call over links with delays takes longer: two
+    /// round trips of up to 600 ms, to the leader and to its quorum, as much again where another client writes, and
+    /// processes that wait for a core.
     pub(crate) fn patience(&self) -> Duration {
         if self.net.relay().is_some() { Duration::from_secs(4) } else { Duration::from_millis(500) }
     }
@@ -172,24 +172,24 @@ impl DemoSite {
         self.net.nodes.iter().map(|node| node.client_with(settings)).collect()
     }
 
-    /// The node that serves a robot, by its name.
+    /// The node that serves a robot, by the robot's name.
     pub fn node_of(&self, robot: &str) -> Option<usize> {
         self.node_at(robot.strip_prefix("robot-")?.parse().ok()?)
     }
 
-    /// The same, by its number.
+    /// The node that serves a robot, by the robot's number.
     pub(crate) fn node_at(&self, n: usize) -> Option<usize> {
         self.places.get(n).map(|place| place.node)
     }
 
-    /// At which node the last run of a robot's software was started, for the story.
+    /// The story's record of the node at which the last run of a robot's software was started.
     pub(crate) fn placed(&self, n: usize) -> StoryRecord {
         let (run, node) = (self.robots[n].name.clone(), self.net.nodes[self.places[n].node].name.clone());
         StoryRecord::Placed { at_ns: boot_ns(), run, node }
     }
 
-    /// Starts the software of a robot at another node, though the run before may go on: that one is left as it is until
-    /// [`end_former`](Self::end_former).
+    /// Starts the software of a robot at another node, though the run before may continue: that run is left as it is
+    /// until [`end_former`](Self::end_former).
     ///
     /// # Errors
     /// [`LaunchError::Io`].
@@ -210,7 +210,7 @@ impl DemoSite {
 
     /// Kills that run with SIGKILL.
     pub(crate) fn end_former(&mut self, n: usize) {
-        // A child that is dropped is killed.
+        // Dropping a child kills it.
         self.former.remove(&n);
     }
 
@@ -219,12 +219,12 @@ impl DemoSite {
         !self.station.has_ended()
     }
 
-    /// Robots whose software ended by itself.
+    /// The robots whose software ended by itself.
     pub fn ended_robots(&mut self) -> Vec<String> {
         self.robots.iter_mut().filter_map(|robot| robot.has_ended().then(|| robot.name.clone())).collect()
     }
 
-    /// Ends the robots, waits until all voters are equal, and writes down what each holds, for checkers.
+    /// Ends the robots, waits until all voters are equal, and records what each holds, for checkers.
     ///
     /// # Errors
     /// [`LaunchError`].

@@ -6,8 +6,8 @@ use super::Evidence;
 use crate::record::Op;
 use crate::site::station::Refused;
 
-/// Every request that a client was told is done stands in the history of every voter, and what it said was known to
-/// whoever went on.
+/// The history of every voter has each request that a client was told is done, and the next holder knew of every such
+/// report.
 pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
     for voter in &evidence.voters {
@@ -20,7 +20,7 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
             }
         }
     }
-    // Who asks for an errand that is done was not told of a report that was acknowledged.
+    // A robot that asks for an errand that is done was not told of a report that was acknowledged.
     for effect in evidence.effects.iter().filter(|effect| effect.refused == Some(Refused::Duplicate)) {
         let q = &effect.question;
         let reported = evidence.acknowledged().any(|(call, _)| {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Evidence;
 use crate::site::station::{Effect, Step};
 
-/// Accepted starts that were there before: of the same claim and errand, or of an errand that was done.
+/// Accepted starts that repeat another: of the same claim and errand, or of an errand that was done.
 pub(super) fn duplicates(effects: &[Effect]) -> Vec<&Effect> {
     let mut started: BTreeSet<(&str, u64, u32)> = BTreeSet::new();
     let mut done: BTreeSet<(&str, u32)> = BTreeSet::new();
@@ -42,7 +42,7 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     for effect in evidence.effects.iter().filter(|e| e.refused == Some(crate::site::station::Refused::Duplicate)) {
         let q = &effect.question;
         if !ends.contains_key(&(q.task.as_str(), q.errand)) {
-            found.push(format!("errand {} of task {} was refused as done, and nobody did it", q.errand, q.task));
+            found.push(format!("errand {} of task {} was refused as done, and no robot did it", q.errand, q.task));
         }
     }
     let twice = ends.into_iter().filter(|(_, count)| *count > 1);

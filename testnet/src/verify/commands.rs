@@ -1,4 +1,5 @@
-//! S2, S5, L8 of commands, and whether the shard tells the truth of them: what it says is held against what the world saw.
+//! S2, S5 and L8 of commands, and whether the shard tells the truth of them: the check compares what the shard says
+//! with what the world saw.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ const CLOCK_ERROR_MS: u64 = 500;
 pub(crate) struct SentCommand<'a> {
     pub(crate) sent_ns: u64,
     pub(crate) valid_ms: u64,
-    /// How it stands in the end.
+    /// The state of the command at the end.
     pub(crate) view: &'a v1::CommandView,
 }
 
@@ -35,19 +36,20 @@ pub(crate) struct Amid {
     pub(crate) pauses: Vec<Pause>,
     /// When each leader began to lead, on the boot clock, rising.
     pub(crate) leads_ns: Vec<u64>,
-    /// How long a frame may be under way between two nodes, in milliseconds. By so much the clock of a leader may lag that of
-    /// the one before it, which makes deadlines that were made of the earlier one later.
+    /// How long a frame may be under way between two nodes, in milliseconds. The clock of a leader may lag that of the
+    /// former one by this much, which makes deadlines later that were made of the former one.
     pub(crate) way_ms: u64,
 }
 
 impl Amid {
-    /// By how much deadlines may have become later from an instant to another, in milliseconds.
+    /// How much later deadlines may have become from one instant to another, in milliseconds.
     fn lag_ms(&self, from_ns: u64, to_ns: u64) -> u64 {
         let followed = self.leads_ns.iter().filter(|at| (from_ns..=to_ns).contains(*at)).count() as u64;
         followed * self.way_ms
     }
 
-    /// Whether a run of a robot's software was suspended between its look at the clock and what it then asked: it cannot know.
+    /// Whether a run of a robot's software was suspended between its look at the clock and its question: it cannot
+    /// know.
     fn was_suspended(&self, effect: &Effect) -> bool {
         let q = &effect.question;
         let (run, checked_ns) = (q.run_name(), q.checked_ms * 1_000_000);
@@ -55,7 +57,7 @@ impl Amid {
     }
 }
 
-/// What was found.
+/// What the check found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// Starts after the first one of a command at a robot, refused or not.
@@ -64,9 +66,9 @@ pub(crate) struct Verdict {
     pub(crate) stale: Vec<String>,
     /// Robots at which a command never ended.
     pub(crate) limbo: Vec<String>,
-    /// What the shard says that is not what the world saw.
+    /// What the shard says and the world did not see.
     pub(crate) untrue: Vec<String>,
-    /// How often each outcome.
+    /// How many commands ended with each outcome.
     pub(crate) outcomes: BTreeMap<String, usize>,
 }
 
@@ -97,7 +99,7 @@ pub(crate) fn judge(commands: &[SentCommand<'_>], effects: &[Effect], amid: &Ami
             judge_one(&mut verdict, sent, delivery, &seen, &name, amid);
         }
     }
-    // What the world saw and nobody sent.
+    // The world saw these, and no operator sent them.
     verdict.untrue.extend(seen.keys().map(|task| format!("{task} was done, and no command says so")));
     verdict
 }

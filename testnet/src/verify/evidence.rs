@@ -1,4 +1,4 @@
-//! What was written down.
+//! The records of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use crate::record::{
 use crate::site::crew::is_deed;
 use crate::site::station::Effect;
 
-/// Everything that was written down.
+/// Everything that a run recorded.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
     /// What was done to the testnet.
     pub story: Vec<StoryRecord>,
-    /// What was asked of the world, in its order.
+    /// The effects of tasks that robots asked for, in the order of the world.
     pub effects: Vec<Effect>,
-    /// The same of commands.
+    /// The effects of commands that robots asked for, in the order of the world.
     pub deeds: Vec<Effect>,
     /// What each client did and heard, by the name of its history.
     pub clients: BTreeMap<String, Vec<ClientRecord>>,
@@ -45,7 +45,7 @@ impl Evidence {
     /// Reads what a demo has left in its directory.
     ///
     /// # Errors
-    /// [`VerifyError`] names what cannot be read.
+    /// [`VerifyError`] names the file that cannot be read.
     pub fn read(dir: &Path) -> Result<Self, VerifyError> {
         let story: Vec<StoryRecord> = read(&dir.join("story.jsonl"))?;
         let all: Vec<Effect> = read(&dir.join("actuator.jsonl"))?;
@@ -78,7 +78,7 @@ impl Evidence {
         Ok(evidence)
     }
 
-    /// Everything that clients were told is done.
+    /// Every call that a client was told is done.
     pub fn acknowledged(&self) -> impl Iterator<Item = (&crate::record::Call, &str)> {
         self.clients.values().flatten().filter_map(|record| match record {
             ClientRecord::Ok { call, request, .. } => Some((call, request.as_str())),
@@ -86,7 +86,7 @@ impl Evidence {
         })
     }
 
-    /// How many nodes voted when it began.
+    /// How many nodes voted at the beginning.
     pub fn voters_begun(&self) -> usize {
         let begun = |record: &StoryRecord| match record {
             StoryRecord::Begun { voters, .. } => Some(*voters),
@@ -95,8 +95,8 @@ impl Evidence {
         self.story.iter().find_map(begun).unwrap_or(0)
     }
 
-    /// Whether a run of a robot's software, or the node that it was started at, was killed, or suspended: that explains an
-    /// answer that never came.
+    /// Whether a run of a robot's software, or the node at which it was started, was killed or suspended: that explains
+    /// an answer that never came.
     pub fn was_felled(&self, run: &str) -> bool {
         let nodes = self.story.iter().filter_map(|record| match record {
             StoryRecord::Placed { run: of, node, .. } if of == run => Some(node.as_str()),
@@ -111,7 +111,7 @@ impl Evidence {
         })
     }
 
-    /// What the software of a robot noted, each run of it.
+    /// What the software of a robot recorded, by run.
     pub(super) fn notes_of<'a>(&'a self, robot: &'a str) -> impl Iterator<Item = &'a ClientRecord> {
         self.clients.iter().filter(move |(name, _)| is_run_of(name, robot)).flat_map(|(_, notes)| notes)
     }
@@ -128,8 +128,8 @@ impl Evidence {
         leads
     }
 
-    /// Whether a run of a robot's software was suspended between a look at its clock and what it then asked: then it acts on
-    /// a look that is old. A node that was suspended excuses nobody.
+    /// Whether a run of a robot's software was suspended between a look at its clock and its question: then it acts on
+    /// an old look. A suspended node is no excuse.
     pub fn was_paused(&self, run: &str, from_ms: u64, to_ns: u64) -> bool {
         let ends = self.story.iter().filter_map(|record| match record {
             StoryRecord::Paused { at_ns, name } if name == run => Some((*at_ns, true)),
@@ -142,8 +142,8 @@ impl Evidence {
         ends.iter().any(|(at, begins)| *begins && overlaps(*at))
     }
 
-    /// Whether an invariant can be judged: how soon there is a leader again, and work is with others, is promised of one
-    /// thing that goes wrong at a time.
+    /// Whether an invariant can be judged: Skep promises how soon there is a leader again, and how soon others have the
+    /// work, only for one fault at a time.
     pub(super) fn judges(&self, invariant: &str) -> bool {
         let chaos = self.story.iter().any(|record| matches!(record, StoryRecord::Fault { .. }));
         !(chaos && matches!(invariant, "L1" | "L4"))
@@ -158,9 +158,9 @@ impl Evidence {
         self.story.iter().find_map(begun).unwrap_or((5_000, 3_000))
     }
 
-    /// When the shard's log clock stood at an instant, in milliseconds of the boot clock, by the first look at it from then on.
-    /// The log clock falls behind with each new leader, by what a frame takes: by an earlier look the instant would be told
-    /// to have been before it was.
+    /// When the shard's log clock stood at an instant, in milliseconds of the boot clock, by the first look at it from
+    /// then on. The log clock falls behind with each new leader, by the time that a frame takes: an earlier look would
+    /// place the instant before it was.
     pub fn instant_ms(&self, clock: u64) -> Option<u64> {
         let looks = self.story.iter().filter_map(|record| match record {
             StoryRecord::Begun { at_ns, clock, .. } | StoryRecord::Clock { at_ns, clock } => Some((*at_ns, *clock)),

@@ -3,7 +3,7 @@
 use super::Evidence;
 use crate::record::StoryRecord;
 
-/// Election timeouts within which there is a leader again.
+/// The number of election timeouts within which there is a leader again.
 const TIMEOUTS: u64 = 3;
 
 /// Every leader that was killed has a successor, within three election timeouts.
@@ -24,6 +24,6 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
             _ => {}
         }
     }
-    found.extend(headless.map(|name| format!("nobody is known to have followed {name}")));
+    found.extend(headless.map(|name| format!("no leader is known to have followed {name}")));
     found
 }

@@ -7,8 +7,9 @@ use skep_protocol::offer::GoToken;
 use super::Evidence;
 use crate::site::station::{Effect, Question, Step};
 
-/// Commands that a robot's earlier owner began after a later one had. One that the station stopped counts too, unless its
-/// software was suspended between its look at the clock and the question: that is what the station's fence is for.
+/// Commands that a robot's earlier owner began after a later one had. A command that the station refused counts too,
+/// unless the owner's software was suspended between its look at the clock and the question: for that case the station
+/// has its fence.
 pub(super) fn stale_starts(effects: &[Effect], was_suspended: impl Fn(&Effect) -> bool) -> Vec<String> {
     let mut greatest: BTreeMap<&str, GoToken> = BTreeMap::new();
     let mut found = Vec::new();
@@ -29,9 +30,10 @@ pub(super) fn stale_starts(effects: &[Effect], was_suspended: impl Fn(&Effect) -
     found
 }
 
-/// Runs of a robot's software that own it at the same time: one looked at its lease, and went on, before the lease ended on
-/// which another one had. Judged on what was asked of the world, refused or not, so that the fence at the station hides
-/// nobody; and on the looks, so that nobody has to be excused: who is suspended after its look had its lease when it looked.
+/// Runs of a robot's software that own it at the same time: one run checked its lease, and went on, before the lease of
+/// another one had ended. The check judges what runs asked of the world, refused or not, so that the station's fence
+/// hides no run; and it judges by their looks at the clock, so that none needs an excuse: a run that is suspended after
+/// its look had its lease when it looked.
 fn two_owners<'a>(effects: impl Iterator<Item = &'a Effect>) -> Vec<String> {
     let mut asked: BTreeMap<&str, Vec<&Question>> = BTreeMap::new();
     for effect in effects {
@@ -40,7 +42,7 @@ fn two_owners<'a>(effects: impl Iterator<Item = &'a Effect>) -> Vec<String> {
     let mut found = Vec::new();
     for (robot, mut questions) in asked {
         questions.sort_by_key(|question| question.checked_ms);
-        // Until when each run may act, as far as it has looked; and of which two it was told.
+        // Until when each run may act, as far as it has looked; and the pairs that were reported already.
         let (mut until, mut told): (BTreeMap<u32, u64>, BTreeSet<(u32, u32)>) = Default::default();
         for Question { run, task, checked_ms, until_ms, .. } in questions {
             for (other, ends_ms) in until.iter().filter(|(other, ends_ms)| *other != run && checked_ms < *ends_ms) {

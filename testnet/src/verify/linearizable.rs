@@ -1,7 +1,7 @@
 //! S9: what clients were told of an order fits one order of things.
 //!
-//! Every answer names where it stands in the log, so that nothing has to be searched for: the log is the one order, and
-//! it must agree with real time and with what reads saw. One pass over the calls of each order, in the order of time.
+//! Every answer names its index in the log, so that the check need not search: the log is the one order, and it must
+//! agree with real time and with what reads saw. One pass over the calls of each order, in the order of time.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ struct Answered<'a> {
     ended_ns: u64,
     index: u64,
     call: &'a Call,
-    /// What a read saw; none for anything else.
+    /// What a read saw; none for other calls.
     seen: Option<(&'a str, u64)>,
 }
 
@@ -37,7 +37,7 @@ fn answered(evidence: &Evidence) -> BTreeMap<&str, Vec<Answered<'_>>> {
                     began = None;
                     continue;
                 }
-                // What a robot notes of its lease comes between.
+                // A robot's notes of its lease come between.
                 ClientRecord::Renewed { .. } | ClientRecord::Fenced { .. } => continue,
             };
             let (Some((ended_ns, call, index, seen)), Some((began_ns, invoked))) = (answer, began.take()) else {
@@ -51,14 +51,14 @@ fn answered(evidence: &Evidence) -> BTreeMap<&str, Vec<Answered<'_>>> {
     by_task
 }
 
-/// No call that began after another one had been answered stands before it.
+/// No call that began after the answer of another one stands before it in the log.
 fn real_time(task: &str, calls: &mut [Answered<'_>], found: &mut Vec<String>) {
     calls.sort_by_key(|call| call.began_ns);
     let mut by_end: Vec<(u64, u64, bool)> =
         calls.iter().map(|call| (call.ended_ns, call.index, call.seen.is_some())).collect();
     by_end.sort_unstable();
     let mut ended = by_end.into_iter().peekable();
-    // The latest that was answered before: what was written, and what was read.
+    // The latest index that was answered before: of writes, and of reads.
     let (mut written, mut read) = (0, 0);
     for call in calls {
         while let Some((_, index, was_read)) = ended.next_if(|(ended_ns, ..)| *ended_ns < call.began_ns) {
@@ -77,7 +77,7 @@ fn real_time(task: &str, calls: &mut [Answered<'_>], found: &mut Vec<String>) {
     }
 }
 
-/// What a task is after a transition; none if the transition does not say.
+/// The status of a task after a transition; none if the transition does not say.
 fn status_after(change: &ChangeRecord) -> Option<&'static str> {
     Some(match change.change.as_str() {
         "created" | "reclaimed" | "retried" | "requeued" => "TASK_STATUS_PENDING",
@@ -90,7 +90,7 @@ fn status_after(change: &ChangeRecord) -> Option<&'static str> {
     })
 }
 
-/// Every read saw what the log says at its place.
+/// Every read saw what the log says at its index.
 fn reads(task: &str, calls: &[Answered<'_>], changes: &[&ChangeRecord], found: &mut Vec<String>) {
     for call in calls {
         let Some((status, epoch)) = call.seen else { continue };

@@ -1,8 +1,8 @@
-//! Checks of what was written down, against the invariants that Skep promises.
+//! Checks of a run's records, against the invariants that Skep promises.
 //!
-//! Everything is judged from files that outlive the processes: what the station logged, what clients heard, what every
-//! voter holds, and what was done to the testnet. One invariant a file, which is called after what holds; its first line has
-//! the id.
+//! The checks read files that outlive the processes: what the station logged, what clients heard, what every voter
+//! holds, and what was done to the testnet. Each invariant has a file with the name of what holds; the first line of
+//! the file has the id.
 
 mod acknowledged;
 mod at_most_once;
@@ -28,10 +28,10 @@ pub use report::{Effects, Explained, Flooded, Invariants, Latency, Quantiles, Re
 /// Why nothing could be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// A history.
+    /// A history cannot be read.
     #[error(transparent)]
     Record(#[from] crate::record::RecordError),
-    /// Something that must be there is not.
+    /// A record that must be there is missing.
     #[error("{0}")]
     Missing(String),
 }
@@ -39,13 +39,13 @@ pub enum VerifyError {
 /// Something that must never happen, and did.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Violation {
-    /// Which invariant.
+    /// The id of the invariant.
     pub invariant: &'static str,
-    /// What was found.
+    /// What the check found.
     pub what: String,
 }
 
-/// A check: what speaks against an invariant.
+/// A check: returns what speaks against an invariant.
 type Check = fn(&Evidence) -> Vec<String>;
 
 /// Every invariant that is checked, by its name in the documentation.
@@ -66,7 +66,7 @@ const CHECKS: [(&str, Check); 11] = [
 /// Checks a directory that a demo has left.
 ///
 /// # Errors
-/// [`VerifyError`] if something cannot be read. What was found is in the report.
+/// [`VerifyError`] if something cannot be read. The report has what the checks found.
 pub fn verify(dir: &Path) -> Result<Report, VerifyError> {
     let evidence = Evidence::read(dir)?;
     let judged: Vec<_> = CHECKS.iter().filter(|(name, _)| evidence.judges(name)).collect();

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::Evidence;
 use crate::record::{ClientRecord, Op};
 
-/// No order whose creation was refused for good stands in the log, nor an end or a report that the shard refused. A
-/// report names no request, so that it is looked for by what it says: how far its claim had come.
+/// The log has no order whose creation was refused for good, nor an end or a report that the shard refused. A report
+/// has no request id, so that the check looks for its content: how far its claim had come.
 pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     let created = evidence.changes().iter().filter(|change| change.change == "created");
     let created: BTreeSet<&str> = created.map(|change| change.task.as_str()).collect();

@@ -1,4 +1,4 @@
-//! What came of a run.
+//! The result of a run.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,20 @@ use super::{Evidence, Violation, at_most_once, lost, self_fencing};
 use crate::record::{ChangeRecord, ClientRecord, Op, StoryRecord};
 use crate::site::station::{Effect, Refused, Step};
 
-/// What came of a run. Everything in it is computed from what was written down.
+/// The result of a run. Everything in it is computed from the run's records.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Orders.
+    /// The counts of orders.
     pub tasks: Tasks,
     /// What happened in the world.
     pub effects: Effects,
     /// From the SIGKILL of each leader to a successor that answers, in milliseconds.
     pub failovers_ms: Vec<u64>,
-    /// Claims that were taken back because the lease of their holder ended.
+    /// How many claims were taken back because the lease of their holder ended.
     pub reassigned: usize,
     /// Completed orders a second, from the first creation to the last completion on the shard's clock.
     pub throughput_per_s: f64,
-    /// On the shard's clock.
+    /// How long orders took, on the shard's clock.
     pub latency_ms: Latency,
     /// What a flood of telemetry did; none if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,50 +30,50 @@ pub struct Report {
     pub nodes: usize,
     /// How many robots.
     pub robots: usize,
-    /// What random choices began with.
+    /// The seed of random choices.
     pub seed: u64,
-    /// What robots did.
+    /// The name of the workload.
     pub workload: String,
-    /// Why each duplicate was refused: whose work it would have repeated.
+    /// Why each duplicate was refused: the robot whose work it would have repeated.
     pub explained: Vec<Explained>,
-    /// What must never happen.
+    /// What must never happen, and whether it did.
     pub invariants: Invariants,
     /// Whether every order was completed and every invariant held.
     pub ok: bool,
 }
 
-/// Orders.
+/// The counts of orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Tasks {
-    /// Acknowledged.
+    /// How many were acknowledged.
     pub created: usize,
-    /// Done.
+    /// How many were completed.
     pub completed: usize,
-    /// Given up.
+    /// How many became dead letters.
     pub dead_lettered: usize,
-    /// Acknowledged and not ended.
+    /// How many were acknowledged and have not ended.
     pub lost: usize,
 }
 
 /// What happened in the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Effects {
-    /// Errands begun.
+    /// How many errands were begun.
     pub starts: usize,
-    /// Errands begun that must not have been.
+    /// How many errands were begun that must not have been.
     pub duplicates: usize,
-    /// Effects of a claim below one seen before, or after the end of its lease.
+    /// How many effects had a claim below one seen before, or came after the end of its lease.
     pub stale: usize,
-    /// What the station did not let happen.
+    /// The effects that the station refused.
     pub refused: Refusals,
 }
 
-/// What the station did not let happen.
+/// The effects that the station refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusals {
-    /// Of a claim below one seen before: its holder did not stop by itself.
+    /// How many had a claim below one seen before: its holder did not stop by itself.
     pub stale: usize,
-    /// Of an errand that was done: its report was lost with a node.
+    /// How many were of an errand that was done: its report was lost with a node.
     pub duplicate: usize,
 }
 
@@ -86,53 +86,53 @@ pub struct Latency {
     pub complete: Quantiles,
 }
 
-/// Milliseconds.
+/// Quantiles, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Quantiles {
-    /// Half are at most this.
+    /// Half of the values are at most this.
     pub p50: u64,
-    /// All but one in a hundred are at most this.
+    /// 99 of 100 values are at most this.
     pub p99: u64,
 }
 
 /// What a flood of telemetry did.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Flooded {
-    /// Publications that were handed to nodes.
+    /// How many publications were handed to nodes.
     pub publications: u64,
     /// How often a node had no room for one, sent or received.
     pub dropped: u64,
-    /// Publications a second, wished.
+    /// The rate that was asked for, in publications a second.
     pub per_s: f64,
-    /// Elections meanwhile.
+    /// How many elections there were meanwhile.
     pub elections: u64,
-    /// From creation to the first claim, of orders created during it.
+    /// From creation to the first claim, of orders created during the flood.
     pub claim_with_ms: Quantiles,
-    /// The same, of all other orders.
+    /// From creation to the first claim, of all other orders.
     pub claim_without_ms: Quantiles,
 }
 
 /// Why a duplicate was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explained {
-    /// The task.
+    /// The task's id.
     pub task: String,
-    /// The errand.
+    /// The number of the errand.
     pub errand: u32,
-    /// Who was refused.
+    /// The robot that was refused.
     pub refused: String,
-    /// Who had done it.
+    /// The robot that had done it.
     pub done_by: String,
-    /// Why the one who was refused did not know.
+    /// Why the refused robot did not know of that.
     pub because: String,
 }
 
-/// What must never happen.
+/// What must never happen, and whether it did.
 #[derive(Clone, Debug, Serialize)]
 pub struct Invariants {
-    /// What was looked at.
+    /// The invariants that were checked.
     pub checked: Vec<&'static str>,
-    /// What was found.
+    /// What the checks found.
     pub violations: Vec<Violation>,
 }
 
@@ -155,7 +155,7 @@ fn firsts<'a>(changes: &'a [ChangeRecord], kind: &str) -> BTreeMap<&'a str, u64>
 }
 
 impl Report {
-    /// Puts together what was found.
+    /// Makes the report of a run.
     pub(super) fn of(evidence: &Evidence, checked: Vec<&'static str>, violations: Vec<Violation>) -> Self {
         let changes = evidence.changes();
         let count = |kind: &str| changes.iter().filter(|change| change.change == kind).count();
@@ -238,7 +238,7 @@ fn flood(evidence: &Evidence, created: &BTreeMap<&str, u64>, claimed: &BTreeMap<
     })
 }
 
-/// Accepted effects of a claim below one seen before, or after the end of its lease.
+/// How many accepted effects had a claim below one seen before, or came after the end of its lease.
 fn stale(evidence: &Evidence) -> usize {
     let mut highest: BTreeMap<&str, u64> = BTreeMap::new();
     let mut found = 0;
@@ -264,10 +264,10 @@ fn effects(evidence: &Evidence) -> Effects {
     }
 }
 
-/// A duplicate for which there is no reason: the run is not ok.
+/// The reason of a duplicate for which there is none: the run is not ok.
 const UNEXPLAINED: &str = "its report was never answered, and nothing was done to its node or to it";
 
-/// Whose work each refused duplicate would have repeated, and why its robot did not know of it.
+/// The robot whose work each refused duplicate would have repeated, and why its own robot did not know of that.
 fn explain(evidence: &Evidence) -> Vec<Explained> {
     let duplicates = evidence.effects.iter().filter(|effect| effect.refused == Some(Refused::Duplicate));
     let explained = duplicates.map(|effect| {
@@ -287,7 +287,7 @@ fn explain(evidence: &Evidence) -> Vec<Explained> {
                     Some(match record {
                         ClientRecord::Ok { .. } => "its report was committed".to_owned(),
                         ClientRecord::Fail { why, .. } => format!("its report was refused: {why}"),
-                        _ => "nobody knows what became of its report".to_owned(),
+                        _ => "the outcome of its report is unknown".to_owned(),
                     })
                 }
                 _ => None,
@@ -298,7 +298,7 @@ fn explain(evidence: &Evidence) -> Vec<Explained> {
             false => UNEXPLAINED,
         };
         let because = told.unwrap_or_else(|| silent.to_owned());
-        let done_by = by.map_or("nobody".to_owned(), |by| format!("{} under epoch {}", by.run_name(), by.epoch));
+        let done_by = by.map_or("no robot".to_owned(), |by| format!("{} under epoch {}", by.run_name(), by.epoch));
         let refused = format!("{} under epoch {}", effect.question.run_name(), effect.question.epoch);
         Explained { task, errand, refused, done_by, because }
     });

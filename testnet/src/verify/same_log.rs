@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Evidence;
 
-/// All voters have applied the same, with the same digest, and tell the same history; and so it was at every moment at
-/// which a node looked at itself.
+/// All voters have applied the same, with the same digest, and tell the same history; and so did every node at every
+/// moment at which it looked at itself.
 pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     let mut found = in_the_end(evidence);
     found.extend(meanwhile(evidence));

@@ -1,10 +1,10 @@
-//! S7: holders stop by themselves, and nobody is given their work before.
+//! S7: holders stop by themselves, and no other agent is given their work before.
 
 use super::Evidence;
 use crate::record::ClientRecord;
 use crate::site::station::{Effect, Refused};
 
-/// Until when somebody who noted this had been told, at an instant, that it may act.
+/// Until when the writer of these notes had been told, at an instant, that it may act.
 fn lease<'a>(notes: impl Iterator<Item = &'a ClientRecord>, at_ms: u64) -> u64 {
     let renewed = |record: &ClientRecord| match record {
         ClientRecord::Renewed { at_ms: heard, until_ms } if *heard <= at_ms => Some(*until_ms),
@@ -13,16 +13,16 @@ fn lease<'a>(notes: impl Iterator<Item = &'a ClientRecord>, at_ms: u64) -> u64 {
     notes.filter_map(renewed).max().unwrap_or(0)
 }
 
-/// Whether an attempt reached the world when its task might be another's: after its holder's fence, and the margins that
-/// the orchestrator waits in addition. One that was made before the fence may be on its way for as long.
+/// Whether an attempt reached the world when its task might have another holder: after its own holder's fence, and the
+/// margins that the orchestrator waits in addition. An attempt from before the fence may be under way for that long.
 pub(super) fn is_late(evidence: &Evidence, effect: &Effect) -> bool {
     let (lease_ttl_ms, _) = evidence.terms();
     effect.at_ns / 1_000_000 >= effect.question.until_ms + lease_ttl_ms / 5
 }
 
-/// Judged on attempts, so that the fence at the station hides nobody who did not stop: no robot asked for anything
-/// on a look at the clock after the end of its lease, nor relied on a lease that was not renewed, nor was refused as stale; and no claim was
-/// taken back for want of a lease before its holder had to stop.
+/// This judges attempts, so that the fence at the station hides no holder that did not stop. No robot asked for
+/// anything on a look at the clock after the end of its lease, nor relied on a lease that was not renewed, nor was
+/// refused as stale. And no claim was taken back for want of a lease before its holder had to stop.
 pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
     for effect in &evidence.effects {
@@ -38,7 +38,7 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
             let late_ms = (effect.at_ns / 1_000_000).saturating_sub(q.until_ms);
             found.push(format!("{what}: acted {late_ms} ms after its lease"));
         }
-        // What another run of the robot's software was told is no lease of this one.
+        // The lease of another run of the robot's software does not count for this one.
         let lease = lease(evidence.clients.get(&run).into_iter().flatten(), q.checked_ms);
         if q.until_ms > lease {
             found.push(format!("{what}: relied on a lease until {} ms, and was given one until {lease}", q.until_ms));

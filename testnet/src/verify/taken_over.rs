@@ -1,10 +1,10 @@
-//! L4: the work of the dead is done by others.
+//! L4: others do the work of the dead.
 
 use super::Evidence;
 use crate::record::StoryRecord;
 
 /// What a killed node's robots held could be claimed again, or had ended, within a lease with its margins and an
-/// election, and once more of it for every change of the leader; on the shard's own clock.
+/// election, and this much again for every change of the leader; on the shard's own clock.
 pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     let (lease_ttl_ms, election_ms_max) = evidence.terms();
     let changes_of_leader = |from: u64| {
@@ -29,7 +29,7 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
             });
             match end {
                 None => found.push(format!("{} took task {} with it when {name} was killed", claim.robot, claim.task)),
-                // A holder that was back in time may take as long as it likes.
+                // A holder that returned in time may take as long as it likes.
                 Some(end) if end.change == "reclaimed" && end.clock.saturating_sub(*clock) > allowed => {
                     found.push(format!(
                         "task {} was free only {} ms after {name} was killed; {allowed} are allowed",

@@ -165,7 +165,7 @@ fn a_command_that_an_earlier_owner_of_a_robot_begins_is_found() {
     assert_eq!(spoiled(|evidence| begun(evidence, [8, 7])), ["S4"]);
 }
 
-/// What a run of a robot's software asked for that is commanded, under a lease that it had from its look to an instant.
+/// A question of a run of a robot's software about a command, under a lease that it had from its look to an instant.
 fn begun_by(run: u32, attachment: u64, (looked_ms, until_ms): (u64, u64)) -> Effect {
     let mut start = effect("r1", 1, 0, Step::Start, looked_ms);
     let token = GoToken { home: HomeEpoch(1), attachment: AttachmentId(attachment) };
@@ -207,7 +207,7 @@ fn two_runs_of_a_robots_software_that_own_it_at_once_are_found() {
         evidence.deeds.extend([begun_by(0, 8, (100, 5_000)), begun_by(1, 8, (1_000, 2_000))]);
     };
     assert_eq!(spoiled(goes_on), ["S4"], "one of the two goes on");
-    // The one is commanded, and the other works on a task.
+    // The one run is commanded, and the other works on a task.
     let at_a_task = |evidence: &mut Evidence| evidence.deeds.push(begun_by(1, 8, (150, 2_000)));
     assert_eq!(spoiled(at_a_task), ["S4"]);
 }

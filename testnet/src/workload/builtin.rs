@@ -1,19 +1,19 @@
-//! A small warehouse, made here.
+//! A small warehouse, generated from a seed.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Cell, Floor, Workload};
 
-/// Shelves stand in blocks of so many cells with aisles of two between.
+/// Shelves stand in blocks this many cells wide, with aisles of two between.
 const BLOCK_WIDTH: usize = 6;
 const BLOCK_HEIGHT: usize = 2;
 const AISLE: usize = 2;
 const BLOCKS_ACROSS: usize = 4;
 const BLOCKS_DOWN: usize = 5;
 
-/// A warehouse with shelves in blocks and packing stations along one side. Orders fetch from one or two shelves and
-/// bring to packing, or count a shelf. The same seed gives the same orders.
+/// A warehouse with shelves in blocks and packing stations along one side. An order fetches from one or two shelves and
+/// brings that to packing, or counts a shelf. The same seed gives the same orders.
 pub fn builtin(robots: usize, orders: usize, seed: u64) -> Workload {
     let (width, height) = size();
     let shelf = |row: usize, column: usize| {

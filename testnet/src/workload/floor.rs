@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::WorkloadError;
 
-/// A cell: row times width plus column, as the League of Robot Runners numbers them.
+/// The number of a cell: row times width plus column, as the League of Robot Runners numbers cells.
 pub type Cell = u32;
 
-/// Edge of a cell, in millimetres.
+/// The edge of a cell, in millimetres.
 const CELL_MM: i64 = 1_000;
-/// Largest floor that is read.
+/// The most cells of a floor that is read.
 const CELLS_MAX: usize = 4_000_000;
 
 /// A rectangular floor.
@@ -20,7 +20,7 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// A floor from its rows, of which every character tells whether the cell is free.
+    /// A floor from its rows, of which every character says whether the cell is free.
     pub(super) fn from_rows(width: usize, rows: &[Vec<bool>]) -> Option<Self> {
         let whole = rows.iter().all(|row| row.len() == width) && width > 0 && width * rows.len() <= CELLS_MAX;
         whole.then(|| Self { width: width as u32, free: rows.concat() })
@@ -86,7 +86,7 @@ impl Floor {
         self.free.get(cell as usize).copied().unwrap_or(false)
     }
 
-    /// Where a cell is, in millimetres.
+    /// The position of a cell, in millimetres.
     pub fn position_mm(&self, cell: Cell) -> (i64, i64) {
         (i64::from(cell % self.width) * CELL_MM, i64::from(cell / self.width) * CELL_MM)
     }

@@ -11,11 +11,11 @@ use skep_client::{Client, ClientError, TaskSpec};
 pub struct Done {
     /// Ids of acknowledged tasks.
     pub acknowledged: Vec<[u8; 16]>,
-    /// Microseconds of acknowledged creates that began after the warm-up.
+    /// Latencies of acknowledged creates that began after the warm-up, in microseconds.
     pub latency_us: Histogram<u64>,
-    /// Calls that ended in "not done".
+    /// How many calls ended in "not done".
     pub errors: u64,
-    /// Calls that ended in "unknown".
+    /// How many calls ended in "unknown".
     pub unknown: u64,
 }
 
@@ -44,7 +44,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts as many clients, spread over these connections.
+    /// Starts this many clients, spread over these connections.
     #[must_use]
     pub fn start(connections: &[Client], clients: usize, payload_bytes: usize) -> Self {
         let (stop, measuring) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -59,12 +59,12 @@ impl Load {
         Self { clients: clients.collect(), stop, measuring, count }
     }
 
-    /// Counts and times only what begins from now on.
+    /// Counts and times only what begins from here on.
     pub fn measure(&self) {
         self.measuring.store(true, Ordering::Relaxed);
     }
 
-    /// Acknowledged creates that count.
+    /// How many acknowledged creates count.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
@@ -82,7 +82,7 @@ impl Load {
     }
 }
 
-/// Creates tasks one after the other, each under a title of its own: what is done twice shows.
+/// Creates tasks one after the other, each under a title of its own: so a task that is made twice shows.
 async fn create(
     client: &Client,
     name: &str,

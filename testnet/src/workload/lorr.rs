@@ -23,7 +23,7 @@ fn read(path: &Path) -> Result<String, WorkloadError> {
     std::fs::read_to_string(path).map_err(|source| WorkloadError::Read { path: path.to_owned(), source })
 }
 
-/// The first `robots` agents and `orders` tasks of a problem.
+/// Reads the first `robots` agents and `orders` tasks of a problem.
 ///
 /// # Errors
 /// [`WorkloadError`] names the file and line, or what there is too little of.
@@ -50,7 +50,7 @@ pub fn load_problem(path: &Path, robots: usize, orders: usize) -> Result<Workloa
     Ok(Workload { name, floor, starts, orders: orders_found, reveal: problem.num_tasks_reveal })
 }
 
-/// Reads a file of `#` comments, a count, and a line of comma-separated cells for each.
+/// Reads a file of `#` comments, a count, and a line of comma-separated cells for each item.
 fn lines(path: &Path, text: &str, floor: &Floor, wanted: usize) -> Result<Vec<Vec<Cell>>, WorkloadError> {
     let malformed =
         |line: usize, why: String| WorkloadError::Malformed { path: path.to_owned(), line: Some(line), why };

@@ -19,19 +19,19 @@ pub(crate) use orders::{Orders, Progress, held};
 /// A workload: a floor, where robots start, and orders for them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
-    /// For people.
+    /// The workload's name, for people.
     pub name: String,
-    /// Where robots walk.
+    /// The floor on which robots walk.
     pub floor: Floor,
-    /// Where each robot starts.
+    /// The cell where each robot starts.
     pub starts: Vec<Cell>,
     /// The cells that each order visits, in order.
     pub orders: Vec<Vec<Cell>>,
-    /// Orders that are open at a time, per robot.
+    /// How many orders are open at a time, per robot.
     pub reveal: f64,
 }
 
-/// What the payload of an order's task holds.
+/// The payload of an order's task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderPayload {
     /// The cells to visit, in order.
@@ -44,27 +44,27 @@ pub enum WorkloadError {
     /// A file cannot be read.
     #[error("{path}: {source}")]
     Read {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A file is not what it should be.
+    /// A file does not have the right form.
     #[error("{path}{}: {why}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
     Malformed {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Where in it.
+        /// The number of the line; none for the file as a whole.
         line: Option<usize>,
         /// What is wrong.
         why: String,
     },
-    /// There is too little of it.
+    /// The problem has too few items.
     #[error("{what}: {asked} are asked for and there are {there}")]
     TooFew {
-        /// Of what.
+        /// The kind of item.
         what: &'static str,
-        /// How many are wanted.
+        /// How many the user asked for.
         asked: usize,
         /// How many there are.
         there: usize,

@@ -1,4 +1,4 @@
-//! Who creates orders, and follows them to their ends.
+//! The client that creates orders and follows them to their ends.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use tokio::sync::watch;
 use crate::record::{Call, ClientRecord, Op, Recorder, Story, boot_ns, hex};
 use crate::workload::{OrderPayload, Workload};
 
-/// Attempts of an order: a robot that dies with it costs one.
+/// How many attempts an order has: a robot that dies with it costs one.
 const ATTEMPTS_MAX: u32 = 100;
-/// Deadline of a create on the shard's clock, in milliseconds.
+/// The deadline of a create after its first sending, on the shard's clock, in milliseconds.
 const CREATE_DEADLINE_MS: u64 = 10 * 60 * 1_000;
-/// Pause before another node is tried.
+/// The pause before another node is tried.
 const ELSEWHERE_AFTER: Duration = Duration::from_millis(50);
 
-/// What became of the orders so far.
+/// The results of the orders so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// Ended, whichever way.
+    /// How many have ended, in any way.
     pub(crate) ended: usize,
 }
 
@@ -33,12 +33,12 @@ pub(crate) struct Orders {
     pub(crate) robots: usize,
     pub(crate) story: Story,
     pub(crate) progress: watch::Sender<Progress>,
-    /// Once it says so nothing more is created.
+    /// Once this says true, no more orders are created.
     pub(crate) closing: watch::Receiver<bool>,
 }
 
 impl Orders {
-    /// Runs until every order has ended. The ids of all orders.
+    /// Runs until every order has ended. Returns the ids of all orders.
     pub(crate) async fn run(mut self) -> Vec<Vec<u8>> {
         let (ends, mut ended) = watch::channel(BTreeSet::new());
         let following = tokio::spawn(follow(self.clients.clone(), ends));
@@ -94,7 +94,7 @@ impl Orders {
         }
     }
 
-    /// What became of an order of which nobody knew: its id if it is there.
+    /// Finds out what became of an order in doubt: returns its id if it exists.
     async fn became(&self, task: Vec<u8>) -> Option<Vec<u8>> {
         for client in self.clients.iter().cycle() {
             match client.task(&task, Read::Linearizable).await {
@@ -106,7 +106,7 @@ impl Orders {
         None
     }
 
-    /// Creates an order under one request id, at whichever node answers. None if it was not created.
+    /// Creates an order under one request id, at any node that answers. None if it was not created.
     async fn create(&self, n: usize) -> Option<Vec<u8>> {
         let id = RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes());
         let task = id.as_bytes().to_vec();
@@ -136,13 +136,13 @@ impl Orders {
                     let _ = self.recorder.write(&ClientRecord::Ok { at_ns: at_ns(), call, request, index });
                     return Some(task);
                 }
-                // Its deadline has passed, or its clock was lost: sending it again settles nothing any more.
+                // Its deadline has passed, or its clock was lost: another sending settles nothing.
                 Err(ClientError::NotDone(failure)) if Code::of(&failure.code).is_some_and(Code::is_too_late) => {
                     let why = failure.message.clone();
                     let _ = self.recorder.write(&ClientRecord::Unknown { at_ns: at_ns(), call: call.clone(), why });
                     return self.became(task).await;
                 }
-                // The same request goes to another node: what is in doubt is settled there.
+                // The same request goes to another node, which settles what is in doubt.
                 Err(ClientError::Unknown { .. }) => {}
                 Err(ClientError::NotDone(failure)) if failure.retryable || failure.silent_about_earlier => {}
                 Err(error) => {
@@ -157,7 +157,7 @@ impl Orders {
     }
 }
 
-/// Follows the ends of tasks on whichever node can tell.
+/// Follows the ends of tasks on any node that answers.
 async fn follow(clients: Vec<Client>, ends: watch::Sender<BTreeSet<Vec<u8>>>) {
     let mut from = Some(1);
     for client in clients.iter().cycle() {
@@ -171,7 +171,7 @@ async fn follow(clients: Vec<Client>, ends: watch::Sender<BTreeSet<Vec<u8>>>) {
     }
 }
 
-/// Who holds which tasks, under which claims.
+/// The tasks that each robot holds, and under which claims.
 pub(crate) async fn held(client: &Client) -> Option<Vec<(String, Vec<u8>, u64)>> {
     let claimed = [skep_client::TaskStatus::Claimed];
     let reply = client.tasks(&claimed, &[], 1_000, Read::Linearizable).await.ok()?;

@@ -1,6 +1,6 @@
-//! Seeds bugs, one at a time, and sees whether the tests that should notice each of them do.
+//! Seeds bugs, one at a time, and checks that the tests that should notice each of them do.
 //!
-//! One build carries all mutants; which one happens is said when a test is run.
+//! One build carries all mutants; the environment of a test run says which one is on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, ExitCode, Stdio};
@@ -12,12 +12,12 @@ use skep_protocol::mutant::Mutant;
 
 /// How long the tests of one mutant may take.
 const PATIENCE: Duration = Duration::from_secs(400);
-/// Seeds of the simulator that look for a mutant.
+/// How many seeds of the simulator look for a mutant.
 const SEEDS: &str = "100";
-/// Seeds of whole sites, which are all judged before they are told of. What a mutant that goes by addresses does is chance: every
-/// second or third seed meets it.
+/// How many seeds of whole sites look for one; all of them run before the test judges. Chance decides whether a mutant
+/// that depends on addresses acts: every second or third seed meets it.
 const SEEDS_OF_SITES: &str = "12";
-/// Seeds that show that it passes without one.
+/// How many seeds show that the test passes without a mutant.
 const SEEDS_SOUND: &str = "4";
 
 const SIMULATOR: Target = Target {
@@ -36,13 +36,13 @@ const STOLEN_ROBOT: Target = Target {
 #[derive(Clone, Copy, Debug)]
 struct Target {
     package: &'static str,
-    /// The name of the test binary; that of a library for its unit tests.
+    /// The name of the test binary; for unit tests, that of the library.
     target: &'static str,
     test: &'static str,
 }
 
 impl Target {
-    /// The name of a test binary of its own; nothing for the unit tests of a library.
+    /// The name of a test binary of its own; none for the unit tests of a library.
     fn integration(self) -> Option<&'static str> {
         (self.target != self.package.replace('-', "_")).then_some(self.target)
     }
@@ -52,7 +52,7 @@ const fn of(package: &'static str, target: &'static str, test: &'static str) -> 
     Target { package, target, test }
 }
 
-/// The tests that are to notice a mutant, the first one first.
+/// The test that is to notice a mutant.
 fn aimed_at(mutant: Mutant) -> Target {
     match mutant {
         Mutant::AckBeforeFsync | Mutant::VoteNotSynced | Mutant::NodeIdReused | Mutant::SnapshotWithoutMembership => {
@@ -196,23 +196,23 @@ enum Output {
     Json,
 }
 
-/// Seeds bugs and sees whether the tests notice. Ends with 1 if one is not noticed.
+/// Seed bugs and check that the tests notice. Ends with 1 if one is not noticed.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only these, by name.
+    /// Names of the mutants to try; all if left out.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// What to print.
+    /// The form of the output.
     #[arg(short, long, default_value = "text")]
     output: Output,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     mutants: usize,
     killed: usize,
-    /// By mutant: the test that noticed it, and what it said.
+    /// By mutant: the test that noticed it, and what the test said.
     by: BTreeMap<&'static str, String>,
     survivors: Vec<&'static str>,
 }
@@ -236,7 +236,7 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     let mutants: Vec<Mutant> = Mutant::ALL.iter().filter(chosen).copied().collect();
     let binaries = build()?;
     let mut report = Report { mutants: mutants.len(), ..Report::default() };
-    // What fails without any mutant proves nothing.
+    // A test that fails without any mutant proves nothing.
     let mut sound = BTreeMap::new();
     for mutant in mutants {
         let target = aimed_at(mutant);
@@ -253,7 +253,7 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         let took = begun.elapsed().as_secs_f64();
         match verdict {
             Verdict::Failed { why, seed } => {
-                // The seed that found it finds nothing without it.
+                // The seed that found the mutant finds nothing without it.
                 if seed.is_some() && !matches!(test(binary, target.test, None, seed), Verdict::Passed) {
                     return Err(format!("{}: seed {seed:?} fails without a mutant too: {why}", target.test));
                 }
@@ -275,11 +275,11 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     Ok(if report.survivors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Builds the tests with all mutants in them; the path of each test binary.
+/// Builds the tests with all mutants in them; returns the path of each test binary.
 fn build() -> Result<BTreeMap<(&'static str, &'static str), String>, String> {
     let targets: BTreeSet<&str> =
         Mutant::ALL.iter().map(|mutant| aimed_at(*mutant)).filter_map(Target::integration).collect();
-    // Features of the whole workspace, as in its tests: what it depends on is not built again.
+    // Features of the whole workspace, as in its tests: so its dependencies are not built again.
     let built = Command::new(env!("CARGO"))
         .args(["test", "--workspace", "--lib", "--no-run", "--locked", "--message-format=json"])
         .args(targets.iter().flat_map(|target| ["--test", target]))
@@ -296,7 +296,7 @@ fn build() -> Result<BTreeMap<(&'static str, &'static str), String>, String> {
     Ok(targets.filter_map(|target| Some(((target.package, target.target), binary(target)?))).collect())
 }
 
-/// Tests of several packages may have one name.
+/// Tests of several packages may have the same name.
 fn executable(line: &str, target: Target) -> Option<String> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
     let is_of = message["package_id"].as_str().is_some_and(|id| id.contains(&format!("#{}@", target.package)));
@@ -306,17 +306,17 @@ fn executable(line: &str, target: Target) -> Option<String> {
 
 enum Verdict {
     Passed,
-    /// What it said, and the seed that it named.
+    /// What the test said, and the seed that it named.
     Failed {
         why: String,
         seed: Option<u64>,
     },
-    /// Nothing was noticed in time.
+    /// The test did not end in time.
     Hung,
     NotRun,
 }
 
-/// Runs one test, with one mutant or none, from the first seed on or one seed alone.
+/// Runs one test, with one mutant or none, from the first seed on or with one seed alone.
 fn test(binary: &str, test: &str, mutant: Option<Mutant>, seed: Option<u64>) -> Verdict {
     let of_sites = [SIMULATOR.test, STOLEN_ROBOT.test].contains(&test);
     let seeds = match mutant {
@@ -328,7 +328,7 @@ fn test(binary: &str, test: &str, mutant: Option<Mutant>, seed: Option<u64>) -> 
     let mut command = Command::new(binary);
     command.arg(test).env("SKEP_SIM_FROM", from).env("SKEP_SIM_SEEDS", seeds);
     command.env("RUST_BACKTRACE", "0").env_remove("SKEP_MUTANT");
-    // A case that fails for a mutant's sake is no regression, and does not belong among the sources.
+    // A case that fails because of a mutant is no regression, and does not belong among the sources.
     command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
     if let Some(mutant) = mutant {
         command.env("SKEP_MUTANT", mutant.name());
@@ -361,7 +361,7 @@ fn named_seed(text: &str) -> Option<u64> {
     rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
 }
 
-/// What a failing test said, in a line.
+/// What a failing test said, in one line.
 fn reason(text: &str) -> String {
     let said = text.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or("it failed");
     let what = text.lines().find_map(|line| line.trim().strip_prefix("invariant: "));

@@ -1,6 +1,7 @@
 //! A robot whose key was stolen, in a site at work: for `skep testnet chaos --bad-robot`.
 //!
-//! Its output is a line of JSON that names all that it does, and one for each thing that it did. It ends when its input does.
+//! Its output is a line of JSON that names all of its deeds, and one line for each deed that it did. It ends when its
+//! input does.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -12,27 +13,27 @@ use serde::{Deserialize, Serialize};
 use skep_protocol::ids::NodeId;
 use skep_tests::rogue::{DEEDS, Deed, Turns, Victim, identity};
 
-/// A listed peer that votes nowhere and does what it likes, by turns, to all nodes of a site.
+/// Be a listed peer that votes nowhere and does what it likes, by turns, to all nodes of a site
 #[derive(Debug, Parser)]
 struct Args {
-    /// What its key follows from, and what it does when
+    /// Seed of its key, and of what it does when
     #[arg(long)]
     seed: u64,
-    /// Say which node it is, and end
+    /// Print the PeerId, and end
     #[arg(long)]
     identity: bool,
     /// The nodes: a list of objects with node, control and mesh
     #[arg(long, required_unless_present = "identity")]
     nodes: Option<PathBuf>,
-    /// How many robots there are, for which it speaks
+    /// Number of robots for which it speaks
     #[arg(long, default_value_t = 1)]
     robots: usize,
-    /// The address of this machine that it calls from
+    /// Address of this machine from which it calls
     #[arg(long, default_value = "127.0.0.1")]
     from: IpAddr,
 }
 
-/// A node, as it is written in the list.
+/// A node, as the list has it.
 #[derive(Deserialize)]
 struct Listed {
     node: String,
@@ -51,7 +52,7 @@ struct Announced {
 struct Line<'a> {
     deed: &'a str,
     node: String,
-    /// How often it reached somebody; zero if it did not.
+    /// How often the deed reached a node; zero if it did not.
     times: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'a str>,
@@ -73,7 +74,7 @@ fn victim(Listed { node, control, mesh }: Listed) -> Result<Victim, String> {
     Ok(Victim { node, control, mesh })
 }
 
-/// Ends the process once nobody keeps its input open: whoever started it has ended.
+/// Ends the process once its input is closed: then the process that started it has ended.
 fn end_with_input() {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());

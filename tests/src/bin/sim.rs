@@ -12,46 +12,48 @@ enum Output {
     Json,
 }
 
-/// Whole sites in virtual time. Ends with 1 if an invariant was violated, or if something was never put to the test.
+/// Run whole sites in virtual time. Ends with 1 if an invariant was violated, or if something was never put to the
+/// test.
 #[derive(Debug, Parser)]
 struct Args {
-    /// How many seeds to run.
+    /// Number of seeds to run.
     #[arg(long, default_value_t = 100)]
     seeds: u64,
-    /// The first one.
+    /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// Ends well though something was never put to the test: for seeds that were not chosen.
+    /// End with 0 even if something was never put to the test: for seeds that were not chosen.
     #[arg(long)]
     any: bool,
-    /// Run this seed alone, and say what goes wrong in it.
+    /// Run this seed alone, and print what goes wrong in it.
     #[arg(long)]
     seed: Option<u64>,
     /// With --seed: only these of its faults, by number; `none` for none.
     #[arg(long, requires = "seed")]
     faults: Option<String>,
-    /// How many robots, instead of what each seed says.
+    /// Number of robots, instead of what each seed says.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=200))]
     robots: Option<u16>,
-    /// How many hosts. Three or five of them vote, the leader is killed again and again, nothing else goes wrong, and the others
-    /// are to follow each new leader at once.
+    /// Number of hosts. Three or five of them vote, the leader is killed again and again, nothing else goes wrong, and
+    /// the others must follow each new leader at once.
     #[arg(long, value_parser = clap::value_parser!(u16).range(5..=250))]
     hosts: Option<u16>,
-    /// Who lies, instead of what each seed says.
+    /// Which host lies, instead of what each seed says.
     #[arg(long)]
     lies: Option<Lies>,
-    /// So many days of steady load instead, in which nothing goes wrong and nothing may grow: agents that come and go under ids
-    /// of their own, tasks and commands. Ends with 1 if something has grown since the seventh day. --seed is that of the load.
+    /// Run this many days of steady load instead, in which nothing goes wrong and nothing may grow: agents that come
+    /// and go under ids of their own, tasks and commands. Ends with 1 if something has grown since the seventh day.
+    /// --seed is that of the load.
     #[arg(
         long,
         value_parser = clap::value_parser!(u16).range(1..=366),
         conflicts_with_all = ["robots", "hosts", "lies", "faults", "any", "progress"]
     )]
     days: Option<u16>,
-    /// A file that notes how far it is: the same command goes on from there.
+    /// File that keeps the progress: the same command goes on from there.
     #[arg(long)]
     progress: Option<PathBuf>,
-    /// What to print.
+    /// The form of the output.
     #[arg(short, long, default_value = "text")]
     output: Output,
 }

@@ -1,5 +1,5 @@
-//! The node under test: the same program as `skep`, in this package, so that tests can name its path. It can pose as another
-//! build.
+//! The node under test: the same program as `skep`, in this package, so that tests can name its path. It can pose as
+//! another build.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Its part in the mesh: whatever it likes on any topic, envelopes in the names of others, old ones again, and lies about where
-//! peers are.
+//! The bad robot in the mesh: it says what it likes on any topic, repeats old envelopes, makes envelopes in the names
+//! of others, and lies about the addresses of peers.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -23,17 +23,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{SITE, key, node_of, peer_of, text};
 
-/// How often it dials whoever it is not connected with.
+/// How often it dials the peers with which it is not connected.
 const DIAL_EVERY: Duration = Duration::from_millis(500);
-/// What it is to say and has not said yet.
+/// The most messages that wait to be said.
 const QUEUED_MAX: usize = 256;
-/// Envelopes of others that it keeps, the latest ones.
+/// The most envelopes of others that it keeps, the latest ones.
 const HEARD_MAX: usize = 256;
-/// Addresses at which it says that it is: as many as go into one message.
+/// How many addresses it claims for itself: as many as go into one message.
 const OWN_LIES: u32 = 100;
-/// Addresses at which it says that each other peer is.
+/// How many addresses it claims for each other peer.
 const LIES_PER_PEER: u32 = 300;
-/// Largest message of gossip.
+/// The largest message of gossip, in bytes.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(NetworkBehaviour)]
@@ -43,20 +43,20 @@ struct Behaviour {
     dht: kad::Behaviour<MemoryStore>,
 }
 
-/// Something to be said, and where to tell whether it went out.
+/// A message to be said, and where to tell whether it went out.
 struct Say {
     topic: String,
     data: Vec<u8>,
     said: oneshot::Sender<bool>,
 }
 
-/// What came on the topics that it hears: the topic, and the bytes.
+/// What it heard on its topics: the topic, and the bytes.
 type Heard = Arc<Mutex<VecDeque<(String, Vec<u8>)>>>;
 
 /// A listed peer in the mesh. Dropping it ends it.
 pub struct MeshRogue {
     key: Keypair,
-    /// Who it is.
+    /// Its PeerId.
     pub node: NodeId,
     process: u64,
     sequence: AtomicU64,
@@ -71,7 +71,7 @@ impl Drop for MeshRogue {
     }
 }
 
-/// A place where nobody is: near a node, so that it is one which that node may believe, and far from anybody else.
+/// An address at which no node listens: near a node, so that this node may believe it, and far from every other node.
 fn nowhere(near: IpAddr, n: u32) -> Option<Multiaddr> {
     let [_, _, high, low] = n.to_be_bytes();
     let port = 1_024 + n % 60_000;
@@ -81,11 +81,11 @@ fn nowhere(near: IpAddr, n: u32) -> Option<Multiaddr> {
 }
 
 fn gossip() -> Result<gossipsub::Behaviour, String> {
-    // Each message has an id of its own, whatever is in it: nothing that was said, or heard, keeps it from being said again.
+    // Each message has an id of its own, whatever its content: so the same content can be said again.
     let ids = AtomicU64::new(0);
     let config = ConfigBuilder::default()
         .validation_mode(ValidationMode::Anonymous)
-        // Nothing is passed on for others.
+        // It passes on nothing for others.
         .validate_messages()
         .message_id_fn(move |_| MessageId::new(&ids.fetch_add(1, Ordering::Relaxed).to_be_bytes()))
         .max_transmit_size(MESSAGE_BYTES_MAX)
@@ -97,7 +97,7 @@ fn gossip() -> Result<gossipsub::Behaviour, String> {
 fn dht(local: PeerId, near: IpAddr, others: &[PeerId]) -> Result<kad::Behaviour<MemoryStore>, String> {
     let name = StreamProtocol::try_from_owned(format!("/skep/{SITE}/kad/1")).map_err(text)?;
     let mut config = kad::Config::new(name);
-    // What it tells others it does not try itself.
+    // It does not try itself what it tells others.
     config.set_periodic_bootstrap_interval(None).set_kbucket_inserts(kad::BucketInserts::Manual);
     let mut dht = kad::Behaviour::with_config(local, MemoryStore::new(local), config);
     dht.set_mode(Some(kad::Mode::Server));
@@ -169,7 +169,7 @@ impl Running {
                 }
                 heard.push_back((message.topic.into_string(), message.data));
             }
-            // What others say of themselves, and of each other, is nothing to it.
+            // It ignores what others say of themselves, and of each other.
             SwarmEvent::Behaviour(BehaviourEvent::Identify(said)) => drop(said),
             SwarmEvent::Behaviour(BehaviourEvent::Dht(said)) => drop(said),
             _ => {}
@@ -178,8 +178,8 @@ impl Running {
 }
 
 impl MeshRogue {
-    /// Connects to nodes, each at its address in the mesh, and hears these topics. It tells all of them lies about where it and
-    /// the others are: places `near` them where nobody is.
+    /// Connects to nodes, each at its address in the mesh, and hears these topics. It tells all of them lies about its
+    /// own address and the others': addresses `near` them at which no node listens.
     ///
     /// # Errors
     /// Why it cannot begin.
@@ -190,7 +190,7 @@ impl MeshRogue {
             .map(|(node, address)| Ok((peer_of(*node)?, address.parse::<Multiaddr>().map_err(text)?)))
             .collect::<Result<_, String>>()?;
         let others: Vec<PeerId> = peers.iter().map(|(peer, _)| *peer).collect();
-        // As of a node that was started once.
+        // Those of a node that was started once.
         let process = 1 << u32::BITS;
         let mut swarm = swarm(&key, process, near, &others)?;
         for topic in topics {
@@ -203,23 +203,23 @@ impl MeshRogue {
         Ok(Self { key, node, process, sequence: AtomicU64::new(0), orders, heard, task })
     }
 
-    /// Says something on a topic; whether it went out to anybody.
+    /// Says something on a topic; returns whether it went out to a peer.
     pub async fn say(&self, topic: &str, data: Vec<u8>) -> bool {
         let (said, went_out) = oneshot::channel();
         let say = Say { topic: topic.to_owned(), data, said };
         self.orders.send(say).await.is_ok() && went_out.await.unwrap_or(false)
     }
 
-    /// What it heard of late, oldest first.
+    /// What it heard lately, oldest first.
     #[must_use]
     pub fn heard(&self) -> Vec<(String, Vec<u8>)> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// An envelope that it signs, of a node that may be another one, about an agent that may be another's.
+    /// Makes an envelope that it signs, in the name of a node, about an agent; both may be another's.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why it could not be made.
     pub fn envelope(&self, sender: NodeId, topic: &str, source: &str, payload: &[u8]) -> Result<Vec<u8>, String> {
         let publication = Publication {
             topic: TopicPath::new(topic).map_err(text)?,

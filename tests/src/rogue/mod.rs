@@ -1,7 +1,7 @@
 //! A robot whose key was stolen: a peer that is listed, votes nowhere, and says what it likes.
 //!
-//! It has the vocabulary of a node and none of its behaviour, so that nothing which keeps a node from doing wrong keeps this
-//! from it. It never panics on what a node does: it goes on for hours beside a site at work.
+//! It has the vocabulary of a node and none of its behaviour, so that nothing that keeps a node from doing wrong keeps
+//! this one from it. It never panics on what a node does: it runs for hours beside a site at work.
 
 mod mesh;
 mod silent;
@@ -32,13 +32,13 @@ pub use silent::{Unfinished, silent_connections, unfinished};
 pub use turns::{DEEDS, Deed, Done, Turns, Victim};
 pub use words::OF_VOTERS;
 
-/// Longest wait for what a node does at once.
+/// The longest wait for what a node does at once.
 const SOON: Duration = Duration::from_secs(20);
-/// How long it is waited for one more stream, or until a node takes what is written: it takes no more then.
+/// How long it waits for one more stream, or until a node takes what it writes: after that, the node takes no more.
 const TAKEN: Duration = Duration::from_secs(1);
-/// The site of test networks.
+/// The name of the site of test networks.
 const SITE: &str = "testnet";
-/// Frames of a node that it keeps in mind.
+/// The most kinds of frames of a node that it remembers.
 const HEARD_MAX: usize = 4_096;
 /// Of its data directory, which it has not.
 const INCARNATION: Incarnation = Incarnation([9; 16]);
@@ -68,7 +68,7 @@ fn peer_of(node: NodeId) -> Result<PeerId, String> {
     Ok(PublicKey::from(key).to_peer_id())
 }
 
-/// Who the robot of a seed is.
+/// The PeerId of the robot of a seed.
 ///
 /// # Errors
 /// Why its key cannot be made.
@@ -88,7 +88,7 @@ pub struct Rogue {
 /// A connection to a node, on which it said hello.
 pub struct Line {
     connection: quinn::Connection,
-    /// As which members of a group the two ends speak.
+    /// The members of a group in whose names the two ends speak.
     address: RaftAddress,
     heard: Arc<Mutex<Vec<FrameKind>>>,
 }
@@ -97,18 +97,18 @@ pub struct Line {
 pub struct Held(Vec<(SendStream, RecvStream)>);
 
 impl Held {
-    /// How many.
+    /// How many streams these are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 }
 
-/// What a node made of something that reached it.
+/// What a node did with a message that reached it.
 enum Made {
-    /// It answered.
+    /// The node answered with these bytes.
     Answer(Vec<u8>),
-    /// It would not answer, or ended the stream, or the connection: why.
+    /// The node did not answer, or ended the stream or the connection: why.
     Nothing(String),
 }
 
@@ -118,7 +118,7 @@ pub fn frame(kind: FrameKind, shard: ShardId, call: u64, announced: usize, body:
     stamped(None, kind, shard, call, announced, body)
 }
 
-/// The same, of one that says that it leads the shard, and which clock it has.
+/// A frame whose sender says that it leads the shard, and which clock it has.
 #[must_use]
 pub fn stamped(
     clock: Option<LogInstant>,
@@ -142,7 +142,7 @@ async fn read(receive: &mut RecvStream) -> Option<(Header, Vec<u8>)> {
     Some((header, body))
 }
 
-/// What it answers whoever takes it for the leader: that all is done.
+/// What it answers a node that takes it for the leader: that everything is done.
 fn answer_to(kind: FrameKind, body: &[u8]) -> Vec<u8> {
     if !matches!(kind, FrameKind::Propose | FrameKind::End) {
         return Vec::new();
@@ -156,7 +156,7 @@ fn answer_to(kind: FrameKind, body: &[u8]) -> Vec<u8> {
 }
 
 impl Rogue {
-    /// One with the key of a seed, which calls from an address of this machine.
+    /// A robot with the key of a seed, which calls from an address of this machine.
     ///
     /// # Errors
     /// Why it cannot be made.
@@ -215,7 +215,7 @@ impl Rogue {
         dialled.map_err(|_| "no answer".to_owned())?.map_err(text)
     }
 
-    /// Connects to a node and says something before hello; why the connection ended.
+    /// Connects to a node and says something before hello; returns why the connection ended.
     ///
     /// # Errors
     /// Why there is no connection, or that it did not end.
@@ -230,7 +230,7 @@ impl Rogue {
     /// Connects to a node and says hello.
     ///
     /// # Errors
-    /// Why there is no connection, or it was not let in.
+    /// Why there is no connection, or why the node refused it.
     pub async fn connect(&self, to: NodeId, address: SocketAddr) -> Result<Line, String> {
         let connection = self.dial(to, address).await?;
         let hello = self.hello()?;
@@ -253,7 +253,7 @@ impl Rogue {
     }
 }
 
-/// Takes note of a kind of frame.
+/// Notes a kind of frame.
 fn note(heard: &Mutex<Vec<FrameKind>>, kind: FrameKind) {
     let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
     if heard.len() < HEARD_MAX {
@@ -261,7 +261,7 @@ fn note(heard: &Mutex<Vec<FrameKind>>, kind: FrameKind) {
     }
 }
 
-/// Answers whatever it is asked, with lies, and writes down of what kind that was.
+/// Answers everything that the node asks, with lies, and notes the kinds of its frames.
 async fn answer(connection: quinn::Connection, heard: Arc<Mutex<Vec<FrameKind>>>) {
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
         let heard = Arc::clone(&heard);
@@ -279,7 +279,7 @@ async fn answer(connection: quinn::Connection, heard: Arc<Mutex<Vec<FrameKind>>>
 }
 
 impl Line {
-    /// What the node has asked on it.
+    /// The kinds of frames that the node has sent on it.
     #[must_use]
     pub fn heard(&self) -> Vec<FrameKind> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -291,23 +291,23 @@ impl Line {
         self.connection.close_reason().is_some()
     }
 
-    /// A stream of its own, if the node allows one more.
+    /// Opens a stream of its own, if the node allows one more.
     pub async fn stream(&self) -> Option<(SendStream, RecvStream)> {
         tokio::time::timeout(TAKEN, self.connection.open_bi()).await.ok()?.ok()
     }
 
-    /// Says something, and what it is answered.
+    /// Says something, and returns the answer.
     ///
     /// # Errors
-    /// Why there is no answer, or why the node would not answer.
+    /// Why there is no answer, or why the node refused to answer.
     pub async fn call(&self, kind: FrameKind, shard: ShardId, body: &[u8]) -> Result<Vec<u8>, String> {
         self.announce(kind, shard, body.len(), body).await
     }
 
-    /// The same, with a header that announces so many bytes.
+    /// Says something, with a header that announces this many bytes, and returns the answer.
     ///
     /// # Errors
-    /// As of [`call`](Self::call).
+    /// Those of [`call`](Self::call).
     pub async fn announce(
         &self,
         kind: FrameKind,
@@ -318,10 +318,10 @@ impl Line {
         self.exchange(&frame(kind, shard, 1, announced, body)).await
     }
 
-    /// Says these bytes on a stream of their own, and what they are answered.
+    /// Says these bytes on a stream of their own, and returns the answer.
     ///
     /// # Errors
-    /// As of [`call`](Self::call).
+    /// Those of [`call`](Self::call).
     pub async fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, String> {
         match self.put(bytes).await? {
             Made::Answer(body) => Ok(body),
@@ -329,10 +329,11 @@ impl Line {
         }
     }
 
-    /// Says these bytes on a stream of their own: the node answers, or refuses them, or ends the stream or the connection.
+    /// Says these bytes on a stream of their own: the node answers, or refuses them, or ends the stream or the
+    /// connection.
     ///
     /// # Errors
-    /// Why nobody knows whether they reached it.
+    /// Why it is unknown whether they reached the node.
     pub async fn reach(&self, bytes: &[u8]) -> Result<(), String> {
         self.put(bytes).await.map(drop)
     }
@@ -358,20 +359,20 @@ impl Line {
         tokio::time::timeout(SOON, put).await.unwrap_or_else(|_| Err("no answer".to_owned()))
     }
 
-    /// Whether the node has ended it, with a word: not by being gone.
+    /// Whether the node has ended the connection with a reason, and not because it is gone.
     fn was_ended_by_node(&self) -> bool {
         matches!(self.connection.close_reason(), Some(ConnectionError::ApplicationClosed(_)))
     }
 
-    /// Waits for so long. Whether the node was there meanwhile, and takes what came before: it answers each ping, or it has ended
-    /// the connection.
+    /// Waits for this long. Returns whether the node was there meanwhile, so that it took what came before: it answers
+    /// each ping, or it has ended the connection.
     async fn is_there_for(&self, time: Duration) -> bool {
         let came = self.connection.stats().udp_rx.datagrams;
         tokio::time::sleep(time).await;
         self.connection.stats().udp_rx.datagrams > came || self.was_ended_by_node()
     }
 
-    /// Says these bytes, and that nothing follows them. Whatever they are, no answer is waited for. Whether the node got them.
+    /// Says these bytes, and that nothing follows them, and waits for no answer. Returns whether the node got them.
     pub async fn cut_short(&self, bytes: &[u8]) -> bool {
         let Some((mut send, _receive)) = self.stream().await else { return false };
         let _ = tokio::time::timeout(TAKEN, send.write_all(bytes)).await;
@@ -380,7 +381,7 @@ impl Line {
         matches!(got, Ok(Ok(_))) || self.was_ended_by_node()
     }
 
-    /// Says the same so many times on one stream, as fast as it is taken; how many of them were answered.
+    /// Says the same this many times on one stream, as fast as the node takes it; returns how many were answered.
     pub async fn many(&self, kind: FrameKind, count: u64, body: &[u8]) -> u64 {
         let Some((mut send, mut receive)) = self.stream().await else { return 0 };
         let say = async {
@@ -402,7 +403,7 @@ impl Line {
         answered
     }
 
-    /// Begins a frame on each of so many streams, as large as its kind may be, and leaves its last byte out.
+    /// Begins a frame on each of this many streams, as large as its kind may be, and leaves its last byte out.
     pub async fn never_ended(&self, kind: FrameKind, shard: ShardId, streams: usize) -> Held {
         let bytes = kind.body_bytes_max();
         let said = frame(kind, shard, 1, bytes, &vec![7; bytes.saturating_sub(1)]);
@@ -416,7 +417,7 @@ impl Line {
         Held(held)
     }
 
-    /// Asks so many times on each of so many streams, and reads no answer.
+    /// Asks this many times on each of this many streams, and reads no answer.
     pub async fn never_read(&self, kind: FrameKind, body: &[u8], (streams, calls): (usize, u64)) -> Held {
         let mut held = Vec::new();
         while held.len() < streams

@@ -1,4 +1,4 @@
-//! Connections on which nothing comes: handshakes that nobody finishes, and those that never begin.
+//! Connections on which nothing comes: handshakes that are never finished, and those that never begin.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use tokio::task::JoinHandle;
 
 use super::{Rogue, TAKEN, text};
 
-/// Datagrams that a handshake is long enough for a node to take it for one: it asks whether its address is its own, and is told so.
+/// How many datagrams make a node take them for a handshake: the node checks the address of the caller, and gets an
+/// answer.
 const DATAGRAMS_SENT: usize = 2;
 /// No datagram is larger.
 const DATAGRAM_BYTES_MAX: usize = 65_536;
 
-/// A handshake that was begun and does not go on. Dropping it lets go of it, without a word.
+/// A handshake that was begun and does not go on. Dropping it ends it silently.
 pub struct Unfinished {
     rogue: Rogue,
     way: JoinHandle<()>,
@@ -35,7 +36,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         self.way.abort();
         self.handshake.abort();
-        // Nothing goes the way any more, so that nobody hears of it.
+        // Nothing passes any longer, so that the node does not hear of it.
         self.rogue.endpoint.close(quinn::VarInt::from_u32(0), b"");
     }
 }
@@ -54,7 +55,7 @@ pub async fn unfinished(seed: u64, from: IpAddr, node: NodeId, to: SocketAddr) -
     Ok(Unfinished { rogue, way, handshake, answered })
 }
 
-/// Passes everything on to whoever dials, and to the node no more than it takes for a handshake to have begun.
+/// Passes everything on to the side that dials, and to the node only as much as begins a handshake.
 async fn pass_some(way: UdpSocket, to: SocketAddr, answered: Arc<AtomicBool>) {
     let (mut datagram, mut dials, mut sent) = (vec![0; DATAGRAM_BYTES_MAX], None, 0);
     while let Ok((bytes, from)) = way.recv_from(&mut datagram).await {
@@ -74,14 +75,14 @@ async fn pass_some(way: UdpSocket, to: SocketAddr, answered: Arc<AtomicBool>) {
     }
 }
 
-/// Opens so many connections of TCP to a node, and says nothing on any. As many as are taken.
+/// Opens this many TCP connections to a node, and says nothing on any. Returns as many as the node took.
 pub async fn silent_connections(to: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for _ in 0..count {
         match tokio::time::timeout(TAKEN, TcpStream::connect(to)).await {
             Ok(Ok(stream)) => open.push(stream),
             Ok(Err(_)) => {}
-            // Nobody accepts any more.
+            // The node accepts no more.
             Err(_) => break,
         }
     }

@@ -1,4 +1,4 @@
-//! All that it does, by turns, for as long as a site is at work.
+//! All of its deeds, by turns, for as long as a site is at work.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,56 +17,56 @@ use super::{Line, MeshRogue, OF_VOTERS, Rogue, frame, silent_connections, stampe
 
 /// How long it keeps a node's streams, places and connections.
 const KEEPS: Duration = Duration::from_secs(2);
-/// How long one thing may take.
+/// How long one deed may take.
 const DEED_MAX: Duration = Duration::from_secs(30);
-/// Calls on one stream: as many as a node has under way, and some more.
+/// How many calls on one stream: as many as a node has under way, and some more.
 const CALLS: u64 = 400;
-/// Handshakes that it begins at a time, and connections of TCP on which it says nothing.
+/// How many handshakes it begins at a time, and how many silent TCP connections.
 const HANDSHAKES: u64 = 24;
 const CONNECTIONS: usize = 96;
-/// Messages of a flood: less than a node lets one neighbour have in a second or two.
+/// How many messages a flood has: less than a node lets one neighbour send in a second or two.
 const MESSAGES: u64 = 6_000;
-/// Bytes of rubbish in one frame, and in one message.
+/// How many bytes of rubbish are in one frame, and in one message.
 const RUBBISH_BYTES: usize = 3_000;
-/// Why nobody knows whether what was sent reached its victim.
+/// The reason when it is unknown whether what was sent reached its victim.
 const GONE: &str = "nothing comes from it any more";
-/// The topic on which robots say where they are.
+/// The topic on which robots publish their positions.
 const TOPIC: &str = "testnet/robots/pose";
 
-/// Something that it does.
+/// One of its deeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
-    /// It says of each kind of frame what is not so: that it leads, that others' agents are its own.
+    /// Say something false in each kind of frame: that it leads, that others' agents are its own.
     Lie,
-    /// Frames of Raft with the clock of a leader, years ahead or none at all.
+    /// Send frames of Raft with the clock of a leader, years ahead or none at all.
     WildClock,
-    /// Bodies that are none, of each kind.
+    /// Send bodies of each kind that are not valid.
     Rubbish,
-    /// Frames before hello, a second hello, answers to nothing, frames that end in their midst.
+    /// Send frames before hello, a second hello, answers to nothing, frames that end in the middle.
     OutOfOrder,
-    /// A header that announces more than there can be.
+    /// Send a header that announces more than there can be.
     TooLarge,
-    /// Many calls at once, of a kind that is answered and of one that is not.
+    /// Send many calls at once, of a kind that is answered and of one that is not.
     TooMany,
-    /// Frames that are begun on all streams and do not end.
+    /// Begin frames on all streams that do not end.
     NeverEnded,
-    /// Questions with large answers that nobody reads.
+    /// Ask for large answers and read none.
     NeverRead,
-    /// Connections on which it shows its key, and does not say hello.
+    /// Connect, show its key, and do not say hello.
     NoHello,
-    /// Handshakes that are begun and not finished.
+    /// Begin handshakes and do not finish them.
     Unfinished,
-    /// Connections of TCP to the mesh on which nothing comes.
+    /// Open silent TCP connections to the mesh.
     Silent,
-    /// Rubbish on a topic that everybody hears.
+    /// Send rubbish on a topic that every node hears.
     Flood,
-    /// Envelopes of others' robots: under its own name, and under those of other nodes.
+    /// Send envelopes about others' robots: under its own name, and under those of other nodes.
     WrongSource,
-    /// What it heard from others, again.
+    /// Send what it heard from others again.
     OldEnvelopes,
 }
 
-/// All of them. What it says of where peers are it says to each node that it is connected with in the mesh.
+/// All of its deeds. It lies about the addresses of peers to each node with which it is connected in the mesh.
 pub const DEEDS: [Deed; 14] = [
     Deed::Lie,
     Deed::WildClock,
@@ -85,7 +85,7 @@ pub const DEEDS: [Deed; 14] = [
 ];
 
 impl Deed {
-    /// Its name.
+    /// The name of the deed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -107,48 +107,49 @@ impl Deed {
     }
 }
 
-/// A node.
+/// A node, as the robot's victim.
 #[derive(Clone, Debug)]
 pub struct Victim {
-    /// Who it is.
+    /// The node's PeerId.
     pub node: NodeId,
-    /// Where its control plane is.
+    /// The address of its control plane.
     pub control: SocketAddr,
-    /// Where it is in the mesh, as a multiaddress over UDP.
+    /// The address of its mesh, as a multiaddress over UDP.
     pub mesh: String,
 }
 
-/// What was done.
+/// A deed that was done.
 #[derive(Clone, Debug)]
 pub struct Done {
-    /// What.
+    /// The deed.
     pub deed: Deed,
-    /// To whom.
+    /// The PeerId of the victim.
     pub to: NodeId,
-    /// How often it reached somebody; or why it did not now.
+    /// How often the deed reached the node; or why it did not this time.
     pub result: Result<u64, String>,
 }
 
-/// A robot that does all of it by turns, in another order each time.
+/// A robot that does all of its deeds by turns, in another order each time.
 pub struct Turns {
     rogue: Rogue,
     mesh: MeshRogue,
     from: IpAddr,
     victims: Vec<Victim>,
-    /// Whose robots it speaks for.
+    /// The robots of others for which it speaks.
     agents: Vec<AgentId>,
     rng: SmallRng,
     left: Vec<Deed>,
 }
 
-/// The port of a multiaddress over UDP, at which the mesh listens over TCP as well.
+/// The TCP address of the mesh at the port of a multiaddress over UDP.
 fn tcp_of(mesh: &str, host: IpAddr) -> Option<SocketAddr> {
     let port = mesh.split("/udp/").nth(1)?.split('/').next()?.parse().ok()?;
     Some(SocketAddr::new(host, port))
 }
 
 impl Turns {
-    /// With the key of a seed, which also decides when it does what to whom; from an address of this machine.
+    /// A robot with the key of a seed, which also decides when it does what to which node; it calls from an address of
+    /// this machine.
     ///
     /// # Errors
     /// Why it cannot begin.
@@ -170,7 +171,7 @@ impl Turns {
         })
     }
 
-    /// Does the next thing.
+    /// Does the next deed.
     pub async fn next_deed(&mut self) -> Done {
         if self.left.is_empty() {
             self.left = DEEDS.to_vec();
@@ -213,7 +214,7 @@ impl Turns {
         self.agents[self.rng.random_range(0..self.agents.len())].clone()
     }
 
-    /// What it does on a connection on which it said hello.
+    /// Does a deed on a connection on which it said hello.
     async fn harm_on(&mut self, deed: Deed, line: &Line) -> Result<u64, String> {
         let (agent, node) = (self.agent(), self.rogue.node);
         let mut count = 0;

@@ -1,4 +1,4 @@
-//! What it says: of each kind of frame something that no honest peer would say.
+//! What it says: for each kind of frame something that no honest peer would say.
 
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
@@ -38,15 +38,15 @@ const CANDIDACY: [u8; 33] = [0; 33];
 
 /// Attachments that it guesses: a young shard has given few.
 const GUESSED: u64 = 64;
-/// As much of anything as there can be.
+/// The greatest number of anything.
 const LOTS: u64 = u64::MAX;
 
-/// So many bytes of nothing.
+/// This many random bytes.
 pub(super) fn rubbish(rng: &mut SmallRng, bytes: usize) -> Vec<u8> {
     (0..bytes).map(|_| rng.random_range(0..=u8::MAX)).collect()
 }
 
-/// A number as openraft's types have it on the wire.
+/// Writes a number as openraft's types have it on the wire.
 fn number(body: &mut Vec<u8>, mut number: u128) {
     while number >= 0x80 {
         body.push((number & 0x7f) as u8 | 0x80);
@@ -55,7 +55,7 @@ fn number(body: &mut Vec<u8>, mut number: u128) {
     body.push(number as u8);
 }
 
-/// That somebody else's agent is given up, whatever its attachment is.
+/// Claims that another node's agent is given up, whatever its attachment is.
 fn detach(agent: &AgentId) -> Vec<u8> {
     let request = |n: u64| Request {
         id: RequestId::from_bytes([[0xBA; 8], n.to_be_bytes()].concat().try_into().unwrap_or([0; 16])),
@@ -66,7 +66,7 @@ fn detach(agent: &AgentId) -> Vec<u8> {
     Proposal { requests: (0..GUESSED).map(request).collect() }.encode().unwrap_or_default()
 }
 
-/// That somebody else's agent is there, is its own, and may be given all work that there is.
+/// Claims that another node's agent is its own, lives, and may be given all tasks.
 fn heartbeat(agent: &AgentId) -> Vec<u8> {
     let said = |n: u64| AgentHeartbeat {
         agent: agent.clone(),
@@ -78,7 +78,7 @@ fn heartbeat(agent: &AgentId) -> Vec<u8> {
     Heartbeat { agents: (0..GUESSED).map(said).collect() }.encode().unwrap_or_default()
 }
 
-/// That somebody's agent holds nothing any more.
+/// Claims that another node's agent holds nothing.
 fn claims(agent: &AgentId) -> Vec<u8> {
     let of = |n: u64| AgentClaims {
         agent: agent.clone(),
@@ -113,7 +113,7 @@ impl Line {
         body
     }
 
-    /// A piece of a snapshot that nobody made.
+    /// A piece of a snapshot that no node made.
     fn snapshot(&self) -> Vec<u8> {
         let mut body = Vec::new();
         self.address.write(&mut body);
@@ -121,7 +121,7 @@ impl Line {
         body
     }
 
-    /// A lie of this kind: about itself, whose node this is, and about an agent of another node.
+    /// A lie of this kind: about itself, about the node to which it speaks, and about an agent of another node.
     #[must_use]
     pub fn lie(&self, kind: FrameKind, own: NodeId, agent: &AgentId) -> Vec<u8> {
         match kind {
@@ -142,7 +142,7 @@ impl Line {
                 let hint = LeaderHint { leader: Some(own), term: 1 << 30, voters: Voters::of([own]) };
                 hint.encode().unwrap_or_default()
             }
-            // A place of nobody: of those that are kept for documents (RFC 5737).
+            // An address of no machine: one of those that are kept for documents (RFC 5737).
             FrameKind::Twin => b"203.0.113.7:7341".to_vec(),
             FrameKind::Hello
             | FrameKind::Pull

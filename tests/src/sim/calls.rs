@@ -1,4 +1,4 @@
-//! What clients and the engine have a host do, and the messages that come of it.
+//! What clients and the engine make a host do, and the messages that follow from that.
 
 use rand::RngExt as _;
 use skep_engine::{AgentEvent, AttemptTarget, Event as EngineEvent, Outcome, UpdateKey, Work, WorkKey};
@@ -25,7 +25,7 @@ const CLOCK_PATIENCE_MS: u64 = 3_000;
 const CALL_PATIENCE_MS: u64 = 5_000;
 
 impl Nodes {
-    /// Has something committed under a new id, once the host knows what time it is.
+    /// Proposes something under a new request id, once the host knows the shard's clock.
     pub(super) fn wish(&mut self, host: usize, wish: Wish, heard: Option<LogInstant>) {
         let boot_ms = self.ports.boot_ms(host);
         let known = self.hosts[host].replica.as_ref().and_then(|replica| replica.clock.now(boot_ms));
@@ -82,7 +82,7 @@ impl Nodes {
         }
     }
 
-    /// A client's call reaches its node, or nobody.
+    /// A client's call reaches its node, or is lost.
     pub(super) fn on_calls(&mut self, host: usize, call: Box<Call>, waits: Waits) {
         if !self.ports.machines[host].up {
             return self.tell_caller(waits, Settled::NotDone(NotDone::NoQuorum));
@@ -100,7 +100,7 @@ impl Nodes {
         }
     }
 
-    /// Carries out an attempt of the engine's, or says at once that nobody can be reached.
+    /// Carries out an attempt of the engine, or says at once that no node can be reached.
     pub(super) fn attempt(&mut self, host: usize, key: WorkKey, attempt: u32, target: AttemptTarget, work: Work) {
         let asker = Asker { host, run: self.ports.machines[host].run, key: key.0, attempt };
         self.ports.see(&Seen::Tried { host, key: key.0 });
@@ -140,7 +140,7 @@ impl Nodes {
     pub(super) fn on_arrives(&mut self, to: usize, message: Message) {
         let machine = &mut self.ports.machines[to];
         if machine.up && machine.suspended > 0 {
-            // Not by way of `takes`, which would have every message copied.
+            // Not by way of `takes`, which would copy every message.
             return machine.deferred.push(Event::Arrives { to, message });
         }
         if !machine.up {

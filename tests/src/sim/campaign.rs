@@ -1,4 +1,4 @@
-//! Many runs, on all processors, that can be stopped and gone on with.
+//! Many runs, on all processors, that can be stopped and continued.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,30 +12,30 @@ use super::shrink::shrink;
 use super::watch::{Coverage, Violation};
 use super::{Outcome, Scale, run_plan};
 
-/// Failures that are looked into; a campaign that meets more ends.
+/// How many failures are examined; a campaign that meets more ends.
 const FAILURES_MAX: usize = 5;
-/// Runs between two notes of how far it is.
+/// How many runs there are between two records of progress.
 const NOTE_EVERY: u64 = 50;
 
-/// Which runs.
+/// Which runs a campaign has.
 #[derive(Clone, Debug)]
 pub struct CampaignOptions {
     /// The first seed.
     pub from: u64,
-    /// How many.
+    /// How many seeds.
     pub seeds: u64,
-    /// How many robots, and hosts, and who lies; drawn from each seed if none.
+    /// How many robots, and hosts, and which host lies; drawn from each seed if none.
     pub scale: Scale,
-    /// Where it is noted how far it is. A campaign of the same seeds goes on from there.
+    /// The path of the progress file. A campaign of the same seeds goes on from there.
     pub progress: Option<PathBuf>,
 }
 
-/// A run that went wrong.
+/// A run that violated an invariant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Its seed.
+    /// The run's seed.
     pub seed: u64,
-    /// Which invariant.
+    /// The id of the invariant.
     pub invariant: String,
     /// What was found.
     pub what: String,
@@ -43,11 +43,11 @@ pub struct Failure {
     pub at_ms: u64,
     /// The faults without which it does not fail.
     pub faults: Vec<String>,
-    /// What runs it again.
+    /// The command line that runs it again.
     pub replay: String,
 }
 
-/// What came of many runs.
+/// The result of many runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Campaign {
     /// The first seed.
@@ -57,40 +57,40 @@ pub struct Campaign {
     /// How many hosts; drawn from each seed if none.
     #[serde(default)]
     pub hosts: Option<usize>,
-    /// Who lies; drawn from each seed if none.
+    /// Which host lies; drawn from each seed if none.
     #[serde(default)]
     pub lies: Option<Lies>,
-    /// How many were run.
+    /// How many seeds were run.
     pub seeds: u64,
     /// Virtual time, times robots, in milliseconds.
     pub robot_ms: u64,
-    /// What was met.
+    /// How often each thing happened.
     pub coverage: Coverage,
-    /// What never was.
+    /// The things that never happened.
     pub missing: Vec<String>,
-    /// What must never happen, and did.
+    /// The runs that violated an invariant.
     pub violations: Vec<Failure>,
 }
 
 /// Why a campaign cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum CampaignError {
-    /// The progress file.
+    /// The progress file cannot be read or written.
     #[error("{path}: {source}")]
     Io {
-        /// Which.
+        /// The path of the progress file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// It is of another campaign.
+    /// The progress file belongs to another campaign.
     #[error("{path} is of a campaign from {found}; this one is from {wanted}. Remove it, or name another file")]
     Other {
-        /// Which.
+        /// The path of the progress file.
         path: PathBuf,
-        /// Its first seed, its robots, its hosts, and who lies.
+        /// The campaign of the file: its first seed, its robots, its hosts, and which host lies.
         found: String,
-        /// Those that were asked for.
+        /// The campaign that the user asked for.
         wanted: String,
     },
 }
@@ -101,10 +101,10 @@ impl Campaign {
         self.robot_ms as f64 / 3_600_000.0
     }
 
-    /// Runs seeds, and says how far it is every now and then.
+    /// Runs seeds, and tells its progress from time to time.
     ///
     /// # Errors
-    /// [`CampaignError`] if its progress cannot be read or noted. What was found is in the campaign.
+    /// [`CampaignError`] if its progress cannot be read or written. The campaign has what was found.
     pub fn run(options: &CampaignOptions, mut tell: impl FnMut(&Self)) -> Result<Self, CampaignError> {
         let Scale { robots, hosts, lies } = options.scale;
         let mut campaign = Self { from: options.from, robots, hosts, lies, ..Self::default() };
@@ -124,7 +124,8 @@ impl Campaign {
             for (seed, outcome) in batch(first, count, options.scale) {
                 campaign.note(seed, outcome, options.scale);
             }
-            // Where hosts are counted nothing goes wrong but that leaders die; where it is said who lies, others do not.
+            // If the scale says how many hosts, nothing goes wrong except that leaders die; if it says which host lies,
+            // no other one does.
             let drawn = hosts.is_none() && lies.is_none();
             let missing = if drawn { campaign.coverage.missing() } else { Vec::new() };
             campaign.missing = missing.into_iter().map(str::to_owned).collect();
@@ -145,7 +146,7 @@ impl Campaign {
         }
     }
 
-    /// Whether nothing was found and everything was met.
+    /// Whether nothing was found and everything happened at least once.
     pub fn is_clean(&self) -> bool {
         self.violations.is_empty() && self.missing.is_empty()
     }
@@ -170,7 +171,7 @@ fn failure(seed: u64, violation: &Violation, scale: Scale) -> Failure {
     }
 }
 
-/// Runs some seeds on all processors; in the order of the seeds.
+/// Runs some seeds on all processors; returns their outcomes in the order of the seeds.
 fn batch(first: u64, count: u64, scale: Scale) -> Vec<(u64, Outcome)> {
     let next = AtomicU64::new(first);
     let done = Mutex::new(Vec::new());

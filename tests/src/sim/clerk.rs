@@ -1,4 +1,5 @@
-//! An operator who is granted a little, and is revoked later. In runs with a [liar](super::liar), which keeps what it signed.
+//! An operator who is granted a little, and is revoked later. Only in runs with a [liar](super::liar), which keeps what
+//! this operator signed.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +12,17 @@ use skep_protocol::time::LogInstant;
 
 use super::names::{groups_of, operator, place};
 
-/// Robots of which it may command every other one.
+/// The number of robots of which it may command every other one.
 const ROBOTS: usize = 40;
-/// The number of the statement by which it may do nothing any more.
+/// The number of the statement that revokes it.
 pub(super) const REVOKED_BY: u64 = 2;
 
-/// The clerk.
+/// The key of the clerk.
 pub(super) fn clerk() -> OperatorSecret {
     OperatorSecret::from_seed(&[8; 32])
 }
 
-/// The key of whoever is to sign a command.
+/// The key of the operator who is to sign a command.
 fn secret_of(command: &Command) -> OperatorSecret {
     if command.operator == clerk().key() { clerk() } else { operator() }
 }
@@ -44,7 +45,7 @@ pub(super) fn grant(serial: u64) -> OperatorGrant {
     }
 }
 
-/// Whether whoever signed a command was ever granted it.
+/// Whether the operator who signed a command was ever granted it.
 pub(super) fn may_ask(command: &Command) -> bool {
     let of_clerk =
         command.operator == clerk().key() && grant(1).allows(&command.verb, &command.target, command.deadline);
@@ -63,7 +64,8 @@ pub(super) fn is_for(target: &Target, agent: &AgentId) -> bool {
     }
 }
 
-/// Whether an operation names an operator who did not sign it. Not the product's own word, which a seeded bug changes.
+/// Whether an operation names an operator who did not sign it. Not judged by the product's own code, which a seeded bug
+/// changes.
 pub(super) fn is_forged(op: &Op) -> bool {
     match op {
         Op::Operator(OperatorOp::ReplaceFirst { replacement }) => !replacement.is_signed(),
@@ -74,7 +76,7 @@ pub(super) fn is_forged(op: &Op) -> bool {
     }
 }
 
-/// A command gets its deadline and its signature when its sender knows what time it is.
+/// Gives a command its deadline and its signature, once its sender knows the shard's clock.
 pub(super) fn sealed(op: Op, clock: LogInstant) -> Op {
     match op {
         Op::Command(CommandOp::Send { command }) => {

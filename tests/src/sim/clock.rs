@@ -7,7 +7,7 @@ use super::nodes::Nodes;
 use super::parcel::Message;
 
 impl Nodes {
-    /// The clock of the leader moves a voter's estimate; one that has none asks.
+    /// The clock of the leader moves a voter's estimate; a voter without one asks.
     pub(super) fn on_clock_in_frame(&mut self, host: usize, leader: usize, clock: LogInstant) {
         let (boot_ms, run) = (self.ports.boot_ms(host), self.ports.machines[host].run);
         let Some(replica) = &mut self.hosts[host].replica else { return };

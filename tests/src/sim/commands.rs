@@ -1,4 +1,4 @@
-//! What a robot's software does with commands: it asks whether it may begin, begins, and says how it went.
+//! What a robot's software does with commands: it asks whether it may begin, begins, and says how the command ended.
 
 use rand::RngExt as _;
 use skep_protocol::attach::AgentSaid;
@@ -13,30 +13,31 @@ use super::ports::Ports;
 use super::robot::Robot;
 use super::watch::Seen;
 
-/// How long after the word to go a robot acts, and how long it is busy with it.
+/// How long after the "go" a robot acts, and how long it is busy then, in milliseconds.
 const ACTS_WITHIN_MS: u64 = 250;
 const BUSY_MS: std::ops::RangeInclusive<u64> = 50..=2_500;
-/// One command in so many takes much longer than it was valid for, in milliseconds.
+/// One command in this many takes much longer than it was valid for, in milliseconds.
 const LONG_ONE_IN: u32 = 30;
 const LONG_MS: std::ops::RangeInclusive<u64> = 20_000..=60_000;
-/// One command in so many is rejected, and one fails.
+/// One command in this many is rejected, and one in this many fails.
 const REJECTS_ONE_IN: u32 = 15;
 const FAILS_ONE_IN: u32 = 12;
-/// When something that was ignored is said again.
+/// Wait before something that was ignored is said again, in milliseconds.
 const AGAIN_MS: u64 = 150;
 
-/// How often something is said that is ignored, and how often another word to go is asked for.
+/// How often something that is ignored is said, and how often another "go" is asked for.
 const IGNORED_MAX: u32 = 100;
 const WORDS_MAX: u32 = 100;
 
 impl Robot {
-    /// What was said of commands and has no answer is said again.
+    /// Says again what was said of commands and has no answer.
     fn say_commands_again(&mut self, ports: &mut Ports) {
         let commands: Vec<CommandId> = self.commands.keys().copied().collect();
         commands.into_iter().for_each(|command| self.say_again_of(ports, command));
     }
 
-    /// Says again what was said last and not answered. The time to begin counts from when it is asked for.
+    /// Says again what was said last of a command and has no answer. The time to begin counts from the moment at which
+    /// the software asks.
     fn say_again_of(&mut self, ports: &mut Ports, command: CommandId) {
         let now = self.boot_ms(ports);
         let Some(last) = self.commands.get_mut(&command).and_then(|known| known.last.as_mut()) else {
@@ -90,7 +91,7 @@ impl Robot {
                 let (robot, run, has_lease) = (self.index, self.run, self.holdings.lease(stamp).is_ok());
                 let Some(known) = self.commands.get_mut(&command) else { return };
                 let starts = matches!(known.last, Some(CommandSaid::Start { .. }));
-                // Nothing is started without a lease: that is waited for.
+                // Nothing is started without a lease: the software waits for one.
                 known.ignored += u32::from(!starts || has_lease);
                 if known.ignored > IGNORED_MAX && !starts {
                     // Its node has forgotten it, and will not know it again.

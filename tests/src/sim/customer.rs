@@ -1,4 +1,4 @@
-//! Customers: they order work, change their minds, and look how it goes.
+//! Customers: they order work, change their minds, and read how it goes.
 
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
@@ -21,18 +21,18 @@ use super::plan::Plan;
 use super::ports::Ports;
 use super::watch::Seen;
 
-/// Waits between calls, and before one is sent again, in milliseconds.
+/// Wait between calls, and before a call is sent again, in milliseconds.
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 20..=600;
 const AGAIN_MS: u64 = 300;
-/// How long commands are valid, in milliseconds, and most of those of a run with hours.
+/// How long commands are valid, in milliseconds, and how long most commands are valid in a run with hours.
 const VALID_MS: std::ops::RangeInclusive<u64> = 300..=20_000;
 const HOURS_MS: std::ops::RangeInclusive<u64> = 2 * 3_600_000..=6 * 3_600_000;
-/// Errands of a task.
+/// The most errands of a task.
 const ERRANDS_MAX: u8 = 3;
-/// One command in so many is the clerk's, where there is one.
+/// The clerk signs one command in this many, where there is a clerk.
 const CLERKS_ONE_IN: u32 = 3;
 
-/// A call of a customer's that is under way.
+/// A call of a customer that is under way.
 #[derive(Clone, Debug)]
 struct Calling {
     number: u64,
@@ -47,7 +47,7 @@ struct Calling {
 /// One customer.
 pub(super) struct Customer {
     index: usize,
-    /// Tasks that it has not ordered yet.
+    /// How many tasks it has not ordered yet.
     left: usize,
     tasks: Vec<TaskId>,
     commands: Vec<CommandId>,
@@ -70,14 +70,14 @@ impl Customer {
 /// What a customer has beside the ports when it begins something.
 pub(super) struct Desk<'a> {
     pub(super) ports: &'a mut Ports,
-    /// By what it is drawn who signs, where there is a clerk.
+    /// Draws who signs, where there is a clerk.
     pub(super) clerks: Option<&'a mut SmallRng>,
     /// The number of the last statement about the clerk that any voter has applied; zero for none.
     pub(super) stated: u64,
 }
 
 impl Desk<'_> {
-    /// Who signs the next command.
+    /// The operator who signs the next command.
     fn signer(&mut self) -> OperatorSecret {
         let clerks = self.clerks.as_mut().is_some_and(|rng| rng.random_ratio(1, CLERKS_ONE_IN));
         if clerks { clerk() } else { operator() }
@@ -161,8 +161,8 @@ impl Customer {
         Some(Op::Command(CommandOp::Control { control: Box::new(control.sign(&operator).ok()?) }))
     }
 
-    /// What the first operator states, by the first customer: that there is a clerk, and later that there is none. It looks whether
-    /// that is so, and states it again if it is not: a voter that lies may have called it done.
+    /// What the first operator states, by the first customer: that there is a clerk, and later that there is none. The
+    /// customer reads whether that is so, and states it again if it is not: a voter that lies may have called it done.
     fn statement(&self, desk: &Desk<'_>) -> Option<Op> {
         if desk.clerks.is_none() || self.index != 0 {
             return None;
@@ -252,9 +252,10 @@ impl Customer {
             _ => false,
         };
         if !over {
-            // The same request, to another node.
+            // The same request goes to another node.
             calling.host = ports.plan.used(calling.host + 1);
-            // What nobody answers for a minute is given up: the deadline has passed, and what became of it is unknown.
+            // The customer gives up a call without an answer for a minute: the deadline has passed, and the outcome is
+            // unknown.
             if ports.now.saturating_sub(calling.began_ms) < 90_000 || !ports.is_calm() {
                 return ports.after(AGAIN_MS, Event::CustomerWakes { customer });
             }

@@ -13,7 +13,7 @@ use super::nodes::Nodes;
 use super::parcel::Event;
 use super::watch::Seen;
 
-/// How long a write takes to be durable, and one in so many that takes much longer, in milliseconds.
+/// How long a write takes to be durable, and one in this many that takes much longer, in milliseconds.
 const SYNC_MS: std::ops::RangeInclusive<u64> = 1..=6;
 const SLOW_ONE_IN: u32 = 40;
 const SLOW_MS: std::ops::RangeInclusive<u64> = 100..=1_500;
@@ -76,7 +76,7 @@ impl Nodes {
         }
     }
 
-    /// A node is given a journal, by which the shard's clock has come to this.
+    /// Gives a node a journal, by which the shard's clock has come to this.
     fn found(&mut self, host: usize, floor: LogInstant) {
         if floor > LogInstant::ZERO {
             let (run, boot_ms) = (self.ports.machines[host].run, self.ports.boot_ms(host));
@@ -84,7 +84,7 @@ impl Nodes {
         }
     }
 
-    /// What was on its way to the disk when a node ended: the first of it may have reached it, and nobody heard so.
+    /// Ends a node's writes under way: the first of them may have reached the disk, but no reader heard so.
     pub(super) fn crash_journals(&mut self, host: usize, wiped: bool) {
         let queue = std::mem::take(&mut self.hosts[host].journals.queue);
         let reached = self.ports.rng.random_range(0..=queue.len());
@@ -100,7 +100,7 @@ impl Nodes {
         }
     }
 
-    /// A node that starts finds what its journals hold.
+    /// Gives a node that starts what its journals hold.
     pub(super) fn start_journals(&mut self, host: usize) {
         let journals = &self.hosts[host].journals;
         let found = journals.durable.iter().filter(|(_, journal)| !journal.is_empty());

@@ -34,7 +34,7 @@ impl Nodes {
         self.lead(host, term);
     }
 
-    /// The round trip that an election needs, as far as voters are far: to as many of them as make a quorum.
+    /// The round trip that an election needs where voters are far: to as many of them as make a quorum.
     pub(super) fn round_ms(&self, host: usize) -> u64 {
         let others = (0..self.ports.plan.voters).filter(|voter| *voter != host);
         let mut rounds: Vec<u64> = others.map(|voter| 2 * self.ports.fabric.far_ms(host, voter)).collect();
@@ -42,7 +42,7 @@ impl Nodes {
         rounds.get(rounds.len().div_ceil(2).saturating_sub(1)).copied().unwrap_or(0)
     }
 
-    /// Whoever votes for one that is far does not hear of it at once.
+    /// A voter that votes for one that is far does not hear of it at once.
     fn note_vote(&mut self, voter: usize, leads: usize) {
         if self.ports.fabric.far_ms(voter, leads) == 0 {
             return;
@@ -53,7 +53,7 @@ impl Nodes {
         }
     }
 
-    /// Takes a newer term over; whoever led before does not.
+    /// Takes over a newer term; a leader of an older one leads no longer.
     pub(super) fn follow(&mut self, host: usize, term: u64) {
         let Some(replica) = &mut self.hosts[host].replica else { return };
         if term <= replica.durable.term {
@@ -80,7 +80,7 @@ impl Nodes {
             term,
             own: end,
             asked_for_clock: false,
-            // Nothing is known of what others hold: what does not fit is found out by asking.
+            // The leader does not know what others hold: it finds out by asking.
             matched: vec![0; voters],
             next: vec![end; voters],
             heard_at: vec![None; voters],

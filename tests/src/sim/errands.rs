@@ -17,17 +17,17 @@ use super::ports::Ports;
 use super::robot::Robot;
 use super::watch::Seen;
 
-/// How long a cell takes, in milliseconds of the robot's own clock, and how many cells an errand has at most.
+/// How long a cell takes, in milliseconds of the robot's own clock, and the most cells of an errand.
 const CELL_MS: u64 = 250;
 const CELLS_MAX: u32 = 6;
-/// How long a report is valid and how often it is sent again.
+/// How long a report is valid and how often it is sent again, in milliseconds.
 const VALID_MS: u64 = 30_000;
 const AGAIN_MS: u64 = 200;
-/// How long after its last look at the clock a robot acts.
+/// How long after its last look at the clock a robot acts, in milliseconds.
 const ACTS_WITHIN_MS: u64 = 250;
-/// One step in so many meets something that another robot might not.
+/// One step in this many meets an obstacle that another robot might not meet.
 const GIVES_UP_ONE_IN: u32 = 300;
-/// One report in so many is a failure.
+/// One report in this many is a failure.
 const FAILS_ONE_IN: u32 = 40;
 
 impl Robot {
@@ -45,7 +45,7 @@ fn text(id: &[u8]) -> String {
 }
 
 impl Robot {
-    /// Does what is to be done next.
+    /// Does the next step.
     pub(super) fn work(&mut self, ports: &mut Ports, now: u64) {
         if self.job.is_none() {
             if let Some((key, task)) = self.queue.pop_front() {
@@ -100,7 +100,7 @@ impl Robot {
         self.step_at = step_at;
     }
 
-    /// Looks whether the claim is still the robot's own. A robot whose lease has ended stands still until it knows.
+    /// Checks that the robot still holds the claim. A robot whose lease has ended stands still until it knows.
     fn may_go_on(&mut self, ports: &mut Ports, job: &Job, now: u64) -> bool {
         match self.holdings.check(&job.key, now) {
             Ok(_) => {
@@ -230,7 +230,7 @@ impl Robot {
             Settled::NotDone(NotDone::Refused(refusal)) if refusal.is_silent_about_earlier()
         );
         if decided.is_none() && !silent {
-            // Nothing is known: the same request again.
+            // The outcome is unknown: the same request again.
             self.again_at = now + AGAIN_MS;
             return self.arm(ports);
         }
@@ -258,7 +258,7 @@ impl Robot {
         self.arm(ports);
     }
 
-    /// Lets go of the task, and gives it back if it was held.
+    /// Gives up the task, and gives it back if it was held.
     fn let_go(&mut self, ports: &mut Ports) {
         let Some(job) = self.job.take() else { return };
         self.step_at = u64::MAX;

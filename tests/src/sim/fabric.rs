@@ -7,28 +7,28 @@ use rand::rngs::SmallRng;
 
 use super::plan::{Far, FaultKind};
 
-/// Longest delay of a message on a healthy network, in milliseconds.
+/// The longest delay of a message on a healthy network, in milliseconds.
 const DELAY_MS_MAX: u64 = 4;
 /// How late a doubled message may be, in milliseconds: later than deadlines and leases.
 const ECHO_MS_MAX: u64 = 40_000;
 
-/// For how long entries may keep a thin link busy at a time, in milliseconds.
+/// How long entries may keep a thin link busy at a time, in milliseconds.
 const BULK_MS_MAX: u64 = 500;
 
 /// How much a message loads a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Load {
     pub(super) bytes: u64,
-    /// Whether it waits for others of its kind, and keeps them waiting. What is small goes beside it.
+    /// Whether the message waits for others of its kind, and delays them. A small message passes beside them.
     pub(super) bulk: bool,
 }
 
-/// What is wrong with the network now. Faults of one kind add up.
+/// What is wrong with the network at present. Faults of one kind add up.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fabric {
     faults: Vec<FaultKind>,
     far: Option<Far>,
-    /// Counts beginnings and ends of faults.
+    /// Counts the beginnings and ends of faults.
     version: u64,
     /// Until when the directions of thin links are busy.
     busy: BTreeMap<(usize, usize), u64>,
@@ -51,7 +51,7 @@ impl Fabric {
         }
     }
 
-    /// Another number whenever other hosts may reach each other than before.
+    /// A number that changes whenever other hosts may reach each other than before.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
@@ -72,12 +72,12 @@ impl Fabric {
         self.carries(a, b) && self.carries(b, a)
     }
 
-    /// How long the way from one host to another is beyond that of a healthy network, in milliseconds.
+    /// How much longer the way from one host to another is than on a healthy network, in milliseconds.
     pub(super) fn far_ms(&self, from: usize, to: usize) -> u64 {
         self.far.filter(|far| far.side.has(from) != far.side.has(to)).map_or(0, |far| far.ms)
     }
 
-    /// How many kilobits a second the link between two hosts carries; none if any number.
+    /// How many kilobits a second the link between two hosts carries; none if there is no limit.
     fn kbit(&self, from: usize, to: usize) -> Option<u64> {
         let of = |fault: &FaultKind| match *fault {
             FaultKind::Thin { a, b, kbit } if (from, to) == (a, b) || (from, to) == (b, a) => Some(kbit),
@@ -96,7 +96,7 @@ impl Fabric {
         }
     }
 
-    /// How much later a message arrives for the link that it goes over, in milliseconds.
+    /// How much later a message arrives because of the link that it uses, in milliseconds.
     fn way_ms(&mut self, from: usize, to: usize, load: Load, now: u64) -> u64 {
         let far = self.far_ms(from, to);
         let Some(kbit) = self.kbit(from, to) else { return far };
@@ -109,7 +109,7 @@ impl Fabric {
         far + *busy - now
     }
 
-    /// After how long a message arrives, each time that it does.
+    /// After how long a message arrives, for each time that it arrives.
     pub(super) fn fate(
         &mut self,
         rng: &mut SmallRng,
@@ -154,13 +154,13 @@ impl BootClock {
         Self { booted_ms: now, shows_ms, ppm }
     }
 
-    /// What it shows.
+    /// What the clock shows.
     pub(super) fn at(&self, now: u64) -> u64 {
         let elapsed = now - self.booted_ms;
         self.shows_ms + scale(elapsed, 1_000_000 + self.ppm, 1_000_000)
     }
 
-    /// The first instant at which it shows at least this.
+    /// The first instant at which the clock shows at least this.
     pub(super) fn when(&self, local_ms: u64) -> u64 {
         let elapsed = local_ms.saturating_sub(self.shows_ms).min(u64::MAX / 4_000_000);
         let mut at = self.booted_ms + scale(elapsed, 1_000_000, 1_000_000 + self.ppm);

@@ -1,4 +1,4 @@
-//! What goes wrong, and whom it hits.
+//! What goes wrong, and which hosts and robots it hits.
 
 use rand::RngExt as _;
 
@@ -54,7 +54,7 @@ impl Sim {
                 }
                 FaultKind::Reboot { host } => {
                     self.nodes.crash_host(host);
-                    // Some come back without what their disk held of journals.
+                    // Some return without the journals that their disk held.
                     let wiped = self.nodes.ports.rng.random_ratio(1, 3);
                     self.nodes.crash_journals(host, wiped);
                     self.robots_of(host).into_iter().for_each(|robot| self.crash_robot(robot));
@@ -80,7 +80,8 @@ impl Sim {
                 FaultKind::SuspendRobots { .. } => self.resume_robot(victim),
                 FaultKind::Suspend { .. } | FaultKind::SuspendLeader => self.nodes.resume_host(victim),
                 FaultKind::Reboot { host } => {
-                    // Software that another fault's end started meanwhile, on a machine without power, has the clock of before.
+                    // Software that the end of another fault started meanwhile, on a machine without power, has the
+                    // former clock.
                     let is_off = !self.nodes.ports.machines[host].up;
                     let early = self.robots_of(host).into_iter().filter(|robot| is_off && self.robots[*robot].up);
                     early.collect::<Vec<usize>>().into_iter().for_each(|robot| self.crash_robot(robot));

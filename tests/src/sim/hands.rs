@@ -1,4 +1,4 @@
-//! What is in the hands of a robot's software: a task, a call and commands.
+//! What a robot's software has in hand: a task, a call and commands.
 
 use skep_client::ClaimKey;
 use skep_protocol::entry::Op;
@@ -7,7 +7,7 @@ use skep_protocol::offer::CommandSaid;
 use skep_protocol::time::LogInstant;
 use skep_testnet::site::station::Step;
 
-/// A call of a robot's that is under way.
+/// A call of a robot that is under way.
 #[derive(Clone, Debug)]
 pub(super) struct Calling {
     pub(super) number: u64,
@@ -47,13 +47,13 @@ pub(super) struct Job {
 pub(super) struct Task {
     pub(super) deadline: LogInstant,
     pub(super) last: Option<CommandSaid>,
-    /// Until when it may be begun, on the robot's own clock; none before the word to go.
+    /// Until when it may be begun, on the robot's own clock; none before the "go".
     pub(super) until_ms: Option<u64>,
-    /// When that word was asked for, on the same clock.
+    /// When the software asked for the "go", on the same clock.
     pub(super) asked_ms: u64,
-    /// Whether the word to go was that it is too late.
+    /// Whether the answer was that it is too late.
     pub(super) hopeless: bool,
-    /// How often a word came too late, and the robot asked for another.
+    /// How often a "go" came too late, and the robot asked for another.
     pub(super) again: u32,
     pub(super) acted: bool,
     pub(super) ignored: u32,

@@ -16,7 +16,7 @@ use super::parcel::Waits;
 use super::plan::Plan;
 use super::replica::{Durable, HEARTBEAT_MS, Replica, SILENCE};
 
-/// How long calls are waited for, in milliseconds.
+/// How long a call waits for its answer, in milliseconds.
 pub(super) const RPC_TIMEOUT_MS: u64 = 1_000;
 
 /// The node of one machine.
@@ -24,20 +24,20 @@ pub(super) struct Host {
     pub(super) node: NodeId,
     pub(super) engine: Engine,
     pub(super) replica: Option<Replica>,
-    /// What survives, while the node is down.
+    /// What survives while the node is down.
     pub(super) durable: Option<Durable>,
     pub(super) waiting: BTreeMap<WorkKey, Waits>,
-    /// Updates that the engine has not answered: who told, in which term, and the number.
+    /// Updates that the engine has not answered: the host that sent it, in which term, and the number.
     pub(super) updates: BTreeMap<UpdateKey, (usize, u64, u64)>,
     next_key: u64,
     pub(super) peers: BTreeSet<NodeId>,
-    /// Who last answered as only a leader does.
+    /// The host that last answered as only a leader does.
     pub(super) answered: Option<usize>,
     /// What its engine has learned of who leads.
     pub(super) known: LeaderHint,
     pub(super) wakes_at: u64,
     pub(super) journals: Journals,
-    /// What its engine asks for commands by.
+    /// The key of the work by which its engine last asked for commands.
     pub(super) pulls_by: Option<u64>,
 }
 
@@ -52,13 +52,13 @@ fn config(lease_ms: u64) -> EngineConfig {
     }
 }
 
-/// The engine of a host: the first so many hosts vote, and are marked in the configuration of all.
+/// The engine of a host: the first `voters` hosts vote, and the configuration of all marks them.
 pub(super) fn engine(node: NodeId, lease_ms: u64, voters: usize) -> Engine {
     Engine::new(node, site(), config(lease_ms)).believing((0..voters).map(node_id).collect())
 }
 
 impl Host {
-    /// One whose clock shows this.
+    /// A host whose clock shows this.
     pub(super) fn new(n: usize, plan: &Plan, boot_ms: u64, rng: &mut SmallRng) -> Self {
         let votes = n < plan.voters;
         let replica = votes.then(|| Replica::start(Durable::default(), boot_ms, rng.random()).ok()).flatten();

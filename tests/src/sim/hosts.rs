@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Most hosts of a site: as many as have ids of their own, and no more than a set holds.
+/// The most hosts of a site: as many as have ids of their own, and no more than a set holds.
 pub(super) const HOSTS_MAX: usize = 250;
 
 const WORDS: usize = HOSTS_MAX.div_ceil(64);
@@ -12,7 +12,7 @@ const WORDS: usize = HOSTS_MAX.div_ceil(64);
 pub(super) struct Hosts([u64; WORDS]);
 
 impl Hosts {
-    /// These hosts.
+    /// The set of these hosts.
     pub(super) fn of(hosts: impl IntoIterator<Item = usize>) -> Self {
         let mut words = [0; WORDS];
         for host in hosts {
@@ -23,7 +23,7 @@ impl Hosts {
         Self(words)
     }
 
-    /// Whether a host is one of them.
+    /// Whether a host is in the set.
     pub(super) fn has(self, host: usize) -> bool {
         self.0.get(host / 64).is_some_and(|word| word >> (host % 64) & 1 == 1)
     }

@@ -8,7 +8,7 @@ use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWri
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
-/// One agent's journal, which survives.
+/// The journal of one agent, which survives.
 #[derive(Clone, Debug)]
 pub(super) struct Journal {
     head: JournalHead,
@@ -50,13 +50,13 @@ impl Journal {
                     self.begun.retain(|_, deadline| *deadline > floor);
                 }
                 JournalWrite::Stated { operator, serial } => serials.raise(&self.head, operator, serial),
-                // That is for whoever keeps journals to say, and here all are kept.
+                // The part of a node that keeps journals decides that, and here all are kept.
                 JournalWrite::Forget => {}
             }
         }
     }
 
-    /// How many commands it holds that the shard may not know the end of.
+    /// How many commands it holds whose end the shard may not know.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -73,7 +73,7 @@ pub(super) enum Work {
     Write(u64, AgentId, Vec<JournalWrite>),
 }
 
-/// The disk of a host, as far as journals go.
+/// The disk of a host, as far as journals need it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Journals {
     pub(super) durable: BTreeMap<AgentId, Journal>,

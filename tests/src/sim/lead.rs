@@ -234,7 +234,7 @@ impl Nodes {
         }
     }
 
-    /// A leader begins when its own first entry is applied and it has a clock.
+    /// Begins to lead once the leader's own first entry is applied and it has a clock.
     fn take_the_lead(&mut self, host: usize) {
         let boot_ms = self.ports.boot_ms(host);
         let policy = if self.ports.plan.nearest { Policy::Nearest } else { Policy::RoundRobin };
@@ -257,7 +257,7 @@ impl Nodes {
         }
     }
 
-    /// Writes an entry as the leader of a term; false if it does not take proposals.
+    /// Writes an entry as the leader of a term; false if the host takes no proposals.
     pub(super) fn write(&mut self, host: usize, body: EntryBody, awaits: Awaits) -> bool {
         let boot_ms = self.ports.boot_ms(host);
         let Some(replica) = &mut self.hosts[host].replica else { return false };
@@ -269,7 +269,7 @@ impl Nodes {
         true
     }
 
-    /// A leader says that it leads to everybody.
+    /// Tells every host that the leader leads.
     fn announce(&mut self, host: usize) {
         if !self.ports.plan.announces {
             return;
@@ -288,7 +288,7 @@ impl Nodes {
         LeaderHint { leader: replica.leader.map(node_id), term: replica.durable.term, voters }
     }
 
-    /// The same, from a host that does not lead.
+    /// The same hint, from a host that does not lead.
     pub(super) fn elsewhere(&self, host: usize) -> LeaderHint {
         self.hint(host).elsewhere(node_id(host))
     }

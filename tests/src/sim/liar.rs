@@ -1,10 +1,12 @@
 //! A host that lies: it is listed as a peer, and answers as a leader does.
 //!
-//! It votes nowhere, as a robot whose key was stolen, or it is one of those who vote. It has all that operators ever signed,
-//! since whoever is listed reads the history. By turns it lies and behaves: a host that is asked nothing any more does no harm.
+//! It votes nowhere, like a robot whose key was stolen, or it is one of the voters. It has everything that operators
+//! ever signed, since every listed peer reads the history. It lies and behaves by turns: a host that no node asks does
+//! no harm.
 //!
-//! No robot's software runs on it and no customer calls it: what it says to itself is nobody's concern. Its replica, if it has
-//! one, keeps to Raft, for the log of this simulator is a model: what real Raft takes, and from whom, is tried with real Raft.
+//! No robot's software runs on it and no customer calls it: what it says to itself does not matter. Its replica, if it
+//! has one, keeps to Raft, since the log of this simulator is a model: other tests try with real Raft what real Raft
+//! takes, and from which peers.
 
 use std::sync::Arc;
 
@@ -25,11 +27,11 @@ use super::watch::Seen;
 
 /// How often it says that it leads while it lies, in milliseconds.
 const SAYS_EVERY_MS: u64 = 1_000;
-/// One question in so many it answers as it should.
+/// It answers one question in this many as it should.
 const HONEST_ONE_IN: u32 = 8;
 
 impl Nodes {
-    /// The liar gets to know what an operator signed.
+    /// The liar learns what an operator signed.
     pub(super) fn liar_reads(&mut self, op: &Op) {
         let Some(lying) = &mut self.liar else { return };
         match op {
@@ -71,7 +73,7 @@ impl Nodes {
         }
     }
 
-    /// That it leads, in a term after all others, and votes.
+    /// Its hint: that it leads, in a term after all others, and votes.
     pub(super) fn lied_hint(&self, lying: &mut Lying) -> LeaderHint {
         let host = lying.liar.host;
         let terms = self.hosts.iter().filter_map(|known| known.replica.as_ref()).map(|replica| replica.durable.term);
@@ -82,7 +84,8 @@ impl Nodes {
         LeaderHint { leader: Some(node_id(host)), term, voters }
     }
 
-    /// Has the liar answer a message, if it comes to it and is to be answered falsely. Anything else is given back.
+    /// Lets the liar answer a message, if the message reaches it and is to be answered falsely. Every other message is
+    /// given back.
     pub(super) fn lie_about(&mut self, to: usize, message: Message) -> Option<Message> {
         let Some(mut lying) = self.liar.take_if(|lying| lying.liar.host == to && lying.lies) else {
             return Some(message);
@@ -116,7 +119,7 @@ impl Nodes {
                 Message::Heard { by: host, asker, result: Ok(self.lied_renewals(lying, heartbeat)) }
             }
             Message::Pull { pull, .. } => {
-                // Answered when it wakes: at once, and it would be asked again at once.
+                // Answered when it wakes: after an answer at once, the next question would come at once.
                 lying.pulls.push((asker, pull));
                 return None;
             }
@@ -126,15 +129,15 @@ impl Nodes {
         None
     }
 
-    /// A pull is answered. What its clock says is noted if the host's engine took it, which asks for more then: an answer that
-    /// comes too late is nothing to it.
+    /// Answers a pull. The clock in the answer is noted if the host's engine took it, which asks for more then: an
+    /// answer that comes too late has no effect.
     pub(super) fn on_pulled(&mut self, host: usize, asker: Asker, result: Result<Pulled, PullFailure>) {
         let clock = result.as_ref().ok().map(|pulled| pulled.clock);
         let (run, asked) = (self.ports.machines[host].run, self.hosts[host].pulls_by);
         self.on_outcome(asker, Outcome::Pull(result.map(Box::new)));
         let Some(lying) = &self.liar else { return };
         let lie = lying.told.contains(&name_of(asker));
-        // Of an earlier question than the last it takes no answer.
+        // The engine takes no answer to an earlier question than the last.
         let may_be = run == asker.run && asked == Some(asker.key);
         let taken = may_be && self.hosts[host].pulls_by != asked;
         if let Some(clock) = clock.filter(|_| may_be && (lie || taken)) {

@@ -1,4 +1,4 @@
-//! What a [liar](super::liar) says: forged answers, old commands with old clocks, and entries that nobody signed.
+//! What a [liar](super::liar) says: forged answers, old commands with old clocks, and entries that no operator signed.
 
 use std::sync::Arc;
 
@@ -25,35 +25,37 @@ use super::nodes::Nodes;
 use super::parcel::Message;
 use super::replica::{Asker, Awaits};
 
-/// One request in so many is called refused, and is done.
+/// One request in this many is called refused, and is done.
 const REFUSES_ONE_IN: u32 = 6;
-/// One clock in so many is far ahead, in runs that have such.
+/// One clock in this many is far ahead, in runs that have such clocks.
 const WILD_ONE_IN: u32 = 30;
-/// The last era that there is.
+/// The last possible era.
 const ERA_LAST: u64 = (1 << 24) - 1;
 /// How long before its deadline the clock of an old command is, in milliseconds.
 const IN_TIME_MS: std::ops::RangeInclusive<u64> = 300..=5_000;
-/// Most commands that are delivered again in one answer to one robot.
+/// The most commands that are delivered again in one answer to one robot.
 const DELIVERIES_MAX: usize = 3;
-/// One of them in so many is for another robot, is changed, and is signed by the liar itself.
+/// One of them in this many is for another robot, one is changed, and one is signed by the liar itself.
 const ASTRAY_ONE_IN: u32 = 12;
 const CHANGED_ONE_IN: u32 = 10;
 const OWN_ONE_IN: u32 = 10;
-/// How long what nobody signed is valid, in milliseconds.
+/// How long what no operator signed is valid, in milliseconds.
 const FORGED_MS: u64 = 600_000;
-/// One home in so many is another one than the robot's node knows, one first operator is the liar, and one was replaced by it.
+/// One home epoch in this many differs from the one that the robot's node knows, one first operator is the liar, and
+/// one was replaced by the liar.
 const OTHER_HOME_ONE_IN: u32 = 6;
 const OWN_FIRST_ONE_IN: u32 = 6;
 const OWN_SECOND_ONE_IN: u32 = 6;
-/// One delivery in so many has the last place that there is, and one agent is to go back to an earlier place.
+/// One delivery in this many has the last possible sequence number, and one agent in this many is to go back to an
+/// earlier one.
 const LAST_PLACE_ONE_IN: u32 = 20;
 const BACK_ONE_IN: u32 = 8;
-/// One answer in so many says that operators are granted nothing any more, nor lose anything.
+/// One answer in this many says that nothing is granted to operators or taken from them any longer.
 const NO_NEWS_ONE_IN: u32 = 30;
-/// How seldom a liar that leads writes what nobody signed: once in so many times that it wakes.
+/// How seldom a liar that leads writes what no operator signed: once in this many times that it wakes.
 const WRITES_ONE_IN: u32 = 8;
 
-/// The liar, as an operator that nobody granted anything.
+/// The liar, as an operator without a grant.
 fn own() -> OperatorSecret {
     OperatorSecret::from_seed(&[9; 32])
 }
@@ -65,7 +67,7 @@ impl Lying {
         self.signed.get(at).cloned()
     }
 
-    /// The statements that make the operator of a command one, as they once were.
+    /// The statements that made the operator of a command one, as they once were.
     fn authority(&self, command: &Command) -> Arc<Authority> {
         let of_clerk = command.operator == clerk().key();
         Arc::new(self.grant.iter().filter(|_| of_clerk).cloned().collect())
@@ -85,8 +87,8 @@ impl Lying {
         signed
     }
 
-    /// By what statements are proved. Whom a leader names first a new journal believes, until that comes with the join: a voter
-    /// names no other.
+    /// The root by which statements are proved. A new journal believes the first operator that a leader names, until
+    /// that name comes with the join: a voter names no other.
     fn root(&mut self) -> Root {
         let forges = !self.liar.votes && self.rng.random_ratio(1, OWN_FIRST_ONE_IN);
         let first = Some(if forges { own().key() } else { operator().key() });
@@ -95,7 +97,7 @@ impl Lying {
         Root { genesis: place().genesis, first, replaced: replaced.into_iter().collect(), past: Vec::new() }
     }
 
-    /// That the first operator gave its place to the liar, which it did not sign.
+    /// A replacement of the first operator by the liar, which the first operator did not sign.
     fn replacement(&self) -> Option<SignedReplacement> {
         let (old, new, name) = (operator().key(), own().key(), OperatorName::new("first").ok()?);
         let replacement = FirstReplacement { place: place(), old, new, name, serial: 1 };
@@ -109,7 +111,7 @@ impl Lying {
         AuthorityNews { chains, up_to }
     }
 
-    /// Behind which places a node is to go on.
+    /// The sequence numbers behind which a node is to continue.
     fn back(&mut self, of: &PullFor) -> PerClass<Option<u64>> {
         PerClass::from_fn(|class| {
             let goes_back = self.rng.random_ratio(1, BACK_ONE_IN);
@@ -117,7 +119,7 @@ impl Lying {
         })
     }
 
-    /// What nobody signed, under the signature of something else.
+    /// An operation that no operator signed, under the signature of another one.
     fn forged_op(&mut self, now: LogInstant) -> Option<Op> {
         let signed = self.any()?;
         Some(match self.rng.random_range(0..3) {
@@ -185,13 +187,13 @@ impl Lying {
 }
 
 impl Nodes {
-    /// What the shard's clock shows, as those know it who know it.
+    /// What the shard's clock shows, as those hosts know it that know it.
     fn true_clock(&self) -> LogInstant {
         let shows = |voter: usize| self.hosts[voter].replica.as_ref()?.clock.now(self.ports.boot_ms(voter));
         (0..self.ports.plan.voters).filter_map(shows).max().unwrap_or_default()
     }
 
-    /// A clock: as it is, as it was, or as it never was.
+    /// A clock: the present one, an old one, or one that never was.
     fn lied_clock(&self, lying: &mut Lying) -> LogInstant {
         let now = self.true_clock();
         if lying.liar.wild && lying.rng.random_ratio(1, WILD_ONE_IN) {
@@ -227,7 +229,7 @@ impl Nodes {
         ProposeOutcome::Applied { index, stamp, reply: Reply::Done(lying.receipt(&request.op)) }
     }
 
-    /// A question whose answer nobody waits for.
+    /// A question whose answer no host waits for.
     fn itself(&self, host: usize) -> Asker {
         Asker { host, run: self.ports.machines[host].run, key: 0, attempt: 0 }
     }
@@ -241,7 +243,7 @@ impl Nodes {
         QueryReply { as_of: AsOf { index, stamp, clock, linearizable: true, age_ms: Some(0) }, answer }
     }
 
-    /// All leases are confirmed, whoever has the agents by now.
+    /// Confirms all leases, whichever host has the agents by now.
     pub(super) fn lied_renewals(&self, lying: &mut Lying, heartbeat: Heartbeat) -> HeartbeatReply {
         let asked = heartbeat.agents.into_iter().filter(|one| one.renew);
         let confirmed = asked.map(|one| {
@@ -277,7 +279,7 @@ impl Nodes {
         Pulled { clock, root, agents, authority }
     }
 
-    /// Commands that were signed once, in the next places of a robot's order.
+    /// Commands that were signed once, with the next sequence numbers of a robot's order.
     fn lied_deliveries(&mut self, lying: &mut Lying, to: &PullFor, back: PerClass<Option<u64>>) -> Vec<Delivery> {
         let now = self.true_clock();
         let meant = |signed: &&Arc<SignedCommand>| is_for(&signed.target, &to.agent);
@@ -304,7 +306,7 @@ impl Nodes {
         deliveries
     }
 
-    /// A liar that leads has something written that nobody signed.
+    /// A liar that leads writes an entry that no operator signed.
     pub(super) fn write_forged(&mut self, lying: &mut Lying) {
         let host = lying.liar.host;
         if !lying.liar.votes || !lying.rng.random_ratio(1, WRITES_ONE_IN) {

@@ -1,4 +1,4 @@
-//! Who lies in a run, and what it has in memory.
+//! Which host lies in a run, and what it has in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,21 +16,21 @@ use skep_protocol::text::AgentId;
 
 use super::replica::Asker;
 
-/// What tells the draw of liars from the rest of a seed's.
+/// What tells the draw of liars from the other draws of a seed.
 pub(super) const LIARS: u64 = 0x11a2_0000_0000_0004;
 /// How long it lies, and how long it behaves, in milliseconds.
 const LIES_MS: std::ops::RangeInclusive<u64> = 3_000..=9_000;
 const BEHAVES_MS: std::ops::RangeInclusive<u64> = 2_000..=6_000;
 
-/// Who lies in a run.
+/// Which host lies in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Lies {
-    /// Nobody.
+    /// No host.
     Nobody,
     /// A host that is listed and votes nowhere: a robot that was stolen.
     Robot,
-    /// One of those who vote.
+    /// One of the voters.
     Voter,
 }
 
@@ -49,8 +49,8 @@ impl fmt::Display for Lies {
 pub(super) struct Liar {
     pub(super) host: usize,
     pub(super) votes: bool,
-    /// Whether its clocks and terms are far ahead now and then. Whoever has heard such a clock begins nothing more, which hides
-    /// all else: few runs have them.
+    /// Whether its clocks and terms are far ahead from time to time. A host that has heard such a clock begins nothing
+    /// more, which hides everything else: few runs have them.
     pub(super) wild: bool,
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for Liar {
     }
 }
 
-/// What one question is known by.
+/// What identifies one question.
 pub(super) type Question = (usize, u32, u64, u32);
 
 pub(super) fn name_of(asker: Asker) -> Question {
@@ -74,19 +74,19 @@ pub(super) fn name_of(asker: Asker) -> Question {
 pub(super) struct Lying {
     pub(super) liar: Liar,
     pub(super) rng: SmallRng,
-    /// Whether it lies now, and when that changes.
+    /// Whether it lies at present, and when that changes.
     pub(super) lies: bool,
     turns_at_ms: u64,
     pub(super) says_at_ms: u64,
-    /// All that operators signed.
+    /// All commands that operators signed.
     pub(super) signed: Vec<Arc<SignedCommand>>,
-    /// The statement by which there was a clerk. It is shown also when there is none any more.
+    /// The statement that granted the clerk. The liar shows it also when there is no clerk any longer.
     pub(super) grant: Option<Arc<SignedGrant>>,
-    /// In which time the journals of robots are, as their nodes said.
+    /// The home epochs of the robots' journals, as their nodes said.
     pub(super) homes: BTreeMap<AgentId, HomeEpoch>,
     /// Pulls that wait for an answer.
     pub(super) pulls: Vec<(Asker, Pull)>,
-    /// Those that had a false one.
+    /// The questions that had a false answer.
     pub(super) told: BTreeSet<Question>,
 }
 
@@ -106,7 +106,7 @@ impl Lying {
         }
     }
 
-    /// Lies, or behaves, if that is due.
+    /// Changes between lies and good behaviour, if that is due.
     pub(super) fn turn(&mut self, now: u64) {
         if self.turns_at_ms <= now {
             self.lies = self.turns_at_ms > 0 && !self.lies;

@@ -1,4 +1,4 @@
-//! A machine as all others have to do with it.
+//! A machine as all others see it.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,23 @@ use skep_engine::StreamKey;
 use super::fabric::BootClock;
 use super::parcel::Event;
 
-/// One machine: whether its node runs, what its clock shows, and who is connected to it.
+/// One machine: whether its node runs, what its clock shows, and which peers are connected to it.
 pub(super) struct Machine {
     pub(super) up: bool,
-    /// Counts starts of its node.
+    /// Counts the starts of its node.
     pub(super) run: u32,
-    /// By how many faults.
+    /// How many faults suspend it at present.
     pub(super) suspended: u32,
     /// What reached it while it was suspended.
     pub(super) deferred: Vec<Event>,
     pub(super) clock: BootClock,
     pub(super) ppm: i64,
-    /// Streams of robots' software: whose, and of which of its runs.
+    /// Streams of robots' software: the robot, and which of its runs.
     pub(super) streams: BTreeMap<StreamKey, (usize, u32)>,
 }
 
 impl Machine {
-    /// One that runs. Its clock is off by so many millionths.
+    /// A running machine. Its clock is off by this many millionths.
     pub(super) fn new(ppm: i64, rng: &mut SmallRng) -> Self {
         let shows = rng.random_range(0..1_000_000);
         Self {
@@ -39,12 +39,12 @@ impl Machine {
         }
     }
 
-    /// Whether its node does anything now.
+    /// Whether its node does anything at present.
     pub(super) fn is_awake(&self) -> bool {
         self.up && self.suspended == 0
     }
 
-    /// Whether its node does anything now. What reaches it while it is suspended waits.
+    /// Whether its node does anything at present. What reaches it while it is suspended waits.
     pub(super) fn takes(&mut self, event: impl FnOnce() -> Event) -> bool {
         if self.up && self.suspended > 0 {
             self.deferred.push(event());

@@ -1,5 +1,5 @@
-//! Sites of many hosts of which few vote, and whose leader is killed again and again. Nothing else goes wrong, so that it is
-//! plain what hosts that do not vote, and their robots, are owed.
+//! Sites of many hosts of which few vote, and whose leader is killed again and again. Nothing else goes wrong, so that
+//! it is plain what hosts that do not vote, and their robots, can expect.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -9,7 +9,8 @@ use super::plan::{Fault, FaultKind, Plan};
 
 /// What tells the draw of such a site from that of others.
 const MANY: u64 = 0x3a4e_0000_0000_0003;
-/// How often the leader is killed, when first, and how far apart, in milliseconds: far enough to be followed in between.
+/// How often the leader is killed, when first, and how far apart, in milliseconds: far enough to be followed in
+/// between.
 const KILLS: u64 = 3;
 const FIRST_KILL_MS: u64 = 4_000;
 const KILL_EVERY_MS: u64 = 7_000;
@@ -17,8 +18,8 @@ const KILL_EVERY_MS: u64 = 7_000;
 const LEASE_MS: u64 = 10_000;
 
 impl Plan {
-    /// A site of so many hosts. Two of three have a robot, unless it is said how many there are; all list everybody. In odd
-    /// seeds new leaders announce themselves to nobody.
+    /// A site of this many hosts. Two of three have a robot, unless the scale says how many there are; every host lists
+    /// all others. In odd seeds new leaders do not announce themselves.
     pub(super) fn many(seed: u64, hosts: usize, robots: Option<usize>) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed ^ MANY);
         let hosts = hosts.clamp(5, HOSTS_MAX);
@@ -36,7 +37,7 @@ impl Plan {
             lease_ms: LEASE_MS,
             nearest: rng.random_bool(0.5),
             lists_all: true,
-            // Nobody is busy with a command for a minute.
+            // No robot is busy with a command for a minute.
             hours: true,
             run_ms: FIRST_KILL_MS + KILLS * KILL_EVERY_MS,
             tasks: hosts / 4,

@@ -10,10 +10,10 @@
 //!
 //! In some runs one host lies. What it says of itself is nobody's concern; what the others do must be right all the same.
 //!
-//! The ground are names (`names`, `clerk`), the plan of a run (`plan`) and what is on its way in it (`parcel`). On it stand the
-//! ports (`ports`): time, chance, the network, and those who only watch (`watch`). Robots (`robot`), customers (`customer`) and nodes
-//! (`nodes`, `shell`, `lead`, `liar` and others) act through the ports, and do not know each other. On top, `world` owns them all,
-//! tells each what happens to it, and breaks what the plan says.
+//! At the bottom are names (`names`, `clerk`), the plan of a run (`plan`) and what is under way in it (`parcel`). Above
+//! them are the ports (`ports`): time, chance, the network, and those who only watch (`watch`). Robots (`robot`),
+//! customers (`customer`) and nodes (`nodes`, `shell`, `lead`, `liar` and others) act through the ports, and do not
+//! know each other. On top, `world` owns them all, tells each what happens to it, and breaks what the plan says.
 //!
 //! A [`Month`] is another sort of run: nothing goes wrong in it, and it goes on for weeks of virtual time, in which nothing
 //! may grow.
@@ -71,7 +71,7 @@ pub struct Scale {
     /// How many hosts. The runs of a site whose hosts are counted are others: few of them vote, the leader is killed again
     /// and again, and nothing else goes wrong.
     pub hosts: Option<usize>,
-    /// Who lies. Nobody does where hosts are counted, unless it is said.
+    /// Which host lies. No host lies where the number of hosts is given, unless this names one.
     pub lies: Option<Lies>,
 }
 

@@ -1,4 +1,5 @@
-//! What is due by the commands: waves to be released, deadlines, and what was not heard of for too long.
+//! What is due for commands: waves to be released, deadlines that passed, and commands that no node reported for too
+//! long.
 
 use skep_protocol::entry::Decision;
 use skep_protocol::ids::CommandId;
@@ -11,7 +12,7 @@ use crate::state::{CommandDue, FleetState};
 /// Deliveries that one proposal may change, unless they are of one command: its entry's changes must fit a change set.
 const DELIVERIES_PER_PROPOSAL_MAX: u32 = 2_048;
 
-/// Releases waves and ends what is due. Holds only what it proposed lately.
+/// Releases waves and ends what is due. Keeps only its latest proposals.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CommandDues {
     proposed: Proposed<CommandDue, CommandId>,
@@ -45,7 +46,7 @@ impl CommandDues {
         decisions
     }
 
-    /// When there is something to decide next, if nothing else happens before.
+    /// When this next has something to decide, if nothing else happens before.
     pub(super) fn poll_timeout(&self, state: &FleetState) -> Option<LogInstant> {
         self.proposed.poll_timeout(state.commands().dues())
     }

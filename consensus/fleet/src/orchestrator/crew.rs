@@ -1,4 +1,4 @@
-//! Those who could have work now.
+//! Agents that may get work at this instant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,24 +9,24 @@ use skep_protocol::text::{AgentId, Capability};
 #[cfg(test)]
 use crate::state::looks;
 
-/// When an agent last got a task, and which it is: who waited longest comes first.
+/// The turn in which an agent last got a task, and the agent: the agent that waited longest comes first.
 pub(super) type Turn = (u64, AgentId);
 
 /// How much more work an agent takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Capacity {
-    /// Under which attachment.
+    /// The attachment of the agent.
     pub(super) attachment: AttachmentId,
-    /// How many tasks; at least one.
+    /// How many more tasks the agent takes; at least one.
     pub(super) free: u64,
-    /// How many it was given before.
+    /// How many tasks the agent was given before under this attachment.
     pub(super) nth: u64,
-    /// Where it is.
+    /// Where the agent is; none if nobody knows.
     pub(super) place: Option<Position>,
 }
 
-/// Agents that have room, by what they can do and in their turns: agents that can do the same are one to a task, until one of
-/// them is given it.
+/// Agents that have room, grouped by what they can do and ordered by their turns. Agents of one group are equal to a
+/// task, until one of them is given the task.
 #[derive(Debug, Default)]
 pub(super) struct Crew<'a> {
     kinds: BTreeMap<&'a BTreeSet<Capability>, BTreeMap<Turn, Capacity>>,
@@ -34,7 +34,7 @@ pub(super) struct Crew<'a> {
 }
 
 impl<'a> Crew<'a> {
-    /// Takes in an agent that last got a task in some turn.
+    /// Adds an agent that last got a task in this turn.
     pub(super) fn add(&mut self, agent: AgentId, turn: u64, capabilities: &'a BTreeSet<Capability>, room: Capacity) {
         self.members.insert(agent.clone(), (turn, capabilities));
         self.kinds.entry(capabilities).or_default().insert((turn, agent), room);
@@ -44,17 +44,17 @@ impl<'a> Crew<'a> {
         self.members.is_empty()
     }
 
-    /// All of them, and what each can do.
+    /// All agents of the crew, and what each can do.
     pub(super) fn agents(&self) -> impl Iterator<Item = (&AgentId, &'a BTreeSet<Capability>)> {
         self.members.iter().map(|(agent, (_, capabilities))| (agent, *capabilities))
     }
 
-    /// Whether one of them is this agent, and can do what requires this.
+    /// Whether this agent is in the crew and has all of these capabilities.
     pub(super) fn can(&self, agent: &AgentId, required: &BTreeSet<Capability>) -> bool {
         self.members.get(agent).is_some_and(|(_, capabilities)| required.is_subset(capabilities))
     }
 
-    /// Those who can do what requires this, in their turns, for each kind of them.
+    /// For each kind of agent that has all of these capabilities: its agents in their turns.
     pub(super) fn able(
         &self,
         required: &BTreeSet<Capability>,

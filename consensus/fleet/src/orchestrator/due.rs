@@ -1,4 +1,4 @@
-//! What is due by the state itself: claims without progress, and tasks that are worthless by now.
+//! What the state alone makes due: claims without progress, and tasks that have expired.
 
 use skep_protocol::entry::Decision;
 use skep_protocol::ids::TaskId;
@@ -8,7 +8,8 @@ use super::DECISIONS_PER_PROPOSAL_MAX;
 use super::proposed::Proposed;
 use crate::state::{Due, FleetState};
 
-/// Ends what is due. Holds only what it proposed lately, so that it does not propose it again before it is applied.
+/// Ends what is due. Keeps only its latest proposals, so that it does not propose one again before the shard applies
+/// it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Endings {
     proposed: Proposed<Due, TaskId>,
@@ -28,7 +29,7 @@ impl Endings {
         decisions
     }
 
-    /// When there is something to decide next, if nothing else happens before.
+    /// When this next has something to decide, if nothing else happens before.
     pub(super) fn poll_timeout(&self, state: &FleetState) -> Option<LogInstant> {
         self.proposed.poll_timeout(state.dues())
     }
@@ -56,7 +57,7 @@ mod tests {
     }
 
     impl Shard {
-        /// One with many tasks that are worthless some day, and nobody that could do them.
+        /// A shard with many tasks that expire one day, and no agent that can do them.
         fn queued() -> Self {
             let now = LogInstant::from_raw(1_000);
             let mut shard = Self { state: FleetState::new(FleetLimits::default()), now, index: 0 };
@@ -108,7 +109,7 @@ mod tests {
         let looked = looks::take();
         assert!(looked <= 2 * STEPS, "{looked} looks in {STEPS} steps, and nothing is due");
 
-        // All of it is due, and of the first proposal nobody knows what became of it.
+        // All of it is due, and the outcome of the first proposal is unknown.
         shard.apply(EntryBody::ClockLost);
         shard.now = shard.state.clock();
         orchestrator.handle(OrchestratorEvent::Applied, &shard.state, shard.now);

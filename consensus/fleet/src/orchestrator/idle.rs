@@ -27,7 +27,7 @@ impl IdleAgents {
         decisions
     }
 
-    /// When there is something to decide next, if nothing else happens before.
+    /// When this next has something to decide, if nothing else happens before.
     pub(super) fn poll_timeout(&self, state: &FleetState) -> Option<LogInstant> {
         self.proposed.poll_timeout(state.idle_agents())
     }

@@ -1,4 +1,4 @@
-//! Leases of agents: renewed beside the log, ended in it.
+//! Leases of agents: the leader renews them beside the log, and ends them in the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,20 +14,22 @@ use skep_protocol::time::LogInstant;
 use super::{DECISIONS_PER_PROPOSAL_MAX, RETRY_AFTER_MS};
 use crate::state::FleetState;
 
-/// Claims that the expiries of one proposal end: what an entry changes must fit into a frame. More wait for the next.
+/// The most claims that the expiries of one proposal end: the changes of an entry must fit into a frame. The others
+/// wait for the next proposal.
 const CLAIMS_ENDED_PER_PROPOSAL_MAX: usize = 2_048;
 
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     attachment: AttachmentId,
     terms: LeaseTerms,
-    /// When it ends unless it is renewed before, margin included.
+    /// When the lease ends unless the leader renews it before; this includes the margin.
     ends: LogInstant,
-    /// When its expiry was proposed. From then on nobody renews it, whatever becomes of the proposal.
+    /// When the orchestrator proposed to end the lease. From then on the lease is not renewed, whatever becomes of the
+    /// proposal.
     expiring: Option<LogInstant>,
 }
 
-/// How long nothing is taken back after a lease was last confirmed.
+/// For how long after the last confirmation of a lease no claim is taken back, in milliseconds.
 fn wait_ms(terms: LeaseTerms) -> u64 {
     if is_on(Mutant::ExpiryWithoutMargin) { terms.holder_ms() } else { terms.orchestrator_ms() }
 }
@@ -40,7 +42,7 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// Takes note of how an agent is attached now. A new attachment has a full lease.
+    /// Notes how an agent is attached. A new attachment has a full lease.
     pub(super) fn note(&mut self, agent: &AgentId, attachment: Option<&Attachment>, now: LogInstant) {
         let known = self.leases.get(agent).map(|lease| lease.attachment);
         match attachment {
@@ -62,12 +64,12 @@ impl Leases {
         }
     }
 
-    /// Whether the lease of an attachment runs and nobody is ending it.
+    /// Whether the lease of an attachment runs and no proposal to end it is under way.
     pub(super) fn is_live(&self, agent: &AgentId, attachment: AttachmentId) -> bool {
         self.leases.get(agent).is_some_and(|lease| lease.attachment == attachment && lease.expiring.is_none())
     }
 
-    /// Renews a lease. To be called only after a quorum round that began after the renewal was asked for.
+    /// Renews a lease. The caller does so only after a quorum round that began after the node asked for the renewal.
     pub(super) fn renew(&mut self, agent: &AgentId, attachment: AttachmentId, now: LogInstant) -> Renewal {
         let Some(lease) = self.leases.get_mut(agent).filter(|lease| lease.attachment == attachment) else {
             return Renewal::NotAttached;
@@ -81,8 +83,8 @@ impl Leases {
         Renewal::Confirmed
     }
 
-    /// The leases that have ended by now, to be ended in the log. Agents that are attached no more are added to `gone`: that
-    /// one was removed as soon as it was detached is not heard otherwise.
+    /// The leases that have ended and are to be ended in the log. Agents that are not attached are added to `gone`: the
+    /// orchestrator does not hear otherwise of an agent that is removed as soon as it is detached.
     pub(super) fn poll(&mut self, state: &FleetState, now: LogInstant, gone: &mut Vec<AgentId>) -> Vec<Decision> {
         let due: Vec<AgentId> = self
             .ends
@@ -107,7 +109,7 @@ impl Leases {
                 continue;
             }
             let Some(lease) = self.leases.get_mut(&agent) else { continue };
-            // Looked at again, in case the proposal came to nothing.
+            // The lease is looked at again later, in case the proposal had no effect.
             self.ends.remove(&(lease.ends, agent.clone()));
             lease.ends = now.plus_ms(RETRY_AFTER_MS);
             lease.expiring = Some(now);

@@ -34,15 +34,15 @@ pub use policy::Policy;
 use updates::NodeUpdates;
 use work::Work;
 
-/// Most decisions of one kind in one proposal; more wait for the next.
+/// The most decisions of one kind in one proposal; the others wait for the next.
 const DECISIONS_PER_PROPOSAL_MAX: usize = 256;
-/// A decision that was proposed and had no effect is proposed again after this long, in milliseconds.
+/// Wait before a decision that had no effect is proposed again, in milliseconds.
 const RETRY_AFTER_MS: u64 = 2_000;
 
 /// How an orchestrator decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OrchestratorConfig {
-    /// Who gets a task.
+    /// How the orchestrator chooses the agent that gets a task.
     pub policy: Policy,
 }
 
@@ -50,40 +50,41 @@ pub struct OrchestratorConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeartbeatKey(pub u64);
 
-/// What happened.
+/// What happened, as the caller tells the orchestrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A node said something of its agents.
+    /// A node reported the state of its agents.
     Heartbeat {
-        /// Its name, not in use.
+        /// The name of the heartbeat; no other heartbeat that waits has it.
         key: HeartbeatKey,
-        /// The node.
+        /// The node that sent the heartbeat.
         node: NodeId,
-        /// What it said.
+        /// What the node said.
         heartbeat: Heartbeat,
     },
     /// A quorum round ended.
     RoundEnded {
-        /// Whether a quorum confirmed that this node still leads, and all that was written before is applied.
+        /// Whether a quorum confirmed that this node still leads, and this node has applied all entries written before.
         confirmed: bool,
     },
-    /// A proposal ended.
+    /// A proposal came to an end.
     ProposalEnded {
-        /// Whether it was applied; otherwise nobody knows.
+        /// Whether the proposal was applied; if false, its outcome is unknown.
         applied: bool,
     },
-    /// An update for a node ended.
+    /// An update for a node came to an end.
     UpdateEnded {
-        /// The node.
+        /// The node that the update was for.
         node: NodeId,
-        /// Whether the node took note of it.
+        /// Whether the node took the update.
         arrived: bool,
     },
-    /// The way to a node carries about so many bytes of tasks at once: what there is to tell it is cut accordingly.
+    /// The caller learned how many bytes of tasks the connection to a node carries at once: the orchestrator cuts its
+    /// updates to that size.
     Carries {
-        /// The node.
+        /// The node at the other end of the connection.
         node: NodeId,
-        /// How many.
+        /// How many bytes, about.
         bytes: u64,
     },
     /// All nodes that have a vote in a shard of the site, as far as this node knows, with those of a change that is
@@ -99,23 +100,23 @@ pub enum Event {
 /// What the caller of the orchestrator has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Propose these decisions, in the orchestrator's own term, and report the end. One at a time.
+    /// Propose these decisions, in the orchestrator's own term, and report the end. At most one is under way.
     Propose(Vec<Decision>),
-    /// Ask a quorum whether this node still leads, wait until everything is applied that was written before, and report
-    /// the end. One at a time.
+    /// Ask a quorum whether this node still leads, wait until this node has applied all entries written before, and
+    /// report the end. At most one is under way.
     BeginRound,
     /// Answer a heartbeat. Emitted exactly once for each.
     Answer {
-        /// Its name.
+        /// The name of the heartbeat.
         key: HeartbeatKey,
         /// The answer.
         reply: HeartbeatReply,
     },
-    /// Tell a node what its agents hold, and report the end. One at a time for each node.
+    /// Tell a node what its agents hold, and report the end. At most one is under way for each node.
     Update {
-        /// The node.
+        /// The node to tell.
         node: NodeId,
-        /// What it is told.
+        /// What to tell the node.
         update: ClaimsUpdate,
     },
 }
@@ -128,20 +129,21 @@ struct Asked {
     heartbeat: Heartbeat,
 }
 
-/// The orchestrator of a shard: hears what happens, looks at the state and the clock, and says what to do.
+/// The orchestrator of a shard: it hears what happens, reads the state and the clock, and says what to do.
 ///
-/// Driven only while its node leads the shard, from when the first entry of its term was applied; a new leader starts
-/// with a new one, which counts every lease in full. It holds nothing that cannot be learned again: what it proposed
-/// lately, who wants work, which leases were renewed, which nodes know what. Each decision names what it saw and is
-/// judged again where it is applied.
+/// The caller drives it only while its node leads the shard, from when the first entry of its term was applied. A new
+/// leader starts with a new orchestrator, which counts every lease in full. The orchestrator holds nothing that it
+/// cannot learn again: its latest proposals, which agents want work, which leases were renewed, what each node knows.
+/// Each decision names the state that it was based on, and is judged again where it is applied.
 ///
 /// # Contract
 /// - `now` never runs back between calls, and the state never goes back.
-/// - After every `handle` and `handle_timeout` the caller drains [`poll_effect`](Self::poll_effect) and looks at
+/// - After every `handle` and `handle_timeout` the caller drains [`poll_effect`](Self::poll_effect) and then reads
 ///   [`poll_timeout`](Self::poll_timeout).
 /// - A renewal is confirmed only after a round that began after its heartbeat arrived, and that waited for all entries
-///   written before. A claim that is being taken back is then either known to be lost, or its fence, which counts from
-///   an entry's stamp, ends after the lease that is renewed, which counts from before the heartbeat.
+///   written before. For a claim that is being taken back there are then two cases. Either the node knows that the
+///   claim is lost; or its fence, which counts from an entry's stamp, ends after the renewed lease, which counts from
+///   before the heartbeat.
 #[derive(Clone, Debug)]
 pub struct Orchestrator {
     endings: Endings,
@@ -151,17 +153,17 @@ pub struct Orchestrator {
     office: Office,
     work: Work,
     updates: NodeUpdates,
-    /// Waits for the next round, and for the one under way.
+    /// Heartbeats that wait for the next round, and those that wait for the round under way.
     waiting: Vec<Asked>,
     in_round: Option<Vec<Asked>>,
     proposing: bool,
-    /// The last entry whose changes were looked at.
+    /// The last entry whose changes the orchestrator has read.
     seen: Option<u64>,
     effects: VecDeque<Effect>,
 }
 
 impl Orchestrator {
-    /// The orchestrator of a new leader: every lease counts in full from now.
+    /// Returns the orchestrator of a new leader: every lease counts in full from `now`.
     pub fn new(config: OrchestratorConfig, state: &FleetState, now: LogInstant) -> Self {
         let mut orchestrator = Self {
             endings: Endings::default(),
@@ -182,7 +184,7 @@ impl Orchestrator {
         orchestrator
     }
 
-    /// Takes note of something that happened.
+    /// Tells the orchestrator that something happened.
     pub fn handle(&mut self, event: Event, state: &FleetState, now: LogInstant) {
         match event {
             Event::Heartbeat { key, node, heartbeat } => self.on_heartbeat(key, node, heartbeat, state, now),
@@ -196,7 +198,7 @@ impl Orchestrator {
                 self.look(state, now);
                 self.updates.ended(node, arrived);
             }
-            // Nothing follows from it.
+            // No decision follows from this.
             Event::Carries { node, bytes } => return self.updates.carries(node, bytes),
             Event::InOffice { voters } => self.office.note(&voters),
             Event::Applied => self.look(state, now),
@@ -204,12 +206,12 @@ impl Orchestrator {
         self.decide(state, now);
     }
 
-    /// Time passed.
+    /// Tells the orchestrator that time passed.
     pub fn handle_timeout(&mut self, state: &FleetState, now: LogInstant) {
         self.decide(state, now);
     }
 
-    /// The next thing to do; none when everything is done.
+    /// Returns the next thing to do; none when everything is done.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
@@ -281,7 +283,7 @@ impl Orchestrator {
             let attached = attachment.is_some_and(|known| known.id == said.attachment && known.node == asked.node);
             let told = updates.knows_losses(state, &said.agent, said.attachment);
             let renewal = match (confirmed, attached, told) {
-                // Without a quorum nothing is known, not even that an attachment has ended.
+                // Without a quorum the leader knows nothing, not even that an attachment has ended.
                 (false, ..) | (true, true, false) => Renewal::NotConfirmed,
                 (true, false, _) => Renewal::NotAttached,
                 (true, true, true) => leases.renew(&said.agent, said.attachment, now),
@@ -289,12 +291,12 @@ impl Orchestrator {
             AgentRenewal { agent: said.agent, attachment: said.attachment, renewal }
         };
         let agents = asked.heartbeat.agents.into_iter().map(|said| renew(said, &mut self.leases)).collect();
-        // Who leads is for its node to say.
+        // The node fills in who leads.
         let reply = HeartbeatReply { agents, ..HeartbeatReply::default() };
         self.effects.push_back(Effect::Answer { key: asked.key, reply });
     }
 
-    /// Looks at what changed in the state since the last look.
+    /// Reads what changed in the state since the last look.
     fn look(&mut self, state: &FleetState, now: LogInstant) {
         let changed: Vec<AgentId> = state.changed_after(self.seen).cloned().collect();
         for agent in changed {
@@ -310,13 +312,14 @@ impl Orchestrator {
         self.seen = state.applied().map(|position| position.index).or(self.seen);
     }
 
-    /// Nobody serves an agent any more.
+    /// Forgets an agent that no node serves.
     fn forget(&mut self, agent: &AgentId) {
         self.updates.forget(agent);
         self.work.forget(agent);
     }
 
-    /// Decides what there is to decide, unless a proposal is under way: then what it did is not known yet.
+    /// Makes the decisions that are due, unless a proposal is under way: then the effect of that proposal is not known
+    /// yet.
     fn decide(&mut self, state: &FleetState, now: LogInstant) {
         while let Some((node, update)) = self.updates.poll(state) {
             self.effects.push_back(Effect::Update { node, update });
@@ -324,7 +327,7 @@ impl Orchestrator {
         if self.proposing {
             return;
         }
-        // Endings first: they outrank new work.
+        // Endings come first: they outrank new work.
         let mut gone = Vec::new();
         let mut decisions = self.leases.poll(state, now, &mut gone);
         gone.iter().for_each(|agent| self.forget(agent));

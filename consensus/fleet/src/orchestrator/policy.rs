@@ -1,4 +1,4 @@
-//! Who gets a task.
+//! How the orchestrator chooses the agent that gets a task.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use skep_protocol::text::AgentId;
 
 use super::crew::Crew;
 
-/// How work is allocated. Every policy sees only agents that asked for work, can do it and have room.
+/// How work is allocated. Every policy sees only agents that asked for work, can do the task and have room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// In turns: who has waited longest since its last task.
+    /// In turns: the agent that has waited longest since its last task.
     #[default]
     RoundRobin,
-    /// Who is nearest to where the task begins; in turns where places are unknown or equal.
+    /// The agent that is nearest to where the task begins; in turns where positions are unknown or equal.
     Nearest,
 }
 
-/// When each agent last got a task, and the policy that overrides turns.
+/// When each agent last got a task, and the policy that overrides the turns.
 #[derive(Clone, Debug)]
 pub(super) struct Allocator {
     policy: Policy,
@@ -33,8 +33,8 @@ impl Allocator {
         Self { policy, turn: 0, last: BTreeMap::new() }
     }
 
-    /// The agent of a crew that gets a task; none if no agent of the crew can do it. If the place does not count, this looks at
-    /// one agent of each kind: all agents of a kind can do the same.
+    /// The agent of a crew that gets a task; none if no agent of the crew can do it. If the position does not count,
+    /// this looks at one agent of each kind: all agents of a kind can do the same.
     pub(super) fn choose(&self, task: &Task, crew: &Crew<'_>) -> Option<AgentId> {
         let able = crew.able(&task.spec.required);
         let next = match (self.policy, task.spec.place) {
@@ -48,19 +48,19 @@ impl Allocator {
         next.map(|((_, agent), _)| agent.clone())
     }
 
-    /// When an agent last got a task.
+    /// The turn in which an agent last got a task.
     pub(super) fn turn_of(&self, agent: &AgentId) -> u64 {
         self.last.get(agent).copied().unwrap_or(0)
     }
 
-    /// Takes note of who got a task: in which turn.
+    /// Notes that an agent got a task, and returns the turn of that.
     pub(super) fn note(&mut self, agent: &AgentId) -> u64 {
         self.turn += 1;
         self.last.insert(agent.clone(), self.turn);
         self.turn
     }
 
-    /// How many agents it knows.
+    /// How many agents are remembered.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.last.len()

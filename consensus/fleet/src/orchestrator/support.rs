@@ -1,4 +1,4 @@
-//! A shard in a test of how much is looked at.
+//! A shard for tests that count how much is looked at.
 
 use skep_protocol::agent::{AgentOp, Role};
 use skep_protocol::entry::{Entry, EntryBody, Op, Request};
@@ -13,7 +13,7 @@ use super::{Event, HeartbeatKey, Orchestrator};
 use crate::FleetLimits;
 use crate::state::{FleetState, LogPosition};
 
-/// A shard whose agents are served by a node each.
+/// A shard in which each agent has a node of its own.
 pub(super) struct Served {
     pub(super) state: FleetState,
     pub(super) now: LogInstant,
@@ -65,7 +65,7 @@ impl Served {
         self.state.apply(position, &Entry { stamp: self.now, term: 1, body });
     }
 
-    /// Creates a task that requires this.
+    /// Creates a task that requires these capabilities.
     pub(super) fn create(&mut self, n: u16, required: &[&str]) {
         let spec = TaskSpec {
             title: Title::new("a task").unwrap(),
@@ -82,7 +82,7 @@ impl Served {
         self.ask(TaskOp::Create { task: task(n), spec: Box::new(spec) });
     }
 
-    /// The node of an agent says that it wants so many tasks in all, and that it is somewhere else than before.
+    /// The node of an agent says that the agent wants this many tasks in all, and that its position changed.
     pub(super) fn says(&self, orchestrator: &mut Orchestrator, at: usize, credit_limit: u64, x_mm: i64) {
         let (agent, node, attachment) = self.attachments[at].clone();
         let place = Some(skep_protocol::position::Position { x_mm, y_mm: 0 });

@@ -7,7 +7,7 @@ use super::*;
 
 const AGENTS: u16 = 40;
 
-/// Carries out proposals; returns the nodes to which updates are on their way.
+/// Carries out proposals; returns the nodes to which updates are under way.
 fn carry_out(orchestrator: &mut Orchestrator, served: &mut Served) -> Vec<NodeId> {
     let mut told = Vec::new();
     while let Some(effect) = orchestrator.poll_effect() {
@@ -25,7 +25,8 @@ fn carry_out(orchestrator: &mut Orchestrator, served: &mut Served) -> Vec<NodeId
 
 #[test]
 fn nothing_is_kept_of_agents_that_came_and_went() {
-    // Whether what is under way when they go arrives, and whether they are forgotten as soon as they have gone.
+    // Whether the updates that are under way when the agents leave arrive, and whether the agents are forgotten as soon
+    // as they have left.
     for (arrives, removed) in [(true, false), (false, false), (true, true), (false, true)] {
         let mut served = Served::new(AGENTS);
         (0..AGENTS).for_each(|n| served.create(n, &[]));
@@ -36,7 +37,7 @@ fn nothing_is_kept_of_agents_that_came_and_went() {
             let event = Event::UpdateEnded { node, arrived: arrives };
             orchestrator.handle(event, &served.state, served.now);
         };
-        // The first updates end, and there is more to tell: what each is given.
+        // The first updates end, and there is more to tell: each agent's node learns what the agent is given.
         first.into_iter().for_each(|node| end(&mut orchestrator, &served, node));
         (0..usize::from(AGENTS)).for_each(|at| served.says(&mut orchestrator, at, 1, 0));
         let told = carry_out(&mut orchestrator, &mut served);

@@ -10,12 +10,12 @@ use skep_protocol::text::AgentId;
 
 use crate::state::FleetState;
 
-/// About how many bytes one claim takes in an update without its task.
+/// About how many bytes one claim takes in an update, its task not counted.
 const HELD_BYTES: u64 = 32;
 
 type Claims = BTreeSet<(TaskId, ClaimEpoch)>;
 
-/// What the node of an agent is known to know.
+/// What the leader knows that the node of an agent knows.
 #[derive(Clone, Debug)]
 struct Told {
     attachment: AttachmentId,
@@ -23,38 +23,39 @@ struct Told {
     claims: Claims,
 }
 
-/// An update on its way.
+/// An update that is under way.
 #[derive(Clone, Debug)]
 struct Underway {
     agents: BTreeMap<AgentId, Told>,
 }
 
-/// Keeps nodes informed: one update at a time for each, until each knows what its agents hold.
+/// Keeps nodes informed: sends each node one update at a time, until the node knows what its agents hold.
 ///
-/// It compares what is with what was told, so that an update that was lost, or a leader that is new, needs nothing
-/// more than telling it again.
+/// It compares what agents hold with what their nodes were told. So after a lost update, or a change of leader, it only
+/// has to tell again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NodeUpdates {
-    /// Agents that are attached: their nodes, and their attachments. Nothing is kept of others.
+    /// The attached agents: their nodes, and their attachments. Nothing is kept of other agents.
     attached: BTreeMap<AgentId, (NodeId, AttachmentId)>,
     told: BTreeMap<AgentId, Told>,
-    /// Agents that may have to be told something, by the node that serves them.
+    /// Agents of which their node may have to be told something, by that node.
     dirty: BTreeMap<NodeId, BTreeSet<AgentId>>,
-    /// Those of these nodes that can be told now: no update to them is under way, and the last one arrived.
+    /// The nodes of `dirty` that can be told something: no update to them is under way, and the last one arrived.
     ready: BTreeSet<NodeId>,
     underway: BTreeMap<NodeId, Underway>,
     /// The nodes to which an update is under way, by the agents that it names.
     sent: BTreeMap<AgentId, BTreeSet<NodeId>>,
-    /// Claims in updates of which nobody knows whether they arrived: their nodes may believe in them.
+    /// Claims in updates that may or may not have arrived: the nodes may hold them for true.
     doubtful: BTreeMap<AgentId, Claims>,
-    /// Nodes that could not be told; they are tried again when they are heard of.
+    /// Nodes that an update did not reach; they are tried again at their next heartbeat.
     deaf: BTreeSet<NodeId>,
-    /// About how many bytes of tasks the way to a node carries at once. Of others nothing is known.
+    /// About how many bytes of tasks the connection to a node carries at once. A node that is missing here has no known
+    /// bound.
     carries: BTreeMap<NodeId, u64>,
 }
 
 impl NodeUpdates {
-    /// What an agent holds changed, or how it is attached.
+    /// Notes that what an agent holds, or its attachment, changed.
     pub(super) fn note(&mut self, state: &FleetState, agent: &AgentId) {
         let Some(attachment) = state.agent(agent).and_then(|record| record.attachment) else { return };
         let node = attachment.node;
@@ -66,7 +67,7 @@ impl NodeUpdates {
         self.judge(node);
     }
 
-    /// A node has nothing to be told of an agent any more.
+    /// Notes that there is nothing to tell a node of an agent.
     fn clean(&mut self, node: NodeId, agent: &AgentId) {
         if let Some(agents) = self.dirty.get_mut(&node) {
             agents.remove(agent);
@@ -77,7 +78,7 @@ impl NodeUpdates {
         self.judge(node);
     }
 
-    /// Whether a node can be told something may have changed.
+    /// Works out anew whether a node can be told something.
     fn judge(&mut self, node: NodeId) {
         if self.dirty.contains_key(&node) && !self.underway.contains_key(&node) && !self.deaf.contains(&node) {
             self.ready.insert(node);
@@ -86,7 +87,7 @@ impl NodeUpdates {
         }
     }
 
-    /// Nobody serves an agent any more.
+    /// Forgets an agent that no node serves.
     pub(super) fn forget(&mut self, agent: &AgentId) {
         self.told.remove(agent);
         self.doubtful.remove(agent);
@@ -95,20 +96,21 @@ impl NodeUpdates {
         }
     }
 
-    /// A node was heard of: what it could not be told is tried again.
+    /// A heartbeat of a node arrived: what did not reach the node is tried again.
     pub(super) fn heard(&mut self, node: NodeId) {
         if self.deaf.remove(&node) {
             self.judge(node);
         }
     }
 
-    /// The way to a node carries about so many bytes at once.
+    /// Notes about how many bytes the connection to a node carries at once.
     pub(super) fn carries(&mut self, node: NodeId, bytes: u64) {
         self.carries.insert(node, bytes);
     }
 
-    /// Whether the node of an agent knows of every claim that the agent has lost. Until it does, a renewal would prolong
-    /// what is another's. An update that was sent may have arrived, whatever became of its answer.
+    /// Whether the node of an agent knows of every claim that the agent has lost. Until the node does, a renewal would
+    /// prolong a claim that another agent may hold. An update that was sent may have arrived, whatever became of its
+    /// answer.
     pub(super) fn knows_losses(&self, state: &FleetState, agent: &AgentId, attachment: AttachmentId) -> bool {
         let Some(told) = self.told.get(agent).filter(|told| told.attachment == attachment) else { return false };
         let held: Claims = state.held_by(agent).map(|task| (task.id, task.epoch)).collect();
@@ -118,7 +120,7 @@ impl NodeUpdates {
             && self.doubtful.get(agent).is_none_or(|doubtful| doubtful.is_subset(&held))
     }
 
-    /// What updates that are under way tell of an agent.
+    /// What the updates under way tell of an agent.
     fn sent_to(&self, agent: &AgentId) -> impl Iterator<Item = &Told> {
         let nodes = self.sent.get(agent).into_iter().flatten();
         let updates = nodes.filter_map(move |node| self.underway.get(node)).inspect(|_| {
@@ -128,7 +130,7 @@ impl NodeUpdates {
         updates.filter_map(move |underway| underway.agents.get(agent))
     }
 
-    /// An update arrived, or nobody knows whether it did.
+    /// An update arrived, or its outcome is unknown.
     pub(super) fn ended(&mut self, node: NodeId, arrived: bool) {
         let Some(underway) = self.underway.remove(&node) else { return };
         if !arrived {
@@ -141,15 +143,15 @@ impl NodeUpdates {
                     self.sent.remove(&agent);
                 }
             }
-            // Of an attachment that has ended nothing is kept: a node believes nothing that it is told of one, and no lease
-            // under one is renewed. The agent may have gone for good, or be served by another node by now.
+            // Nothing is kept of an attachment that has ended: a node ignores what it is told of one, and no lease
+            // under one is renewed. The agent may have gone for good, or another node may serve it.
             if self.attached.get(&agent) != Some(&(node, told.attachment)) {
                 continue;
             }
             // There may be more to tell: what did not fit, or what changed meanwhile.
             self.dirty.entry(node).or_default().insert(agent.clone());
             if arrived {
-                // The node takes no earlier update any more.
+                // The node takes no earlier update from here on.
                 self.doubtful.remove(&agent);
                 self.told.insert(agent, told);
             } else if !is_on(Mutant::LostUpdateForgotten) {
@@ -159,7 +161,7 @@ impl NodeUpdates {
         self.judge(node);
     }
 
-    /// The next update for some node.
+    /// Returns the next update, and the node that it is for.
     pub(super) fn poll(&mut self, state: &FleetState) -> Option<(NodeId, ClaimsUpdate)> {
         while let Some(node) = self.ready.pop_first() {
             #[cfg(test)]
@@ -205,8 +207,9 @@ impl NodeUpdates {
         for agent in agents.by_ref() {
             let attachment = state.agent(&agent).and_then(|record| record.attachment);
             let Some(attachment) = attachment.filter(|a| a.node == node) else { continue };
-            // Never told is not the same as told of nothing: what it believes to hold may have ended under a former
-            // leader, so that the first update of every attachment is sent, however empty.
+            // A node that was never told differs from a node that was told of no claim: what it takes its agent to hold
+            // may have ended under a former leader. So the first update of every attachment is sent, even if it is
+            // empty.
             let told = self.told.get(&agent).filter(|told| told.attachment == attachment.id);
             let none = BTreeSet::new();
             let known = told.map_or(&none, |told| &told.claims);
@@ -294,7 +297,8 @@ mod tests {
             updates.note(&served.state, &agent);
             assert_eq!(updates.poll(&served.state).map(|(node, _)| node), Some(former));
 
-            // It gives back what it held, goes, and comes again elsewhere before anything is heard of the update.
+            // The agent gives back what it held, leaves, and returns at another node before the outcome of the update
+            // is known.
             served.detach(0);
             updates.forget(&agent);
             served.attach(0, 1);

@@ -91,7 +91,7 @@ fn no_step_leaves_a_group_without_a_quorum_that_answers() {
         let (site, _) = storm(seed);
         steps += site.steps.len();
     }
-    assert!(steps > 1_000, "{steps} steps were looked at");
+    assert!(steps > 500, "{steps} steps were looked at");
 }
 
 #[test]

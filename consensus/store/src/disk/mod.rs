@@ -1,7 +1,7 @@
 //! The file system as the log and the snapshots use it.
 //!
-//! Everything that must be durable goes through here, so that tests can put a disk underneath that loses what was not
-//! synced, tears what was being written, flips bits, fails, or is slow. The history is not: it can be made anew.
+//! Everything that must be durable goes through this trait, so that tests can put a disk underneath that loses what was
+//! not synced, tears writes, flips bits, fails, or is slow. The history does not: it can be made anew.
 
 use std::fmt::Debug;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -15,36 +15,36 @@ use rustix::io::Errno;
 
 use super::StoreError;
 
-/// How often something is tried again for which there was no room.
+/// How often an operation that found no room is tried again.
 pub const ROOM_CHECK_EVERY: Duration = Duration::from_millis(200);
 
-/// What a disk writes whole or not at all.
+/// The bytes that a disk writes whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
-    /// It must be there.
+    /// The file must exist.
     Existing,
-    /// It is made if it is missing.
+    /// The file is made if it is missing.
     Create,
-    /// It is made, or emptied.
+    /// The file is made, or emptied.
     Truncate,
 }
 
 /// A file system. Its errors are those of the operating system.
 pub trait Disk: Send + Sync {
-    /// Makes a directory and those above it.
+    /// Makes a directory and its parents.
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// What is in a directory.
+    /// Lists the paths in a directory.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
 
     /// Opens a file for reading and writing.
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Opens a file that is there for writing whole sectors past the page cache, from places in memory that are as aligned;
-    /// none where the file system or the disk does not do that.
+    /// Opens an existing file for writing whole sectors past the page cache, from buffers in memory with the same
+    /// alignment; none where the file system or the disk cannot do that.
     fn open_direct(&self, path: &Path) -> Option<Arc<dyn DiskFile>>;
 
     /// Gives a file another name. Durable with the next [`sync_dir`](Self::sync_dir).
@@ -56,46 +56,46 @@ pub trait Disk: Send + Sync {
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Bytes that are free.
+    /// How many bytes are free.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 
-    /// Keeps others from using the directory, by a file in it, for as long as the result lives.
+    /// Keeps other processes from using the directory, by a file in it, for as long as the result lives.
     fn lock(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 }
 
 /// An open file. Its errors are those of the operating system.
 #[allow(clippy::len_without_is_empty, reason = "nobody asks whether one is empty")]
 pub trait DiskFile: Debug + Send + Sync {
-    /// Its length in bytes.
+    /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
 
-    /// Fills a buffer from a place in it.
+    /// Fills a buffer from an offset in the file.
     fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
 
-    /// Writes a buffer to a place in it.
+    /// Writes a buffer to an offset in the file.
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
 
-    /// Makes sure that there is space for so many bytes, which are zero until they are written.
+    /// Makes sure that there is space for this many bytes, which are zero until they are written.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
-    /// Makes its content durable.
+    /// Makes the file's content durable.
     fn sync(&self) -> io::Result<()>;
 
-    /// Makes its content durable where its length did not change: cheaper.
+    /// Makes the content of a file durable whose length did not change: cheaper.
     fn sync_data(&self) -> io::Result<()>;
 }
 
-/// Whether an error says that there is no room on the disk, or no descriptor: what was tried can be tried again later.
+/// Whether an error says that there is no room on the disk, or no descriptor: the operation can be tried again later.
 pub fn is_shortage(error: &io::Error) -> bool {
     let shortages = [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE];
     Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
-/// Does what needs room on the disk, or a descriptor, once there is some, however long that takes: for what can wait. Whoever
-/// calls waits between two attempts, and nobody else.
+/// Runs an operation that needs room on the disk, or a descriptor, once there is some, however long that takes: for
+/// operations that can wait. Only the caller waits between two attempts.
 ///
 /// # Errors
-/// Whatever else is in the way.
+/// Any other error of the operation.
 pub async fn once_there_is_room<T, Attempt>(mut attempt: impl FnMut() -> Attempt) -> Result<T, StoreError>
 where
     Attempt: Future<Output = Result<T, StoreError>>,
@@ -115,12 +115,12 @@ where
     }
 }
 
-/// Everything that a file of a name holds, up to a limit.
+/// Returns everything that a named file holds, up to a limit.
 pub(super) fn read_all(disk: &dyn Disk, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     read_whole(&*disk.open(path, Open::Existing)?, bytes_max)
 }
 
-/// Everything that an open file holds, up to a limit.
+/// Returns everything that an open file holds, up to a limit.
 pub(super) fn read_whole(file: &dyn DiskFile, bytes_max: u64) -> io::Result<Vec<u8>> {
     let length = file.len()?.min(bytes_max);
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
@@ -128,7 +128,7 @@ pub(super) fn read_whole(file: &dyn DiskFile, bytes_max: u64) -> io::Result<Vec<
     Ok(bytes)
 }
 
-/// Replaces a file whole, durably: a crash leaves the old one or the new one.
+/// Replaces a whole file, durably: a crash leaves the old one or the new one.
 pub(super) fn replace(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     replace_with(disk, path, |file| {
         let mut at = 0;
@@ -141,7 +141,7 @@ pub(super) fn replace(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Resu
     .map(drop)
 }
 
-/// Replaces a file whole, durably, by one that is written as it is made, and that stays open.
+/// Replaces a whole file, durably, by one that `write` produces, and that stays open.
 pub(super) fn replace_with(
     disk: &dyn Disk,
     path: &Path,
@@ -154,7 +154,7 @@ pub(super) fn replace_with(
         Ok(file)
     });
     if written.is_err() {
-        // What did not fit does not stay in the way.
+        // A partial file is removed, so that it takes no room.
         let _ = disk.remove(&temporary);
     }
     let file = written?;
@@ -163,7 +163,7 @@ pub(super) fn replace_with(
     Ok(file)
 }
 
-/// That of the operating system.
+/// The disk of the operating system.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SystemDisk;
 
@@ -185,7 +185,7 @@ impl Disk for SystemDisk {
     fn open_direct(&self, path: &Path) -> Option<Arc<dyn DiskFile>> {
         let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
         let file = OpenOptions::new().read(true).write(true).custom_flags(direct).open(path).ok()?;
-        // A disk with larger sectors says so when one of these is read.
+        // A disk with larger sectors says so at the first read of one of these.
         let mut bytes = vec![0_u8; 2 * SECTOR_BYTES];
         let from = bytes.as_ptr().align_offset(SECTOR_BYTES);
         let sector = bytes.get_mut(from..from.checked_add(SECTOR_BYTES)?)?;

@@ -1,4 +1,4 @@
-//! A disk of tests that is full, or a process that has no descriptor left, whenever it is said to be.
+//! A disk for tests that is full, or a process that has no descriptor left, whenever the test says so.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -8,7 +8,7 @@ use super::*;
 #[derive(Debug)]
 pub struct TightDisk {
     tightness: Tightness,
-    /// What is said then.
+    /// The error that it returns then.
     shortage: Errno,
 }
 
@@ -22,34 +22,34 @@ pub struct Tightness {
 }
 
 impl Tightness {
-    /// Leaves no room for anything new, or lets there be some again.
+    /// Leaves no room for anything new, or lets there be room again.
     pub fn set(&self, is_tight: bool) {
         self.is_tight.store(is_tight, Ordering::Relaxed);
     }
 
-    /// How many times something that was to be made found no room.
+    /// How many times something new found no room.
     pub fn refusals(&self) -> usize {
         self.refusals.load(Ordering::Relaxed)
     }
 
-    /// Has every write find room for half of it only.
+    /// Makes every write find room for only half of it.
     pub fn cut_writes(&self, cuts_writes: bool) {
         self.cuts_writes.store(cuts_writes, Ordering::Relaxed);
     }
 
-    /// Has the next file that is opened not be opened for once.
+    /// Makes the next opening of a file fail once.
     pub fn refuse_an_open(&self) {
         self.refuses_an_open.store(true, Ordering::Relaxed);
     }
 
-    /// Has the next file be opened after all.
+    /// Takes back [`refuse_an_open`](Self::refuse_an_open).
     pub fn allow_opens(&self) {
         self.refuses_an_open.store(false, Ordering::Relaxed);
     }
 }
 
 impl TightDisk {
-    /// A disk with room, and what makes it tight.
+    /// Returns a disk with room, and the handle that makes it tight.
     pub fn with(shortage: Errno) -> (Arc<dyn Disk>, Tightness) {
         let tightness = Tightness::default();
         (Arc::new(Self { tightness: tightness.clone(), shortage }), tightness)
@@ -74,7 +74,7 @@ impl Disk for TightDisk {
     }
 
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
-        // What is there has its place; what is made, or made anew, needs one.
+        // A file that exists has its place; a file that is made, or made anew, needs one.
         if how == Open::Truncate
             && let Err(refused) = self.check()
         {
@@ -104,7 +104,7 @@ impl Disk for TightDisk {
     }
 
     fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
-        // A process without descriptors has all the room of its disk.
+        // A process without descriptors still has all the room of its disk.
         let is_full = self.shortage == Errno::NOSPC && self.check().is_err();
         Ok(if is_full { 0 } else { 1 << 40 })
     }
@@ -114,7 +114,7 @@ impl Disk for TightDisk {
     }
 }
 
-/// A file on it.
+/// A file on such a disk.
 #[derive(Debug)]
 struct TightFile {
     file: Arc<dyn DiskFile>,
@@ -135,7 +135,7 @@ impl DiskFile for TightFile {
         if !self.tightness.cuts_writes.load(Ordering::Relaxed) {
             return self.file.write_all_at(bytes, at);
         }
-        // In whole sectors, as past the page cache.
+        // In whole sectors, as writes past the page cache are.
         let half = bytes.len() / (2 * SECTOR_BYTES) * SECTOR_BYTES;
         self.file.write_all_at(&bytes[..half], at)?;
         Err(self.shortage.into())

@@ -1,11 +1,12 @@
-//! Writing what is in memory into tables, many entries at a time.
+//! Writing the rows in memory into tables, many entries at a time.
 //!
-//! What entries did has no journal beside the log's: it is written once, in the order of a table, when there is much of it,
-//! when a snapshot waits for it, and after a while. How far that goes durably is the mark that snapshots wait for
-//! ([`History::reaches`](super::History::reaches)); it moves when a table is durable. What a crash takes is applied again.
+//! What entries did has no journal beside the log. It is written once, in the order of a table: when there is much of
+//! it, when a snapshot waits for it, and after a while. The index up to which it is durable is the mark that snapshots
+//! wait for ([`History::reaches`](super::History::reaches)); it moves when a table is durable. After a crash the next
+//! process applies the lost entries again.
 //!
-//! A disk without room for the next table is left alone, and looked at again: readers go on, and what is in memory stays
-//! there within the bounds of the queue. Beyond those it is left out, and worked out again from the log.
+//! When the disk has no room for the next table, the history leaves it alone and checks it again later. Readers go on,
+//! and rows stay in memory within the bounds of the queue. Rows beyond those are dropped, and made again from the log.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -21,16 +22,16 @@ use super::{HistoryOptions, Inner};
 use crate::disk::{Disk, SystemDisk};
 use crate::lock;
 
-/// How long a database that failed, or a disk that has no room, is left alone.
+/// How long the history waits before it tries a failed database, or a disk without room, again.
 const RETRY_AFTER: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(5) };
-/// Bytes that are to be free beside twice what is written.
+/// How many bytes must be free beside twice what is written.
 const ROOM_BESIDE: u64 = 1024 * 1024;
 
-/// Rows of one shard on their way into tables, and what its shelf is once they are there.
+/// Rows of one shard on their way into tables, and the shelf as it will be after that.
 struct Batch<'a> {
     options: &'a HistoryOptions,
     kept: Shelf,
-    /// By the numbers of segments.
+    /// By the numbers of their segments.
     segments: BTreeMap<u64, Rows>,
 }
 
@@ -52,7 +53,7 @@ impl<'a> Batch<'a> {
             }
             batch.kept.cover(range);
         }
-        // The first changes of an entry of which the others follow.
+        // The first row of an entry; the others of that entry follow.
         for (place, row) in pending.rows((0, 0)..(u64::MAX, u32::MAX)) {
             if !pending.holds(place.0) && !kept.holds(place.0) {
                 batch.put(*place, row);
@@ -76,15 +77,15 @@ impl<'a> Batch<'a> {
         self.kept.note(number, bytes as u64, row.at);
     }
 
-    /// The number of the segment that an entry goes to, which says of itself how far it goes then.
+    /// The number of the segment that an entry goes to; that segment will then record how far it reaches.
     fn segment_of(&mut self, index: u64) -> u64 {
         let number = self.kept.place(index, self.options);
         self.segments.entry(number).or_default();
         number
     }
 
-    /// Writes the rows and, with them, what their segments say of themselves; the earlier segments first, each of them whole
-    /// or not at all. The shelf after that.
+    /// Writes the rows together with the record that each segment keeps of itself; the earlier segments first, each of
+    /// them whole or not at all. Returns the shelf after that.
     fn write(mut self, tables: &Tables, shard: ShardId) -> Result<Shelf, HistoryError> {
         for number in self.kept.segments_of(&(0..u64::MAX)) {
             let Some(mut rows) = self.segments.remove(&number) else { continue };
@@ -98,11 +99,12 @@ impl<'a> Batch<'a> {
 }
 
 impl Inner {
-    /// Writes what is in memory whenever it is due, and once more at the end, without a second attempt: the log has it.
+    /// Writes what is in memory whenever that is due, and once more at the end, without a second attempt: the log has
+    /// it.
     pub(super) fn run_flushes(&self) {
         loop {
             let is_last = self.wait_until_due();
-            // What it failed with is noted.
+            // The error is noted elsewhere.
             let _ = self.flush();
             if is_last {
                 return;
@@ -110,7 +112,7 @@ impl Inner {
         }
     }
 
-    /// Waits until something is to be written, or tried again. Whether that is for the last time.
+    /// Waits until something is to be written, or tried again. Returns whether that is for the last time.
     fn wait_until_due(&self) -> bool {
         let retry_at = Instant::now() + RETRY_AFTER;
         let mut queue = lock(&self.queue);
@@ -128,7 +130,7 @@ impl Inner {
         }
     }
 
-    /// How long what is in memory may stay there.
+    /// How much longer the rows in memory may stay there.
     pub(super) fn until_due(&self, now: Instant) -> Duration {
         let mut backlog = Backlog::default();
         lock(&self.stands).values().for_each(|stand| backlog.add(stand.backlog()));
@@ -181,15 +183,15 @@ impl Inner {
         Ok(())
     }
 
-    /// A table that does not fit would leave the part of it that does.
+    /// Checks the room first: a table that does not fit would leave a part of itself.
     fn check_room(&self, bytes: usize) -> Result<(), HistoryError> {
-        // Whoever cannot tell how much there is tries.
+        // If the free space is unknown, this tries.
         let free = SystemDisk.free_bytes(&self.dir).unwrap_or(u64::MAX);
         let needed = 2 * bytes as u64 + ROOM_BESIDE;
         if free < needed { Err(HistoryError::no_room(needed, free)) } else { Ok(()) }
     }
 
-    /// Opens the database again, for whoever holds the lock of those who write. What an empty one lacks is a gap.
+    /// Opens the database again; the caller holds the lock of the writers. What an empty database lacks is a gap.
     fn open_again(&self) -> Result<Tables, HistoryError> {
         let mut opened = Tables::open_or_set_aside(&self.dir)?;
         let shards: Vec<ShardId> = {
@@ -210,17 +212,18 @@ impl Inner {
         Ok(opened.tables)
     }
 
-    /// Lets go of a database that failed, so that it can be opened again; one that has no room for more can be read.
+    /// Drops a database that failed, so that it can be opened again; a database without room for more can be read, and
+    /// stays.
     pub(super) fn note_failure(&self, error: HistoryError) {
         if lock(&self.failure).replace(error.clone()).is_none() {
             tracing::warn!(%error, "cannot write the history; it is tried again, and the log is kept until then");
         }
         if !error.is_want_of_room() {
-            // Closing it takes a while; readers are not to wait for that.
+            // Closing it takes a while, and readers must not wait for that.
             let failed = std::mem::replace(&mut *lock(&self.tables), Err(error));
             drop(failed);
         }
-        // Whoever tries again may wait for something to be due: it looks before this, or hears of it.
+        // The flushing thread may wait for something to be due: it checks before this, or hears of this.
         drop(lock(&self.queue));
         self.due.notify_all();
     }

@@ -2,21 +2,22 @@
 //!
 //! # Contract
 //!
-//! What an entry did is kept beside the log: in memory at once, where it can be read, and in tables later, many entries at a
-//! time ([`flush`]). Until it is there durably the log keeps the entry: no snapshot is made that covers an entry whose changes
-//! are in no table ([`History::reaches`]), and nothing is purged that no snapshot covers. So the history needs no journal of
-//! its own, and whatever a crash, an error or an overflow takes is written again: from memory, which keeps what could not be
-//! written; by the next process, which applies the log again from its snapshot; or out of the log, or from another voter, by
-//! whoever fills gaps. Only on a disk that is nearly full, and after a while, is the log let go of all the same
-//! ([`History::let_go`]); what is missing then is a gap that readers and the shard's status are told of.
+//! What an entry did is kept beside the log: at once in memory, where it can be read, and later in tables, many entries
+//! at a time ([`flush`]). Until it is durable in tables the log keeps the entry: no snapshot is made that covers an
+//! entry whose changes are in no table ([`History::reaches`]), and nothing is purged that no snapshot covers. So the
+//! history needs no journal of its own. What a crash, an error or an overflow takes is written again: from memory,
+//! which keeps what could not be written; by the next process, which applies the log again from its snapshot; or by the
+//! part of the node that fills gaps, out of the log or from another voter. Only on a disk that is nearly full, and
+//! after a while, is the log purged all the same ([`History::let_go`]); what is missing then is a gap, which readers
+//! and the shard's status show.
 //!
-//! Nothing here can stop the node: while the history is behind, what brings work is refused and what ends it goes on
-//! ([`History::is_behind`]). A database is set aside only if it is damaged. Rows carry their own checksums, since the
-//! database underneath does not promise to notice every flipped bit.
+//! Nothing here can stop the node: while the history is behind, requests that bring work are refused and requests that
+//! end work go on ([`History::is_behind`]). A database is set aside only if it is damaged. Rows carry their own
+//! checksums, since the database underneath does not promise to notice every flipped bit.
 //!
-//! It is kept for a time and a number of bytes ([`HistoryOptions`]), and goes by whole segments ([`shelf`]): sooner on a disk
-//! that is nearly full, where the log and what ends work come first. Whoever asks for what is gone is told where the history
-//! begins.
+//! The history is kept for a time and up to a number of bytes ([`HistoryOptions`]), and is dropped by whole segments
+//! ([`shelf`]): sooner on a disk that is nearly full, where the log and the end of work come first. A reader that asks
+//! for a part that is gone is told where the history begins.
 
 mod flush;
 mod pending;
@@ -51,12 +52,12 @@ use writer::{Item, Queue};
 
 use super::lock;
 
-/// How long whoever waits for everything to be written waits.
+/// How long a caller waits at most until everything is written.
 const SYNC_PATIENCE: Duration = Duration::from_secs(10);
-/// How often whoever waits for room looks.
+/// How often a caller that waits for room checks.
 const ROOM_LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What is shared by the handles, and the threads that write.
+/// What the handles share with the threads that write.
 struct Inner {
     dir: PathBuf,
     options: HistoryOptions,
@@ -64,15 +65,16 @@ struct Inner {
     queue: Mutex<Queue>,
     wake: Condvar,
     idle: Condvar,
-    /// Something may be due to be written.
+    /// Signals that something may be due to be written.
     due: Condvar,
-    /// Why the last write failed, if it did.
+    /// Why the last write failed; none if it did not.
     failure: Mutex<Option<HistoryError>>,
-    /// Held by whoever writes tables, or lets go of segments: who does what is in the order of what the segments say.
+    /// Held by a thread that writes tables, or drops segments: so these steps happen in the order that the segments
+    /// record.
     writing: Mutex<()>,
     stands: Mutex<BTreeMap<ShardId, Stand>>,
     progress: Mutex<BTreeMap<ShardId, watch::Sender<u64>>>,
-    /// Whether there is none at all.
+    /// Whether this node keeps no history at all.
     absent: bool,
 }
 
@@ -87,7 +89,7 @@ struct Closer {
     inner: Arc<Inner>,
     /// Takes what is recorded into memory.
     taking: Option<JoinHandle<()>>,
-    /// Writes that into tables.
+    /// Writes the rows in memory into tables.
     flushing: Option<JoinHandle<()>>,
 }
 
@@ -124,7 +126,7 @@ impl History {
         Self { _closer: Arc::new(closer), inner }
     }
 
-    /// None: nothing is kept, nothing can be read, and nothing waits for it.
+    /// An absent history: it keeps nothing, nothing can be read, and nothing waits for it.
     pub(super) fn absent() -> Self {
         let none = Err(HistoryError::passing("there is none"));
         let inner = Inner { absent: true, ..Inner::new(Path::new(""), HistoryOptions::default(), none) };
@@ -133,7 +135,7 @@ impl History {
         Self { _closer: Arc::new(Closer { inner: Arc::clone(&inner), taking: None, flushing: None }), inner }
     }
 
-    /// Takes note of what the entry at an index changed; none if it is one that changes nothing. Never waits. What is there
+    /// Records what the entry at an index changed; none if the entry changes nothing. Never waits. What is there
     /// already, since the log is applied again after a start, is left as it is.
     pub fn record(&self, shard: ShardId, index: u64, set: Option<ChangeSet>) {
         if self.inner.absent || lock(&self.inner.stands).get(&shard).is_some_and(|stand| stand.holds(index)) {
@@ -141,7 +143,7 @@ impl History {
         }
         let mut queue = lock(&self.inner.queue);
         if queue.closed || queue.bytes > limits::HISTORY_QUEUED_BYTES_MAX {
-            // Left out: the next one that is written shows the gap.
+            // This one is dropped: the next one that is written shows the gap.
             return;
         }
         let item = Item::new(shard, index, set);
@@ -153,31 +155,32 @@ impl History {
         }
     }
 
-    /// Whether so much waits to be written that what brings work has to wait.
+    /// Whether so much waits to be written that requests that bring work have to wait.
     pub fn is_behind(&self) -> bool {
         lock(&self.inner.queue).bytes > limits::HISTORY_QUEUED_BYTES_SOFT_MAX
     }
 
-    /// Waits while the history is written more slowly than entries are applied, until a moment at the latest. Not for one
-    /// that cannot be written at all: that takes too long.
+    /// Waits while the history is written more slowly than entries are applied, until an instant at the latest. Does
+    /// not wait for a history that cannot be written at all: that takes too long.
     pub async fn room(&self, until: tokio::time::Instant) {
         while self.is_behind() && !self.is_failing() && tokio::time::Instant::now() < until {
             tokio::time::sleep(ROOM_LOOK_EVERY).await;
         }
     }
 
-    /// The state of a shard goes on from an index: nothing before it is applied again.
+    /// Notes that the state of a shard continues from an index: nothing before it is applied again.
     pub fn begin(&self, shard: ShardId, next: u64) {
         self.inner.change(shard, |shelf| shelf.begin(next));
     }
 
-    /// A snapshot covers everything before an index durably: nothing before it is applied again after a start.
+    /// Notes that a snapshot covers everything before an index durably: nothing before it is applied again after a
+    /// start.
     pub fn covered_by_snapshot(&self, shard: ShardId, next: u64) {
         self.inner.change(shard, |shelf| shelf.set_base(next));
     }
 
-    /// Whether the changes of everything before an index are in tables durably, but those of entries that the log did not
-    /// hold any more when they were found missing: this is the mark that no snapshot passes.
+    /// Whether the changes of everything before an index are durable in tables, except for those of entries that the
+    /// log had already dropped when the gap was found. No snapshot passes this mark.
     pub fn reaches(&self, shard: ShardId, next: u64) -> bool {
         let reaches = |stand: &Stand| {
             let is_kept = stand.kept.reaches(next);
@@ -192,24 +195,25 @@ impl History {
         !self.is_failing() && seen.is_some_and(|seen| seen.reaches(next))
     }
 
-    /// Whether nothing can be written now.
+    /// Whether nothing can be written at present.
     pub fn is_failing(&self) -> bool {
         self.inner.is_failing()
     }
 
-    /// Whether a snapshot would wait for long: nothing can be written, or something is missing that the log still holds.
+    /// Whether a snapshot would wait for long: nothing can be written, or something is missing that the log still
+    /// holds.
     pub fn is_held_back(&self, shard: ShardId) -> bool {
         let is_missing = || lock(&self.inner.stands).get(&shard).is_some_and(|stand| stand.seen().is_held_back());
         !self.inner.absent && (self.is_failing() || is_missing())
     }
 
-    /// The first index that the log can be applied again from.
+    /// The first index from which the log can be applied again.
     pub fn base(&self, shard: ShardId) -> u64 {
         lock(&self.inner.stands).get(&shard).map_or(0, |stand| stand.kept.base())
     }
 
-    /// Writes everything that is in memory, durably. Waits for a disk, and not for one that failed a moment ago: that is
-    /// tried again by itself.
+    /// Writes everything that is in memory, durably. Waits for a disk, but not for one that failed a moment ago: the
+    /// history tries that again by itself.
     ///
     /// # Errors
     /// [`HistoryError`] if the database fails.
@@ -221,23 +225,24 @@ impl History {
         failed.map_or_else(|| self.inner.flush(), Err)
     }
 
-    /// The last resort: the log is let go of before an index, whatever is missing here. What is still queued is written if
-    /// it can be; whatever is not is a gap.
+    /// The last resort: the log is purged before an index, whatever is missing here. What is still queued is written if
+    /// it can be; the rest is a gap.
     pub fn let_go(&self, shard: ShardId, next: u64) {
         let held = lock(&self.inner.stands).get(&shard).map_or(0, |stand| stand.kept.next());
         tracing::error!(
             %shard, from = held, end = next,
-            "the log is let go of before what it did is in the history: free disk space; other voters may have it"
+            "the log is dropped before its changes are in the history: free disk space; other voters may have the changes"
         );
         self.inner.change(shard, |shelf| shelf.begin(next));
     }
 
-    /// The latest entries that are missing before later ones and can be looked for, if there are any.
+    /// The latest entries that are missing before later ones and can be looked for; none if there are none.
     pub fn gap(&self, shard: ShardId) -> Option<Range<u64>> {
         lock(&self.inner.stands).get(&shard)?.seen().latest_gap()
     }
 
-    /// Whether what is before an entry would only push out later ones: nothing is kept below it, and there is no room.
+    /// Whether an entry below this index would only push out later ones: the history keeps nothing below it, and has no
+    /// room.
     pub fn is_full_below(&self, shard: ShardId, index: u64) -> bool {
         let stands = lock(&self.inner.stands);
         let bytes: u64 = stands.values().map(|stand| stand.kept.bytes()).sum();
@@ -246,13 +251,14 @@ impl History {
             && stands.get(&shard).is_some_and(|stand| stand.kept.is_lowest(index))
     }
 
-    /// Nobody has the changes of these entries: they are not looked for any more, and readers are told.
+    /// Declares the changes of these entries lost, since no voter has them: they are not looked for, and readers are
+    /// told.
     pub fn lose(&self, shard: ShardId, range: Range<u64>) {
         tracing::warn!(%shard, from = range.start, end = range.end, "no voter has these entries in its history");
         self.inner.change(shard, |shelf| shelf.lose(range));
     }
 
-    /// Waits until everything recorded so far is in tables, durably; not for ever.
+    /// Waits until everything recorded so far is durable in tables; not for ever.
     pub fn sync(&self) {
         let deadline = Instant::now() + SYNC_PATIENCE;
         {
@@ -277,7 +283,7 @@ impl History {
         self.inner.progress_sender(shard).subscribe()
     }
 
-    /// How the history of a shard stands.
+    /// The standing of a shard's history.
     pub fn standing(&self, shard: ShardId) -> HistoryStanding {
         let queued_bytes = lock(&self.inner.queue).bytes as u64;
         let error = lock(&self.inner.failure).as_ref().map(ToString::to_string);
@@ -309,7 +315,7 @@ impl Inner {
         }
     }
 
-    /// A thread that does its part; none if there is none to be had, so that the history is out of service.
+    /// Starts a thread of the history; none if the system has none to give, so that the history is out of service.
     fn spawn(self: &Arc<Self>, name: &str, run: impl FnOnce(&Self) + Send + 'static) -> Option<JoinHandle<()>> {
         let worker = Arc::clone(self);
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(Arc::as_ref(&worker)));
@@ -330,7 +336,7 @@ impl Inner {
         lock(&self.failure).is_some()
     }
 
-    /// Changes what is known of a shard's tables, and has those look again who wait for it.
+    /// Changes what is known of a shard's tables, and wakes the threads and readers that wait for it.
     fn change(&self, shard: ShardId, change: impl FnOnce(&mut Shelf)) {
         if self.absent {
             return;

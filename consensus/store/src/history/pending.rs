@@ -1,6 +1,6 @@
-//! What entries did that is in no table yet: rows in memory, as they will be in tables.
+//! What entries did that is in no table yet: rows in memory, in the form that they will have in tables.
 //!
-//! It may be lost at any time: the log keeps the entries until it is in tables.
+//! These rows may be lost at any time: the log keeps the entries until they are in tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -13,10 +13,10 @@ use skep_protocol::time::LogInstant;
 use super::shelf::Shelf;
 use super::tables::Piece;
 
-/// An entry, and the first of its changes that a row holds.
+/// The index of an entry, and the number of the first of its changes that a row holds.
 pub(super) type RowKey = (u64, u32);
 
-/// A row, and where it belongs.
+/// A row, and its key.
 pub(super) type Placed = (RowKey, Arc<[u8]>);
 
 /// A row on its way into a table.
@@ -31,7 +31,7 @@ pub(super) struct Row {
 /// How much waits for tables, and since when.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Backlog {
-    /// Bytes as the queue counts them.
+    /// How many bytes, as the queue counts them.
     pub(super) bytes: usize,
     pub(super) entries: usize,
     pub(super) since: Option<Instant>,
@@ -50,7 +50,7 @@ impl Backlog {
 pub(super) struct Pending {
     rows: BTreeMap<RowKey, Row>,
     by_task: BTreeSet<(TaskId, u64, u32)>,
-    /// Entries of which everything is here: the first of each stretch, and the first one after it.
+    /// Entries of which every row is here: for each range its first entry, and the entry after its last.
     covers: BTreeMap<u64, u64>,
     backlog: Backlog,
 }
@@ -65,13 +65,13 @@ impl Pending {
         }
     }
 
-    /// Everything of these entries is here.
+    /// Notes that every row of these entries is here.
     pub(super) fn cover(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
         }
         let Range { mut start, mut end } = range;
-        // One with those that it touches.
+        // Joins this range with the ranges that it touches.
         loop {
             let before = self.covers.range(..=end).next_back().map(|(from, to)| (*from, *to));
             let Some((from, to)) = before.filter(|(_, to)| *to >= start) else { break };
@@ -81,12 +81,12 @@ impl Pending {
         self.covers.insert(start, end);
     }
 
-    /// So many bytes and entries more wait from now on.
+    /// Counts this many more bytes and entries that wait.
     pub(super) fn count(&mut self, bytes: usize, entries: usize) {
         self.backlog.add(Backlog { bytes, entries, since: Some(Instant::now()) });
     }
 
-    /// Takes in what came later.
+    /// Adds rows that were recorded later.
     pub(super) fn absorb(&mut self, later: Self) {
         self.rows.extend(later.rows);
         self.by_task.extend(later.by_task);
@@ -123,11 +123,11 @@ impl Pending {
 /// What is known of a shard's history.
 #[derive(Debug, Default)]
 pub(super) struct Stand {
-    /// What is in tables, durably.
+    /// What is durable in tables.
     pub(super) kept: Shelf,
-    /// What is being written into them.
+    /// The rows that are being written into tables.
     under_way: Arc<Pending>,
-    /// What is written after that.
+    /// The rows that are written after those.
     pub(super) pending: Pending,
 }
 
@@ -147,7 +147,7 @@ impl Stand {
         ends.into_iter().fold(self.kept.next(), u64::max)
     }
 
-    /// What can be read: what is in tables, and what is to be.
+    /// Everything that can be read, in tables and in memory.
     pub(super) fn seen(&self) -> Shelf {
         let mut seen = self.kept.clone();
         self.in_memory().into_iter().flat_map(Pending::covers).for_each(|range| seen.cover(range));
@@ -164,7 +164,8 @@ impl Stand {
         [&self.under_way, &self.pending]
     }
 
-    /// Everything that is to be written; none if nothing is. It can be read here until it is [`written`](Self::written).
+    /// Takes everything that is to be written; none if nothing is. Readers still find it here until it is
+    /// [`written`](Self::written).
     pub(super) fn begin_writing(&mut self) -> Option<Arc<Pending>> {
         let pending = std::mem::take(&mut self.pending);
         if !pending.is_empty() {
@@ -173,7 +174,8 @@ impl Stand {
         (!self.under_way.is_empty()).then(|| Arc::clone(&self.under_way))
     }
 
-    /// What was to be written is in tables, whose segments a copy of the shelf has. How many bytes need not wait any more.
+    /// Notes that the rows are in tables, whose segments the copy of the shelf has. Returns how many bytes do not wait
+    /// any longer.
     pub(super) fn written(&mut self, kept: &mut Shelf) -> usize {
         // Gaps may have been found meanwhile; segments change only here.
         self.kept.take_segments(kept);
@@ -182,13 +184,13 @@ impl Stand {
         written.backlog().bytes
     }
 
-    /// Rows of a range that are in memory, in their order: all of them up to more than so many bytes.
+    /// Rows of a range that are in memory, in their order, until they take more than this many bytes.
     pub(super) fn rows(&self, places: &Range<RowKey>, bytes_max: usize) -> Vec<Placed> {
         let mut found = BTreeMap::new();
         for pending in self.in_memory() {
             let (mut bytes, mut count) = (0, 0);
             for (place, row) in pending.rows(places.clone()) {
-                // What is left out here is left out of the answer too: that is full before.
+                // The answer is full before it reaches a row that is left out here.
                 if bytes > bytes_max && count > 1 {
                     break;
                 }

@@ -12,7 +12,7 @@ use super::tables::{HistoryError, Tables, index_key, position, task_key, unseale
 use super::{History, Inner};
 use crate::lock;
 
-/// Bytes of changes that one answer holds.
+/// The most bytes of changes that one answer holds.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Changes of consecutive entries.
@@ -20,15 +20,15 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 pub struct ChangesFound {
     /// The changes; those of one entry can be in several sets.
     pub sets: Vec<ChangeSet>,
-    /// The first index not covered by them.
+    /// The first index that they do not cover.
     pub next: u64,
-    /// How many changes of that entry are covered all the same.
+    /// How many changes of the entry at `next` they cover all the same.
     pub skip: u32,
-    /// What there is none of.
+    /// What the history does not have.
     pub edge: HistoryEdge,
 }
 
-/// Transitions of a task.
+/// A page of a task's transitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransitionsFound {
     /// The transitions, oldest first.
@@ -41,7 +41,7 @@ pub struct TransitionsFound {
     pub begins: u64,
 }
 
-/// An answer with changes that is put together in their order.
+/// An answer with changes, put together in their order.
 struct Changes<'a> {
     inner: &'a Inner,
     shard: ShardId,
@@ -65,7 +65,7 @@ impl Changes<'_> {
     }
 }
 
-/// A page of a task's transitions that is put together in their order.
+/// A page of a task's transitions, put together in their order.
 struct Page<'a> {
     inner: &'a Inner,
     shard: ShardId,
@@ -77,7 +77,8 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// Takes in a row. False: the page is full. All of an entry or nothing, since the next page begins after one.
+    /// Takes in a row. False: the page is full. It takes all rows of an entry or none, since the next page begins after
+    /// an entry.
     fn take(&mut self, place: RowKey, row: &[u8]) -> Result<bool, HistoryError> {
         let (index, _) = place;
         let is_next = self.records.last().is_none_or(|last| last.index != index);
@@ -95,8 +96,8 @@ impl Page<'_> {
 }
 
 impl History {
-    /// Changes of entries from an index on without the first so many of that entry, about as many bytes of them as one answer
-    /// may hold but one row at least, and what is not covered.
+    /// Changes of entries from an index on without the first `skip` changes of that entry: as many bytes as one answer
+    /// may hold, about, but at least one row; and what they do not cover.
     ///
     /// # Errors
     /// [`HistoryError`] if the database fails or a row is damaged.
@@ -108,7 +109,8 @@ impl History {
         bytes_max: usize,
     ) -> Result<ChangesFound, HistoryError> {
         let found = self.inner.read_changes(shard, from, skip, bytes_max.min(ANSWER_BYTES_MAX))?;
-        // Where it begins may have moved while it was read: what went of it is told of, and nothing is taken for read.
+        // The begin of the history may have moved during the read: the answer tells of what went, and does not count it
+        // as read.
         let edge = self.inner.edge(shard, from);
         if edge.begins > from {
             return Ok(ChangesFound { sets: Vec::new(), next: from, skip, edge });
@@ -116,7 +118,7 @@ impl History {
         Ok(ChangesFound { edge, ..found })
     }
 
-    /// The transitions of a task after an index, and whether those are all that are kept before another one.
+    /// The transitions of a task after an index, and whether those are all that are kept before another index.
     ///
     /// # Errors
     /// [`HistoryError`] if the database fails or a row is damaged.
@@ -130,7 +132,7 @@ impl History {
     ) -> Result<TransitionsFound, HistoryError> {
         let (was_complete, _) = self.is_complete(shard, before);
         let (records, more) = self.of_task(shard, task, after_index, limit)?;
-        // It may have lost some while it was read, and what was filled in meanwhile was not read.
+        // The history may have lost some during the read, and what was filled in meanwhile was not read.
         let (is_complete, begins) = self.is_complete(shard, before);
         Ok(TransitionsFound { records, more, complete: was_complete && is_complete, begins })
     }
@@ -152,7 +154,7 @@ impl History {
             let Some(stand) = stands.get(&shard) else { return Ok((Vec::new(), false)) };
             (stand.kept.segments_of(&(from..stand.next().max(from))), stand.rows_of(task, from))
         };
-        // What is in no table yet was taken before, so that none is missed that is written meanwhile.
+        // The rows in memory were taken before, so that no row is missed that is written meanwhile.
         let tables = self.inner.tables()?;
         let snapshot = tables.database.snapshot();
         let limit = limit.min(limits::PAGE_ITEMS_MAX);
@@ -222,7 +224,7 @@ impl Inner {
         if end <= from {
             return Ok(found);
         }
-        // What is in no table yet was taken before, so that none is missed that is written meanwhile.
+        // The rows in memory were taken before, so that no row is missed that is written meanwhile.
         let tables = self.tables()?;
         let snapshot = tables.database.snapshot();
         let mut answer = Changes { inner: self, shard, bytes: 0, bytes_max, last: None, found };
@@ -250,7 +252,8 @@ impl Inner {
         Ok(ChangesFound { next: end, skip: 0, ..answer.found })
     }
 
-    /// The rows of a segment; none if it was let go of meanwhile, so that the history begins behind the place read from.
+    /// The rows of a segment; none if it was dropped meanwhile, so that the history begins after the place that is
+    /// read.
     fn rows(&self, tables: &Tables, shard: ShardId, segment: u64, from: u64) -> Result<Option<Keyspace>, HistoryError> {
         let rows = tables.get(shard, segment);
         let went = || {
@@ -265,7 +268,7 @@ impl Inner {
         Ok(rows)
     }
 
-    /// A row that is damaged is a gap: it is fetched from another voter.
+    /// A damaged row is a gap: the node fetches it from another voter.
     fn checked(&self, shard: ShardId, index: u64, value: &[u8]) -> Result<ChangeSet, HistoryError> {
         let set = unsealed(value).and_then(|bytes| Ok(ChangeSet::decode(bytes)?));
         if let Err(error) = &set {

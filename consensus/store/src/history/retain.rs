@@ -1,4 +1,4 @@
-//! Letting go of the history: what is too old, and what is too much.
+//! Dropping the parts of the history that are too old, or too much.
 
 use fjall::Keyspace;
 use skep_protocol::ids::ShardId;
@@ -11,34 +11,35 @@ use super::{History, Inner};
 use crate::lock;
 
 impl History {
-    /// Lets go of what is too old or too much. Waits for a disk.
+    /// Drops what is too old or too much. Waits for a disk.
     pub fn retain(&self, shard: ShardId, now: Option<LogInstant>) {
         if let Err(error) = self.inner.retain(shard, now) {
-            tracing::warn!(%shard, %error, "cannot let go of old history; it is tried again");
+            tracing::warn!(%shard, %error, "cannot drop old history; the node tries again");
         }
     }
 
-    /// Lets go of the oldest segment, since the disk is nearly full: of this shard if none has more, and as long as
-    /// [`limits::HISTORY_BYTES_LEAST`] are left of all. Never of the one that is written to, nor of what is not durable here.
-    /// Waits for a disk.
+    /// Drops the oldest segment because the disk is nearly full: of this shard if no other has more, and as long as
+    /// [`limits::HISTORY_BYTES_LEAST`] are left of all. Never drops the segment that is written to, nor what is not
+    /// durable here. Waits for a disk.
     pub fn give_back(&self, shard: ShardId) {
         if let Err(error) = self.inner.give_back(shard) {
-            tracing::warn!(%shard, %error, "cannot let go of old history on a full disk; it is tried again");
+            tracing::warn!(%shard, %error, "cannot drop old history on a full disk; the node tries again");
         }
     }
 }
 
 impl Inner {
-    /// Lets go of the oldest segments for as long as they are too old or too much.
+    /// Drops the oldest segments for as long as they are too old or too much.
     fn retain(&self, shard: ShardId, now: Option<LogInstant>) -> Result<(), HistoryError> {
         while let Some(shard) = self.outdated(shard, now) {
-            // Removing its files takes long, and is done where nobody waits.
+            // Removing its files takes long, and is done where nothing waits.
             drop(self.take_oldest(shard)?);
         }
         Ok(())
     }
 
-    /// The shard whose oldest segment is to go: this one's if it is too old, or that of the one with the most bytes.
+    /// The shard whose oldest segment goes next: this shard if its own is too old, or else the shard with the most
+    /// bytes.
     fn outdated(&self, shard: ShardId, now: Option<LogInstant>) -> Option<ShardId> {
         let stands = lock(&self.stands);
         if stands.get(&shard).is_some_and(|stand| stand.kept.is_outdated(now, &self.options)) {
@@ -56,12 +57,12 @@ impl Inner {
         let from = lock(&self.stands).get(&shard).map_or(0, |stand| stand.kept.floor());
         let gone = self.take_oldest(shard)?;
         self.change(shard, |shelf| shelf.count_given_back(from));
-        tracing::warn!(%shard, from, "history was let go of before its time: the disk is nearly full");
+        tracing::warn!(%shard, from, "history was dropped before its time: the disk is nearly full");
         drop(gone);
         Ok(())
     }
 
-    /// Whether no other shard has more that could go, and enough is left without it.
+    /// Whether no other shard has more to drop, and enough is left without the segment.
     fn is_to_give_back(&self, shard: ShardId) -> bool {
         let stands = lock(&self.stands);
         let bytes: u64 = stands.values().map(|stand| stand.kept.bytes()).sum();
@@ -74,8 +75,8 @@ impl Inner {
         most.is_some_and(|(most, (_, left))| most == shard && left >= limits::HISTORY_BYTES_LEAST)
     }
 
-    /// Takes the oldest segment away; its files go when what comes back is dropped. First the segment after it says durably
-    /// where the history begins: otherwise what is gone would be taken for missing.
+    /// Takes the oldest segment away; its files go when the result is dropped. First the next segment records durably
+    /// where the history begins: otherwise what is gone would count as missing.
     pub(super) fn take_oldest(&self, shard: ShardId) -> Result<Option<Keyspace>, HistoryError> {
         let _one_at_a_time = lock(&self.writing);
         let tables = self.tables()?;
@@ -84,7 +85,7 @@ impl Inner {
         if let Some(meta) = shelf.meta(first) {
             tables.write(shard, first, &Rows::from([(meta_key(), encode_meta(&meta)?.into())]))?;
         }
-        // Whoever reads from here on is told of the edge before the rows go.
+        // A reader from here on learns of the new begin before the rows go.
         self.change(shard, |shelf| {
             shelf.drop_oldest();
         });

@@ -1,14 +1,14 @@
 //! The database under the history: its tables, its rows, and what to do with one that does not open.
 //!
-//! Each segment of a shard is a table of its own, that is, a tree of files of its own: to let go of it is to unlink a
-//! directory, whatever is in it. The alternatives in fjall cost as much as what they remove: a tombstone for each row, and
-//! compactions that carry them down to the rows; and ranges of whole files can only be dropped of rows that are in the
-//! order of time, which those by task are not. All that a segment says of itself is a row in the same table, and written with
-//! the others, so that no loss of a file leaves one without the other.
+//! Each segment of a shard is a table of its own, that is, a tree of files of its own: dropping it unlinks a directory,
+//! whatever is in it. The alternatives in fjall cost as much as what they remove: a tombstone for each row, and
+//! compactions that carry them down to the rows; or ranges of whole files, which only works for rows in the order of
+//! time, and those by task are not. Everything that a segment records of itself is a row in the same table, written
+//! with the others, so that no loss of a file leaves one without the other.
 //!
-//! Rows go into files of tables at once, sorted, past the journal and the memory of fjall: the log is their journal. Files of
-//! a segment are merged late, since each merge writes all of it again: a robot's card wears out sooner by that than somebody
-//! waits for the history.
+//! Rows go into files of tables at once, sorted, past the journal and the memory of fjall: the log is their journal.
+//! Files of a segment are merged late, since each merge writes all of it again: that would wear out a robot's card for
+//! the sake of reads that may wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -32,19 +32,19 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::shelf::{Meta, Shelf};
 use crate::lock;
 
-/// Of the rows that a segment says of itself. Another one is refused.
+/// The format of the rows that a segment records of itself. Another one is refused.
 const FORMAT: u8 = 2;
 
-/// Files of a segment that are merged into one. Whoever reads looks into as many.
+/// How many files of a segment are merged into one. A read looks into as many.
 const FILES_MERGED: u8 = 64;
-/// Files that are kept open for reading.
+/// The most files that are kept open for reading.
 const FILES_OPEN_MAX: usize = 64;
 
 const META: u8 = 0;
 const BY_INDEX: u8 = 1;
 const BY_TASK: u8 = 2;
 
-/// Why the history cannot be read or written now.
+/// Why the history cannot be read or written at present.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the history fails: {why}")]
 pub struct HistoryError {
@@ -54,11 +54,11 @@ pub struct HistoryError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It may be well again later.
+    /// The error may pass.
     Passing,
-    /// What is on the disk is not what was written.
+    /// The content of the disk is not what was written.
     Damage,
-    /// It can be read, and there is no room for more.
+    /// The history can be read, but there is no room for more.
     NoRoom,
 }
 
@@ -71,7 +71,7 @@ impl HistoryError {
         Self { why: why.into(), kind: Kind::Damage }
     }
 
-    /// So many bytes would have to be free.
+    /// The error of a table that needs more bytes than are free.
     pub(super) fn no_room(needed: u64, free: u64) -> Self {
         let why = format!("{needed} bytes of its disk must be free for it to be written, and {free} are; free some");
         Self { why, kind: Kind::NoRoom }
@@ -99,8 +99,8 @@ impl From<CodecError> for HistoryError {
     }
 }
 
-/// Whether an error means that files are not what they were: only then a database is set aside. Want of descriptors, of
-/// space or of memory, a disk that fails to read, and another process say nothing of what is there.
+/// Whether an error means that files are not what they were: only then the database is set aside. Want of descriptors,
+/// of space or of memory, a disk that fails to read, and another process say nothing of the content.
 fn is_damage(error: &fjall::Error) -> bool {
     match error {
         fjall::Error::Storage(fjall::LsmError::Io(error)) | fjall::Error::Io(error) => is_damaged_file(error),
@@ -131,11 +131,11 @@ pub(super) struct Tables {
     segments: Arc<Mutex<BTreeMap<(ShardId, u64), Keyspace>>>,
 }
 
-/// What was found in a database.
+/// A database that was opened, and what was found in it.
 pub(super) struct Opened {
     pub(super) tables: Tables,
     pub(super) shelves: BTreeMap<ShardId, Shelf>,
-    /// Rows that were read for it.
+    /// How many rows were read for that.
     #[cfg_attr(not(test), allow(dead_code, reason = "tests count them"))]
     pub(super) rows_read: u64,
 }
@@ -164,7 +164,7 @@ impl Tables {
             rows_read += 1;
             match rows.get(meta_key())? {
                 Some(row) => found.entry(shard).or_default().push((number, decode_meta(&row)?)),
-                // A crash came between its making and its first row.
+                // A crash came between the making of this segment and its first row.
                 None if rows.is_empty()? => {
                     tables.database.delete_keyspace(rows)?;
                     continue;
@@ -178,7 +178,7 @@ impl Tables {
         Ok(Opened { tables, shelves, rows_read })
     }
 
-    /// Opens the database. One that is damaged is set aside, under a name of its own, and an empty one takes its place.
+    /// Opens the database. A damaged one is set aside, under a name of its own, and an empty one takes its place.
     pub(super) fn open_or_set_aside(dir: &Path) -> Result<Opened, HistoryError> {
         let error = match Self::open(dir) {
             Err(error) if error.is_damage() => error,
@@ -191,7 +191,7 @@ impl Tables {
         Self::open(dir)
     }
 
-    /// The table of a segment, if there is one.
+    /// The table of a segment; none if there is none.
     pub(super) fn get(&self, shard: ShardId, number: u64) -> Option<Keyspace> {
         lock(&self.segments).get(&(shard, number)).cloned()
     }
@@ -208,7 +208,7 @@ impl Tables {
             options.index_block_pinning_policy(unpinned()).filter_block_pinning_policy(unpinned())
         };
         let rows = self.database.keyspace(&name_of(shard, number), options)?;
-        // fjall syncs what is in its directory, and not its name.
+        // fjall syncs the content of its directory, but not the directory's name.
         if let Some(parent) = rows.path().parent() {
             let synced = File::open(parent).and_then(|dir| dir.sync_all());
             synced.map_err(|e| HistoryError::passing(format!("{}: {e}", parent.display())))?;
@@ -217,8 +217,8 @@ impl Tables {
         Ok(rows)
     }
 
-    /// Lets go of a segment. Its files go with what comes back, once nobody reads them any more: that takes long, and is for
-    /// where nobody waits.
+    /// Drops a segment. Its files go with the result, once no reader has them open: that takes long, and belongs where
+    /// nothing waits.
     pub(super) fn remove(&self, shard: ShardId, number: u64) -> Result<Option<Keyspace>, HistoryError> {
         let Some(rows) = lock(&self.segments).remove(&(shard, number)) else { return Ok(None) };
         self.database.delete_keyspace(rows.clone())?;
@@ -237,12 +237,12 @@ impl Tables {
 
     /// Fails if the database gave up, as it does if its files cannot be merged.
     pub(super) fn check(&self) -> Result<(), HistoryError> {
-        // There is nothing in its journal.
+        // Its journal is empty.
         Ok(self.database.persist(PersistMode::Buffer)?)
     }
 }
 
-/// Moves a database to a name that none has. It is kept until somebody has looked at it.
+/// Moves a database to a free name. It is kept there until an operator has looked at it.
 fn set_aside(dir: &Path) -> io::Result<PathBuf> {
     for nth in 1..=limits::HISTORIES_SET_ASIDE_MAX {
         let aside = dir.with_extension(format!("damaged-{nth}"));
@@ -267,7 +267,7 @@ fn parse_name(name: &str) -> Option<(ShardId, u64)> {
     Some((ShardId(shard.parse().ok()?), number.parse().ok()?))
 }
 
-/// Encodes what a segment says of itself.
+/// Encodes what a segment records of itself.
 pub(super) fn encode_meta(meta: &Meta) -> Result<Vec<u8>, HistoryError> {
     let bytes = postcard::to_extend(meta, vec![FORMAT]).map_err(|e| HistoryError::passing(e.to_string()))?;
     Ok(sealed(bytes))
@@ -287,7 +287,7 @@ pub(super) fn meta_key() -> Vec<u8> {
     vec![META]
 }
 
-/// Of changes of an entry from one of them on.
+/// The key of an entry's changes from one of them on.
 pub(super) fn index_key(index: u64, ordinal: u32) -> Vec<u8> {
     let mut key = vec![BY_INDEX];
     key.extend_from_slice(&index.to_be_bytes());
@@ -295,7 +295,7 @@ pub(super) fn index_key(index: u64, ordinal: u32) -> Vec<u8> {
     key
 }
 
-/// Of the same changes, for one of the tasks in them.
+/// The key of the same changes for one of the tasks in them.
 pub(super) fn task_key(task: TaskId, index: u64, ordinal: u32) -> Vec<u8> {
     let mut key = vec![BY_TASK];
     key.extend_from_slice(task.as_bytes());
@@ -323,7 +323,7 @@ pub(super) fn unsealed(bytes: &[u8]) -> Result<&[u8], HistoryError> {
     if xxh3_64(body) == u64::from_le_bytes(*sum) { Ok(body) } else { Err(damaged()) }
 }
 
-/// What one row holds: changes of one entry from one of them on.
+/// The content of one row: changes of one entry from one of them on.
 pub(super) struct Piece {
     pub(super) ordinal: u32,
     pub(super) row: Vec<u8>,
@@ -363,7 +363,7 @@ fn piece(ordinal: u32, set: &ChangeSet) -> Result<Piece, CodecError> {
     Ok(Piece { ordinal, row: sealed(set.encode()?), tasks })
 }
 
-/// About how many bytes what an entry did takes.
+/// About how many bytes the changes of an entry take.
 pub fn set_bytes(set: &ChangeSet) -> usize {
     set.changes.iter().map(change_bytes).sum::<usize>() + 64
 }

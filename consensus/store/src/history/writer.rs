@@ -1,4 +1,4 @@
-//! Taking what entries did into memory, as rows: from the queue, and from whoever fills gaps.
+//! Taking what entries did into memory, as rows: from the queue, and from the part of the node that fills gaps.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -37,17 +37,17 @@ impl Item {
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) items: VecDeque<Item>,
-    /// Of what is in the queue, and of what is in memory and in no table yet.
+    /// Bytes of the queue, and of the rows in memory that are in no table yet.
     pub(super) bytes: usize,
-    /// Counts what was put in, and what was taken or given up.
+    /// Count what was put in, and what was taken or given up.
     pub(super) recorded: u64,
     pub(super) settled: u64,
     pub(super) closed: bool,
-    /// Nothing is taken any more: what is in memory is written for the last time.
+    /// Nothing is taken from here on: the rows in memory are written for the last time.
     pub(super) drained: bool,
 }
 
-/// When what an entry did was done.
+/// The instant at which an entry changed something.
 fn instant_of(set: &ChangeSet) -> LogInstant {
     set.changes.last().map_or(LogInstant::ZERO, |change| change.at)
 }
@@ -79,7 +79,7 @@ impl Inner {
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         if !queue.closed {
-            // A breath, so that a busy log wakes this thread a few hundred times a second and not for every entry.
+            // This pause lets a busy log wake the thread a few hundred times a second, and not for every entry.
             drop(queue);
             std::thread::sleep(BREATH);
             queue = lock(&self.queue);
@@ -94,7 +94,7 @@ impl Inner {
         Some(queue.items.drain(..count).collect())
     }
 
-    /// Takes what entries did into memory. The bytes of those that cannot be.
+    /// Takes what entries did into memory. Returns the bytes of those that cannot be taken.
     fn take(&self, items: Vec<Item>) -> usize {
         let mut shards = BTreeSet::new();
         let mut left_out = 0;
@@ -103,7 +103,7 @@ impl Inner {
             let rows = match set.as_ref().map(pieces).transpose() {
                 Ok(rows) => rows.unwrap_or_default(),
                 Err(error) => {
-                    // It stays a gap, like one that nobody has.
+                    // The entry stays a gap, like one that no voter has.
                     tracing::error!(%shard, index, %error, "what an entry did is not encoded");
                     left_out += bytes;
                     continue;
@@ -116,16 +116,16 @@ impl Inner {
             pending.count(bytes, 1);
             shards.insert(shard);
         }
-        // Those who wait, at a gap too, look again.
+        // The readers that wait, also at a gap, look again.
         shards.into_iter().for_each(|shard| self.change(shard, |_| {}));
         left_out
     }
 }
 
 impl History {
-    /// Adds what others had, or the log: changes of consecutive entries, which cover a range whole. The first of them may
-    /// be such from one of an entry's changes on. Whether they were taken, to be written like those of new entries; waits
-    /// for a disk if much is to be written.
+    /// Adds what another voter had, or the log: changes of consecutive entries, which cover a range whole. The first
+    /// set may begin with a later change of its entry. Returns whether they were taken, to be written like those of new
+    /// entries; waits for a disk if much is to be written.
     pub fn fill(&self, shard: ShardId, skip: u32, sets: &[ChangeSet], covers: Range<u64>) -> bool {
         let taken = self.inner.fill(shard, skip, sets, covers);
         if let Err(error) = &taken {
@@ -137,7 +137,7 @@ impl History {
 
 impl Inner {
     fn fill(&self, shard: ShardId, skip: u32, sets: &[ChangeSet], covers: Range<u64>) -> Result<(), HistoryError> {
-        // Nothing more is taken than can be written.
+        // No more is taken than can be written.
         self.tables()?;
         if let Some(error) = lock(&self.failure).clone() {
             return Err(error);

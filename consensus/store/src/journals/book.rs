@@ -1,4 +1,4 @@
-//! All journals of a node, as its log says them.
+//! All journals of a node, as its log tells them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +10,17 @@ use skep_protocol::signing::OperatorKey;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
-/// About how many bytes a command takes beside its arguments and result, and anything else that is written.
+/// About how many bytes a command, or any other item, takes beside its arguments and result.
 const ENTRY_BYTES: usize = 2_048;
 const OTHER_BYTES: usize = 256;
 /// About how many bytes the name of a command takes that was begun.
 const BEGUN_BYTES: usize = 64;
 
-/// Whose journal it is.
+/// The shard and the agent of a journal.
 pub(super) type Whose = (ShardId, AgentId);
 
-/// By whose word statements are believed that were written with a journal before: they are not written with each.
+/// The operators on whose word statements are believed that were written with an earlier journal: they are not written
+/// with each.
 pub(super) type Told = BTreeSet<(ShardId, Option<Genesis>, Option<KnownFirst>)>;
 
 #[derive(Clone, Debug)]
@@ -29,19 +30,19 @@ struct Journal {
     clock_floor: LogInstant,
     begun: BTreeMap<CommandId, LogInstant>,
     bytes: usize,
-    /// The last record of it.
+    /// The last record of the journal.
     last: u64,
-    /// The record before which it was used last, if it holds nothing and nobody uses it.
+    /// The record before which the journal was last used, if it holds nothing and no inbox uses it.
     used: Option<u64>,
 }
 
-/// All of them.
+/// All journals of the node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Book {
     journals: BTreeMap<Whose, Journal>,
     /// What journals know of the statements of operators, by shard.
     serials: BTreeMap<ShardId, Serials>,
-    /// Those of the journals alone.
+    /// The bytes of the journals alone.
     bytes: usize,
 }
 
@@ -102,7 +103,7 @@ impl Journal {
         self.bytes -= (before - self.begun.len()) * BEGUN_BYTES;
     }
 
-    /// False if the write does not fit what it holds.
+    /// Applies a write. False if it does not fit the content of the journal.
     fn apply(&mut self, write: JournalWrite) -> bool {
         match write {
             JournalWrite::Put(entry) => self.put(entry),
@@ -121,7 +122,7 @@ impl Journal {
 }
 
 impl Book {
-    /// Takes note of what a record says, or will say.
+    /// Applies what a record says, or will say.
     pub(super) fn apply(&mut self, whose: &Whose, writes: Vec<JournalWrite>, record: u64) -> Result<(), String> {
         for write in writes {
             let before = self.journals.get(whose).map_or(0, |journal| journal.bytes);
@@ -164,14 +165,14 @@ impl Book {
         }
     }
 
-    /// An operator has stated something of this number, by a journal; false if there is no such journal.
+    /// Notes that an operator has made a statement of this number, by a journal; false if there is no such journal.
     fn raise(&mut self, whose: &Whose, operator: OperatorKey, serial: u64) -> bool {
         let Some(journal) = self.journals.get(whose) else { return false };
         self.serials.entry(whose.0).or_default().raise(&journal.head, operator, serial);
         true
     }
 
-    /// Lets go of what holds for no journal of a shard any more.
+    /// Drops what holds for none of a shard's journals.
     fn keep_serials(&mut self, shard: ShardId) {
         let of_shard = self.journals.range((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
         if let Some(serials) = self.serials.get_mut(&shard) {
@@ -189,16 +190,21 @@ impl Book {
         self.journals.keys().cloned().collect()
     }
 
+    /// What the journals of a shard know of the statements of operators.
+    pub(super) fn serials(&self, shard: ShardId) -> Serials {
+        self.serials.get(&shard).cloned().unwrap_or_default()
+    }
+
     pub(super) fn state(&self, whose: &Whose) -> Option<JournalState> {
         let journal = self.journals.get(whose)?;
         let (head, entries) = (journal.head, journal.entries.values().cloned().collect());
-        let stated = self.serials.get(&whose.0).cloned().unwrap_or_default();
+        let stated = self.serials(whose.0);
         let (clock_floor, begun) = (journal.clock_floor, journal.begun.clone());
         Some(JournalState { head, stated, entries, clock_floor, begun })
     }
 
-    /// What makes a journal anew. What it shares with others is in the first one's alone, if all are written with the
-    /// same `told`.
+    /// The writes that make a journal anew. What it shares with other journals is written with the first only, if all
+    /// are written with the same `told`.
     pub(super) fn writes_of(&self, whose: &Whose, told: &mut Told) -> Option<Vec<JournalWrite>> {
         let journal = self.journals.get(whose)?;
         let is_first = told.insert((whose.0, journal.head.genesis, journal.head.first));
@@ -221,18 +227,18 @@ impl Book {
         Some(head.chain(stated).chain(floor).chain(begun).chain(entries).collect())
     }
 
-    /// Nobody uses a journal from a record on. False if it holds something, or if that was known.
+    /// Notes that no inbox uses a journal from a record on. False if the journal holds something, or if that was known.
     pub(super) fn release(&mut self, whose: &Whose, record: u64) -> bool {
         let released = |journal: &&mut Journal| journal.entries.is_empty() && journal.used.is_none();
         self.journals.get_mut(whose).filter(released).map(|journal| journal.used = Some(record)).is_some()
     }
 
-    /// Somebody uses a journal. The record before which that was so last, if nobody did.
+    /// Notes that an inbox uses a journal. Returns the record before which it was last used, if no inbox used it.
     pub(super) fn use_again(&mut self, whose: &Whose) -> Option<u64> {
         self.journals.get_mut(whose)?.used.take()
     }
 
-    /// Nobody uses any of them yet: those that hold nothing, in the order in which they were used.
+    /// Releases the journals that hold nothing, before any inbox uses one; in the order in which they were used.
     pub(super) fn release_empty(&mut self) -> BTreeSet<(u64, Whose)> {
         let empty = self.journals.iter_mut().filter(|(_, journal)| journal.entries.is_empty());
         let release = |(whose, journal): (&Whose, &mut Journal)| {
@@ -242,7 +248,7 @@ impl Book {
         empty.map(release).collect()
     }
 
-    /// Whether a journal holds nothing, and nobody uses it.
+    /// Whether a journal holds nothing, and no inbox uses it.
     pub(super) fn is_released(&self, whose: &Whose) -> bool {
         self.journals.get(whose).is_some_and(|journal| journal.used.is_some())
     }

@@ -1,25 +1,27 @@
-//! The journals of a node's agents: what it knows of their commands, and no crash may take from it.
+//! The journals of a node's agents: what the node knows of their commands, which no crash may take.
 //!
 //! They are kept as the shards' logs are: in a write-ahead log of their own, whose every record is numbered and
-//! checksummed, written by one thread in groups. Now and then every journal is written anew, in as many records as it takes,
-//! and what is before that is let go of: so the log always says all, and no image of it has to fit anywhere. A journal that
-//! forgot what it had would do it again: damage makes the node refuse to start.
+//! checksummed, written by one thread in groups. From time to time every journal is written anew, in as many records as
+//! it takes, and the log before that is dropped: so the log always says everything, and no image of it has to fit into
+//! one piece. A journal that forgot a command would do it again: so damage makes the node refuse to start.
 //!
 //! # When the disk is full
 //!
-//! Segments are set aside for what ends ([`limits::JOURNAL_SPARE_SEGMENTS`]), and an end is written without the command that
-//! it is of. How full the disk is the inboxes are told ([`Journals::pressure`]): they take nothing more, then begin nothing
-//! more, but for urgent commands, which have one of these segments ([`limits::JOURNAL_URGENT_BYTES_MAX`]). What finds no room
-//! even so waits for it, and is not reported before it is durable.
+//! Segments are kept ready for the ends of commands ([`limits::JOURNAL_SPARE_SEGMENTS`]), and an end is written without
+//! its command. The inboxes learn how full the disk is ([`Journals::pressure`]): at first they take no new commands,
+//! then they begin none, except urgent commands, which have one of these segments
+//! ([`limits::JOURNAL_URGENT_BYTES_MAX`]). What finds no room even so waits for it, and is not reported before it is
+//! durable.
 //!
 //! # What is forgotten
 //!
-//! A journal that holds nothing, and by which nobody takes commands, is kept for when its agent comes back, until there are
-//! more of such than [`limits::JOURNALS_KEPT_MAX`]; then the one that was used longest ago is forgotten. That does no command
-//! twice. An agent that comes back after that gets a journal with another id, which the shard has not heard of: all that it
-//! may have handed to the one before ends as indeterminate and is never delivered again, and what nobody can have had is
-//! delivered under a home that is greater than any before. It is what happens when an agent goes to another node. All that is
-//! lost is that a command which the forgotten one was to get next is called indeterminate instead of delivered.
+//! A journal that holds nothing, and for which no agent takes commands, is kept until its agent returns. If there are
+//! more of these than [`limits::JOURNALS_KEPT_MAX`], the one that was used longest ago is forgotten. That does no
+//! command twice. An agent that returns after that gets a journal with another id, which the shard has not heard of:
+//! everything that the shard may have handed to the former journal ends as indeterminate and is never delivered again,
+//! and what no journal can have had is delivered under a home epoch that is greater than any before. The same happens
+//! when an agent goes to another node. All that is lost is that a command which the forgotten journal was to get next
+//! ends as indeterminate instead of being delivered.
 
 mod book;
 
@@ -42,24 +44,24 @@ use super::disk::{Disk, SystemDisk};
 use super::{LogPoint, OnFatal, Store, StoreError, StoreOptions};
 use book::{Book, Told, Whose, bytes_of};
 
-/// The log's place in its store.
+/// The shard number under which the log is in its store.
 const LOG: ShardId = ShardId(0);
-/// Records after which all journals are written anew, and the log before that is let go of. Twice as many as that takes,
-/// where that is more.
+/// The number of records after which all journals are written anew, and the log before that is dropped. If writing them
+/// took more than half of it, this is twice what that took.
 const RECORDS_MAX: u64 = 4_096;
-/// Segments of the log on disk from which on that is done sooner, beside twice what the journals hold, and records after which
-/// it is done again at the earliest.
+/// The number of the log's segments on disk, beside twice what the journals hold, from which on that is done sooner;
+/// and the fewest records before it is done again.
 const SEGMENTS_SOFT_MAX: u64 = 5 + limits::JOURNAL_SPARE_SEGMENTS as u64;
 const RECORDS_MIN: u64 = 64;
 /// Bytes of writes in one record.
 const RECORD_BYTES_SOFT_MAX: usize = limits::ENTRY_BYTES_MAX / 2;
-/// Bytes of journals that are written anew before it is waited for that they are durable.
+/// Bytes of journals that are written anew before the writer waits until they are durable.
 const UNDER_WAY_BYTES_MAX: usize = limits::STORE_BATCH_BYTES_SOFT_MAX;
 
-/// What to do about journals that lost something, and only about these: wrong advice costs data.
+/// What an operator should do about journals that lost something, and only about these: wrong advice costs data.
 const LOST: &str = ". Nothing was changed. They say which commands were started here; the data of shards is not among them and \
-                    stays where it is. If they are moved away, the agents of this node get new ones, and what they had not \
-                    reported counts as indeterminate";
+                    stays where it is. If they are moved away, the agents of this node get new journals, and commands whose end \
+                    they had not reported count as indeterminate";
 
 /// Why the journals cannot be used, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +73,12 @@ pub struct JournalError {
 }
 
 impl JournalError {
-    /// They are not what was written.
+    /// The error of journals whose content is not what was written.
     fn lost(dir: &Path, why: impl Into<String>) -> Self {
         Self { path: dir.to_owned(), why: why.into(), advice: LOST }
     }
 
-    /// What their store says, in whose words it is what to do unless something was lost.
+    /// The error of the journals' store. Its text says what to do, unless something was lost.
     fn of_store(dir: &Path, error: &StoreError) -> Self {
         match error.lost() {
             Some(why) => Self::lost(dir, why),
@@ -96,23 +98,23 @@ pub struct Journals {
 struct Keeper {
     store: Store,
     book: Book,
-    /// Journals that hold nothing and that nobody uses, by the record before which they were used last.
+    /// Journals that hold nothing and that no inbox uses, by the record before which they were last used.
     released: BTreeSet<(u64, Whose)>,
-    /// The record that is written next, and the first one after all journals were written anew.
+    /// The next record, and the first one after all journals were written anew.
     next: u64,
     after_image: u64,
-    /// Records that it took to write all of them anew.
+    /// How many records it took to write all of them anew.
     image_records: u64,
     reports: mpsc::Sender<JournalReport>,
     on_fatal: OnFatal,
 }
 
 impl Journals {
-    /// Opens the journals in a directory. Also returns what they report: every journal that holds something comes first.
-    /// `random` is 128 fresh random bits.
+    /// Opens the journals in a directory. Also returns their reports: every journal that holds something is reported
+    /// first. `random` is 128 fresh random bits.
     ///
     /// # Errors
-    /// [`JournalError`] if they are damaged, in use, or of another Skep.
+    /// [`JournalError`] if they are damaged, in use, or of another version of Skep.
     pub fn open(
         dir: &Path,
         random: [u8; 16],
@@ -136,10 +138,10 @@ impl Journals {
         Self::start(store, dir, on_fatal)
     }
 
-    /// The journals that a store holds, whose directory is named for errors.
+    /// Reads the journals that a store holds, whose directory is named in errors.
     ///
     /// # Errors
-    /// [`JournalError`] if they are damaged, or of another Skep.
+    /// [`JournalError`] if they are damaged, or of another version of Skep.
     pub fn start(
         store: Store,
         dir: &Path,
@@ -164,21 +166,20 @@ impl Journals {
         Ok((Self { jobs, pressure, on_fatal }, reports_in))
     }
 
-    /// Has something done. There is room for more than a node has under way; a write that could not be kept would end the
-    /// process.
+    /// Submits a job. There is room for more than a node has under way; a write that cannot be kept ends the process.
     pub fn submit(&self, job: JournalJob) {
         if self.jobs.try_send(job).is_err() {
             (self.on_fatal)(&io::Error::other("the journals take no more writes"));
         }
     }
 
-    /// Follows how full their disk is.
+    /// Follows how full the disk of the journals is.
     pub fn pressure(&self) -> watch::Receiver<DiskPressure> {
         self.pressure.clone()
     }
 }
 
-/// All journals, from the records of the log; the first of those, and the one that is written next.
+/// Reads all journals from the records of the log; also returns the first of those records, and the next one.
 fn read(store: &Store, dir: &Path) -> Result<(Book, u64, u64), JournalError> {
     let of_store = |e: StoreError| JournalError::of_store(dir, &e);
     let lost = |why: String| JournalError::lost(dir, why);
@@ -203,7 +204,7 @@ fn read(store: &Store, dir: &Path) -> Result<(Book, u64, u64), JournalError> {
 }
 
 impl Keeper {
-    /// Works until nobody has jobs any more.
+    /// Works until no handle can send jobs.
     fn run(mut self, mut jobs: mpsc::Receiver<JournalJob>) {
         for (shard, agent) in self.book.whoses() {
             let journal = self.book.state(&(shard, agent.clone()));
@@ -233,12 +234,14 @@ impl Keeper {
             JournalJob::Open { shard, agent } => {
                 let whose = (shard, agent);
                 self.use_again(&whose);
-                // Behind whatever of it is not durable yet, also if there is nothing to write.
+                // This goes behind everything of the journal that is not durable yet, also if there is nothing to
+                // write.
                 let (journal, writes) = match self.book.state(&whose) {
                     Some(journal) => (journal, Vec::new()),
                     None => {
                         let head = JournalHead::new(JournalId::from_bytes(rand::random()));
-                        (JournalState::new(head, Vec::new()), vec![JournalWrite::Head(head)])
+                        let stated = self.book.serials(shard);
+                        (JournalState { stated, ..JournalState::new(head, Vec::new()) }, vec![JournalWrite::Head(head)])
                     }
                 };
                 let (shard, agent) = whose.clone();
@@ -280,7 +283,7 @@ impl Keeper {
         self.store.append(LOG, entries, tell_all).map_err(|e| e.to_string())
     }
 
-    /// Records of these writes, with the next indexes of the log.
+    /// Makes records of these writes, with the next indexes of the log.
     fn records(&mut self, whose: &Whose, writes: Vec<JournalWrite>) -> Result<Vec<(LogPoint, Bytes)>, String> {
         let mut records: Vec<Vec<JournalWrite>> = Vec::new();
         let mut bytes = 0;
@@ -305,7 +308,7 @@ impl Keeper {
         Ok(entries)
     }
 
-    /// Forgets what was used longest ago of the journals that are of no use now, if there are too many of them.
+    /// Forgets the unused journals that were used longest ago, if there are too many of them.
     fn forget(&mut self) -> Result<(), String> {
         while self.released.len() > limits::JOURNALS_KEPT_MAX && !self.store.is_exhausted() {
             let Some((_, whose)) = self.released.pop_first() else { break };
@@ -314,8 +317,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes all journals anew now and then, and lets go of the log before. If there is no room for that the log goes on, and
-    /// is let go of once there is.
+    /// Writes all journals anew from time to time, and drops the log before that. If there is no room for that, the log
+    /// grows, and is dropped once there is.
     fn let_go(&mut self) -> Result<(), String> {
         let records = self.next - self.after_image;
         let (segments, holds) = (self.store.log_segments(), self.book.bytes().div_ceil(self.store.segment_bytes()));
@@ -335,7 +338,7 @@ impl Keeper {
                 under_way = 0;
                 self.wait_until_durable()?;
                 if self.store.is_exhausted() {
-                    // What was written anew does no harm, and takes no more of the room of what ends.
+                    // What was written anew does no harm, and takes no more of the room for ends.
                     self.after_image = self.next;
                     return Ok(());
                 }
@@ -347,7 +350,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Those that are of no use now first, in the order in which they were used: a restart knows it by that.
+    /// The unused journals come first, in the order in which they were used: a restart learns that order from it.
     fn in_order_of_use(&mut self) -> Vec<Whose> {
         let mut order: Vec<Whose> = std::mem::take(&mut self.released).into_iter().map(|(_, whose)| whose).collect();
         for (at, whose) in (self.next..).zip(&order) {
@@ -372,9 +375,11 @@ impl Keeper {
 
 fn tell(reports: &mpsc::Sender<JournalReport>, on_fatal: &OnFatal, report: JournalReport) {
     match reports.try_send(report) {
-        // Nobody listens any more: the node is stopping.
+        // No receiver is left: the node is stopping.
         Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
-        Err(mpsc::error::TrySendError::Full(_)) => on_fatal(&io::Error::other("nobody hears what the journals report")),
+        Err(mpsc::error::TrySendError::Full(_)) => {
+            on_fatal(&io::Error::other("no receiver takes the reports of the journals"))
+        }
     }
 }
 

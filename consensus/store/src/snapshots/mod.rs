@@ -1,8 +1,8 @@
-//! Snapshots: one file per shard, replaced whole.
+//! Snapshots: one file per shard, replaced as a whole.
 //!
-//! The file of each stays open from when it was written or first read. A follower that needs one gets it though no descriptor
-//! is left, and what a start has found can be read for as long as the process lives. What comes of another node's has a file beside
-//! it: see [`part`].
+//! The file of each snapshot stays open from when it was written or first read. So a follower that needs one gets it
+//! even if no descriptor is left, and what a start has found can be read for as long as the process lives. The received
+//! part of another node's snapshot has a file beside it: see [`part`].
 
 mod part;
 
@@ -22,21 +22,21 @@ use crate::record::u64_at;
 pub use part::{PartFile, PartHead};
 
 const MAGIC: [u8; 8] = *b"skepsnap";
-/// The format that is written. In format 1 the checksum begins with the header, of which a snapshot that is written as it is
-/// made knows nothing yet.
+/// The format that this Skep writes. In format 1 the checksum begins with the header, which is not known yet when a
+/// snapshot is written as it is made.
 const FORMAT: u32 = 2;
 const HEADER_BYTES: usize = 48;
-/// Bytes of a header before its checksum.
+/// How many bytes of a header come before its checksum.
 const SUM_AT: usize = 32;
 
 /// A snapshot: what the Raft adapter says of it, and the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredSnapshot {
-    /// The last entry in it.
+    /// The index of the last entry in it.
     pub index: u64,
-    /// As the Raft adapter encodes it.
+    /// The description of the snapshot, as the Raft adapter encodes it.
     pub meta: Bytes,
-    /// The state.
+    /// The state, encoded.
     pub data: Bytes,
 }
 
@@ -45,18 +45,18 @@ pub struct StoredSnapshot {
 pub struct Snapshots {
     disk: Arc<dyn Disk>,
     dir: Arc<PathBuf>,
-    /// No shard waits for another.
+    /// Each shard has a lock of its own, so that no shard waits for another.
     shards: Arc<Mutex<BTreeMap<ShardId, Arc<OfShard>>>>,
 }
 
 /// What is held of the snapshot of one shard.
 #[derive(Debug, Default)]
 struct OfShard {
-    /// One is written at a time: one that is being built can meet one that is being installed.
+    /// Held while a snapshot is written: one that is being built can meet one that is being installed.
     saving: Mutex<()>,
-    /// Its file, once it was written or read. Locked only to look.
+    /// The snapshot's file, once it was written or read. Locked only for a look.
     held: Mutex<Option<Held>>,
-    /// How many files of what comes were opened or let go of: only the last one may take the place of the snapshot.
+    /// How many part files were opened or dropped: only the last one may become the snapshot.
     parts: Mutex<u64>,
 }
 
@@ -64,19 +64,19 @@ struct OfShard {
 #[derive(Debug)]
 struct Held {
     file: Arc<dyn DiskFile>,
-    /// What it says of itself, once it was written, or read whole and found sound.
+    /// The description in the snapshot, once the snapshot was written, or read whole and found sound.
     meta: Option<Bytes>,
 }
 
 impl Snapshots {
     pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, StoreError> {
         disk.make_dir(dir).map_err(|e| StoreError::io(dir, e))?;
-        // What a crash left half written is of no use.
+        // A half written file of a crash is of no use.
         let left = disk.list(dir).map_err(|e| StoreError::io(dir, e))?;
         for path in &left {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("tmp") if is_of_shard(path) => disk.remove(path).map_err(|e| StoreError::io(path, e))?,
-                // What came of one may go on.
+                // The received part of a snapshot may be continued.
                 Some("snap" | "part") if is_of_shard(path) => {}
                 _ => foreign::leave_alone(path),
             }
@@ -106,8 +106,8 @@ impl Snapshots {
         Ok(held.as_ref().map(|held| Arc::clone(&held.file)))
     }
 
-    /// What the shard's snapshot says of itself, as the Raft adapter encoded it: from memory. None if there is none, and until
-    /// one was written or read whole by this process.
+    /// The description of the shard's snapshot, as the Raft adapter encoded it: from memory. None if there is no
+    /// snapshot, and until this process has written one or read one whole.
     pub fn meta(&self, shard: ShardId) -> Option<Bytes> {
         lock(&self.of(shard).held).as_ref()?.meta.clone()
     }
@@ -120,16 +120,16 @@ impl Snapshots {
         self.file(shard).map(drop).map_err(|e| StoreError::io(&self.path(shard), e))
     }
 
-    /// Bytes that are free where snapshots are; [`u64::MAX`] if nobody knows.
+    /// How many bytes are free where snapshots are; [`u64::MAX`] if that is unknown.
     pub fn free_bytes(&self) -> u64 {
         self.disk.free_bytes(&self.dir).unwrap_or(u64::MAX)
     }
 
-    /// Replaces the shard's snapshot durably, unless it is newer. A crash leaves the old one or the new one. One that is the
-    /// same as what is there is written again: that may be damaged.
+    /// Replaces the shard's snapshot durably, unless that is newer. A crash leaves the old one or the new one. A
+    /// snapshot that equals the present one is written again: the present one may be damaged.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; the old one is in place then.
+    /// [`StoreError::Io`]; then the old one is in place.
     pub fn save(&self, shard: ShardId, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
         self.replace(shard, snapshot.index, &snapshot.meta, |path| {
             self.put(path, |file| {
@@ -140,8 +140,8 @@ impl Snapshots {
         })
     }
 
-    /// Replaces the shard's snapshot by one that ends with an entry, unless the one that is there ends later. `put` gives it its
-    /// name, durably.
+    /// Replaces the shard's snapshot by one that ends with an entry, unless the present one ends later. `put` gives the
+    /// new one its name, durably.
     fn replace(
         &self,
         shard: ShardId,
@@ -173,8 +173,8 @@ impl Snapshots {
         Ok(file)
     }
 
-    /// What the shard's snapshot says of itself, as the Raft adapter encoded it: read at the cost of a page, and not checked.
-    /// None if that cannot be read.
+    /// The description of the shard's snapshot, as the Raft adapter encoded it: read at the cost of a page, and not
+    /// checked. None if it cannot be read.
     pub fn peek(&self, shard: ShardId) -> Option<Bytes> {
         let file = self.file(shard).ok()??;
         let mut head = [0; HEADER_BYTES];
@@ -189,11 +189,11 @@ impl Snapshots {
         Some(Bytes::from(meta))
     }
 
-    /// Replaces the shard's snapshot durably by one whose state is written as it is made, a part at a time, unless the one that
-    /// is there is newer. A crash leaves the old one or the new one.
+    /// Replaces the shard's snapshot durably by one whose state is written as it is made, a part at a time, unless the
+    /// present one is newer. A crash leaves the old one or the new one.
     ///
     /// # Errors
-    /// [`StoreError::Io`], also with what the state fails with; the old one is in place then.
+    /// [`StoreError::Io`], also for an error of `state`; then the old one is in place.
     pub fn write(
         &self,
         shard: ShardId,
@@ -221,8 +221,8 @@ impl Snapshots {
         })
     }
 
-    /// The header of a saved snapshot; none if there is no such file, or one that is no snapshot. What cannot be read may be
-    /// newer than what is to replace it.
+    /// The header of a saved snapshot; none if there is no such file, or if it is not a snapshot. A file that cannot be
+    /// read may be newer than its replacement.
     fn saved_header(&self, shard: ShardId) -> io::Result<Option<[u8; HEADER_BYTES]>> {
         let Some(file) = self.file(shard)? else { return Ok(None) };
         let mut header = [0; HEADER_BYTES];
@@ -261,14 +261,14 @@ impl Snapshots {
         }
         // Another one may have taken its place meanwhile.
         if let Some(held) = lock(&self.of(shard).held).as_mut().filter(|held| Arc::ptr_eq(&held.file, &file)) {
-            // A part of all that was read would keep the rest in memory.
+            // A slice of the bytes that were read would keep the rest in memory.
             held.meta = Some(Bytes::copy_from_slice(&snapshot.meta));
         }
         Ok(Some(snapshot))
     }
 }
 
-/// Whether a file is called by the number of a shard.
+/// Whether the name of a file is the number of a shard.
 fn is_of_shard(path: &Path) -> bool {
     path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.parse::<u32>().is_ok())
 }
@@ -365,14 +365,14 @@ mod tests {
             _ => false,
         };
         snapshots.save(SHARD, &stored(5)).unwrap();
-        // As the next process finds it.
+        // The next process finds this.
         let snapshots = Snapshots::open(Arc::clone(&snapshots.disk), dir.path()).unwrap();
         tightness.refuse_an_open();
         assert!(is_refused(snapshots.save(SHARD, &stored(4))), "there was no descriptor for a moment");
         tightness.refuse_an_open();
         assert!(is_refused(snapshots.write(SHARD, 4, b"meta", |put| put(b"an older state"))));
         assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored(5)));
-        // One of which there is not even a header is of no use.
+        // A part without even a header is of no use.
         std::fs::write(snapshots.path(SHARD), b"skepsnap").unwrap();
         snapshots.save(SHARD, &stored(4)).unwrap();
         assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored(4)));
@@ -386,7 +386,7 @@ mod tests {
         snapshots.save(SHARD, &stored(5)).unwrap();
         tightness.refuse_an_open();
         assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored(5)));
-        // That was not asked for yet.
+        // No caller asked for that yet.
         assert!(disk.open(&snapshots.path(SHARD), Open::Existing).is_err());
         let after = Snapshots::open(Arc::clone(&disk), dir.path()).unwrap();
         tightness.refuse_an_open();
@@ -395,7 +395,7 @@ mod tests {
         tightness.refuse_an_open();
         assert_eq!(after.load(SHARD).unwrap(), Some(stored(5)));
         tightness.allow_opens();
-        // What replaces it is what is read from then on.
+        // From then on its replacement is read.
         after.save(SHARD, &stored(6)).unwrap();
         assert_eq!(after.load(SHARD).unwrap(), Some(stored(6)));
     }

@@ -1,9 +1,9 @@
-//! What comes of another node's snapshot: in a file of its own until it is whole, and then in the place of the one that is there.
+//! The received part of another node's snapshot: in a file of its own until it is whole; then it becomes the snapshot.
 //!
-//! It is written behind room for a header and for what the snapshot says of itself, so that only the header is written anew once all
-//! of it is there. Until then the header says which snapshot it is, and from whom: it goes on after a pause, and in another process.
-//! The file is as long as what came without a gap. Nothing is synced before it is whole: what a power cut leaves of it is found out
-//! by its digest.
+//! The state is written behind room for a header and for the description of the snapshot, so that only the header is
+//! written anew once all of it is there. Until then the header says which snapshot it is, and which node sends it: so
+//! the transfer goes on after a pause, and in another process. The file is as long as what arrived without a gap.
+//! Nothing is synced before the snapshot is whole: its digest shows what a power cut leaves of it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,28 +22,28 @@ use crate::{StoreError, lock};
 
 const MAGIC: [u8; 8] = *b"skeppart";
 
-/// A snapshot as it is announced.
+/// A snapshot as its sender announces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartHead {
-    /// Who sends it. What another one began under the same name may be anything.
+    /// The member that sends it. Another member may have begun anything under the same name.
     pub from: RaftId,
-    /// Its length and digest.
+    /// The length and the digest of the snapshot.
     pub id: SnapshotId,
-    /// The last entry in it.
+    /// The index of the last entry in it.
     pub index: u64,
-    /// What it says of itself, as the Raft adapter encodes it.
+    /// The description of the snapshot, as the Raft adapter encodes it.
     pub meta: Bytes,
 }
 
 impl PartHead {
-    /// What its file begins with until it is whole.
+    /// The beginning of the file until the snapshot is whole.
     fn opening(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + self.meta.len());
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         bytes.extend_from_slice(&(self.meta.len() as u32).to_le_bytes());
-        // A half of the name is all there is room for. Whoever finds another one with that half gains that a snapshot is sent again:
-        // the digest says whether what came is what was announced.
+        // There is only room for half of the name. An attacker who finds another snapshot with that half gains only
+        // that a snapshot is sent again: the digest says whether what arrived is what was announced.
         bytes.extend_from_slice(&self.from.0.to_le_bytes()[..8]);
         bytes.extend_from_slice(&self.id.bytes.to_le_bytes());
         bytes.extend_from_slice(&self.id.digest.to_le_bytes());
@@ -51,35 +51,35 @@ impl PartHead {
         bytes
     }
 
-    /// Where its state begins.
+    /// Where the state begins in the file, in bytes.
     fn data_at(&self) -> u64 {
         (HEADER_BYTES + self.meta.len()) as u64
     }
 }
 
-/// The file of a snapshot that comes.
+/// The file of a snapshot that arrives.
 #[derive(Debug)]
 pub struct PartFile {
     file: Arc<dyn DiskFile>,
     head: PartHead,
-    /// Which of all that its shard had.
+    /// The number of this file among all that its shard had.
     number: u64,
     /// Its header as a snapshot, once it was read whole and found sound.
     sealed: OnceLock<[u8; HEADER_BYTES]>,
-    /// It has the name of the snapshot.
+    /// Whether the file has the name of the snapshot.
     is_placed: AtomicBool,
 }
 
 impl PartFile {
-    /// As it was announced.
+    /// The snapshot as it was announced.
     pub fn head(&self) -> &PartHead {
         &self.head
     }
 
-    /// Writes a part of the state to its place. No byte is written behind the end that was announced.
+    /// Writes a part of the state to its place. Writes no byte behind the end that was announced.
     ///
     /// # Errors
-    /// Those of the disk; [`io::ErrorKind::InvalidInput`] if it is not within what was announced.
+    /// Those of the disk; [`io::ErrorKind::InvalidInput`] if the part is not within what was announced.
     pub fn write(&self, part: &[u8], at: u64) -> io::Result<()> {
         let end = at.checked_add(part.len() as u64);
         if end.is_none_or(|end| end > self.head.id.bytes) {
@@ -88,7 +88,7 @@ impl PartFile {
         self.file.write_all_at(part, self.head.data_at() + at)
     }
 
-    /// All of the state, once it has come; none if it is not what was announced.
+    /// The whole state, once it has arrived; none if it is not what was announced.
     ///
     /// # Errors
     /// Those of the disk.
@@ -100,7 +100,7 @@ impl PartFile {
             return Ok(None);
         }
         let (index, meta) = (self.head.index, self.head.meta.clone());
-        // Whoever read it before found the same.
+        // An earlier read found the same.
         let _ = self.sealed.set(header(FORMAT, &StoredSnapshot { index, meta, data: data.clone() }));
         Ok(Some(data))
     }
@@ -111,8 +111,8 @@ impl Snapshots {
         self.dir.join(format!("{shard}.part"))
     }
 
-    /// Opens the file of a snapshot that comes; and how much of it has come before. What came of another one is let go of. None if
-    /// `has_room` says that there is none for so many bytes, which have not come.
+    /// Opens the file of a snapshot that arrives, and returns how much of it has arrived before. The part of another
+    /// snapshot is dropped. None if `has_room` says that there is no room for the missing bytes.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -127,7 +127,7 @@ impl Snapshots {
         let opened = self.found_part(&path, &head).and_then(|found| {
             let there = found.as_ref().map_or(0, |(_, there)| *there);
             if found.is_none() {
-                // Whoever still has the one before has another file.
+                // A holder of the former part has another file.
                 self.remove_part(&path)?;
             }
             if !has_room(head.id.bytes - there) {
@@ -145,7 +145,7 @@ impl Snapshots {
         Ok(Some((PartFile { file, head, number: *number, sealed, is_placed }, there)))
     }
 
-    /// What came of this very snapshot, and how much.
+    /// The part of this very snapshot, and how much has arrived.
     fn found_part(&self, path: &Path, head: &PartHead) -> io::Result<Option<(Arc<dyn DiskFile>, u64)>> {
         let file = match self.disk.open(path, Open::Existing) {
             Ok(file) => file,
@@ -163,7 +163,7 @@ impl Snapshots {
         let file = self.disk.open(path, Open::Truncate)?;
         let begun = file.write_all_at(&head.opening(), 0);
         if begun.is_err() {
-            // What did not fit does not stay in the way.
+            // A partial file is removed, so that it takes no room.
             let _ = self.disk.remove(path);
         }
         begun.map(|()| file)
@@ -176,7 +176,7 @@ impl Snapshots {
         }
     }
 
-    /// Lets go of what came of a snapshot, if anything did.
+    /// Drops the received part of a snapshot, if there is one.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -187,12 +187,12 @@ impl Snapshots {
         self.remove_part(&path).map_err(|e| StoreError::io(&path, e))
     }
 
-    /// Replaces the shard's snapshot durably by one that has come whole and was found sound ([`PartFile::load`]), unless the one that
-    /// is there is newer: its file gets another name. A crash leaves the old one or the new one. What failed for want of room can be
-    /// tried again.
+    /// Replaces the shard's snapshot durably by one that has arrived whole and was found sound ([`PartFile::load`]),
+    /// unless the present one is newer: the file gets another name. A crash leaves the old one or the new one. After a
+    /// failure for want of room the caller can try again.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; the old one is in place then, or the new one, which may not be durable.
+    /// [`StoreError::Io`]; then the old one is in place, or the new one, which may not be durable.
     pub fn adopt(&self, shard: ShardId, index: u64, meta: &[u8], part: &PartFile) -> Result<(), StoreError> {
         self.replace(shard, index, meta, |path| {
             let of = self.of(shard);
@@ -264,7 +264,7 @@ mod tests {
         assert!(snapshots.adopt(SHARD, 5, b"meta", &part).is_err(), "nobody has looked at it");
         assert_eq!(part.load().unwrap(), Some(stored().data));
         snapshots.adopt(SHARD, 5, b"meta", &part).unwrap();
-        // As after the directory could not be synced.
+        // The same as after a failed sync of the directory.
         snapshots.adopt(SHARD, 5, b"meta", &part).unwrap();
         assert_eq!((inode("1.snap"), std::fs::read_dir(dir.path()).unwrap().count()), (came, 1));
         assert_eq!((snapshots.meta(SHARD), snapshots.load(SHARD).unwrap()), (Some(head().meta), Some(stored())));
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(there, 9);
         part.write(&STATE[9..], 9).unwrap();
         assert_eq!(part.load().unwrap(), Some(stored().data));
-        // Another one may send anything under its name.
+        // Another member may send anything under its name.
         let others = [
             PartHead { from: RaftId(8), ..head() },
             PartHead { id: SnapshotId { digest: 0, ..head().id }, ..head() },

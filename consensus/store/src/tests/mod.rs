@@ -131,7 +131,7 @@ fn old_entries_are_read_from_disk_when_the_cache_let_go_of_them() {
     assert_eq!(store.entries(SHARD, 1..21, 3 << 20).unwrap().len(), 2, "an answer is bounded in bytes");
     assert!(store.find(SHARD, 20..21, usize::MAX).is_in_memory());
     assert!(!store.find(SHARD, 1..21, usize::MAX).is_in_memory(), "a disk has to be waited for");
-    // Found, they are there for whoever reads them later.
+    // What was found is there for a later read.
     let found = store.find(SHARD, 1..3, usize::MAX);
     store.purge(SHARD, point(20, 1)).unwrap();
     let (done, wait) = channel();
@@ -176,7 +176,7 @@ fn a_batch_that_was_never_acknowledged_is_cut_off() {
     let store = open(dir.path()).unwrap();
     append(&store, SHARD, 1..4, 1);
     drop(store);
-    // The remains of a batch that a power cut interrupted: its middle never reached the disk.
+    // These are the remains of a batch that a power cut interrupted: its middle never reached the disk.
     let path = &wal_files(dir.path())[0];
     let bytes = std::fs::read(path).unwrap();
     let end = bytes.iter().rposition(|b| *b != 0).unwrap() / 8 * 8 + 8;
@@ -202,7 +202,7 @@ fn no_flipped_byte_of_the_log_goes_unnoticed() {
     let path = wal_files(dir.path())[0].clone();
     let bytes = std::fs::read(&path).unwrap();
     let end = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
-    // A store that opens goes on writing: log and mark are put back together.
+    // A store that opens continues to write: log and mark are put back together.
     let progress = dir.path().join("progress");
     let mark = std::fs::read(&progress).unwrap();
     let mut refused = 0;

@@ -1,4 +1,4 @@
-//! A disk without room, and a process without descriptors: what is to be written waits, and nobody is told that it is there.
+//! A disk without room, and a process without descriptors: writes wait, and no caller hears that they are durable.
 
 use std::sync::mpsc::{Receiver, TryRecvError};
 
@@ -8,7 +8,7 @@ use skep_protocol::pressure::DiskPressure;
 use super::*;
 use crate::disk::tight::{TightDisk, Tightness};
 
-/// Three of these go into a segment.
+/// Three entries of this size go into a segment.
 const LARGE_BYTES: usize = 20_000;
 const SEGMENT_BYTES: u64 = 64 * 1024;
 
@@ -44,7 +44,7 @@ fn held(store: &Store) -> Vec<(LogPoint, Bytes)> {
     store.entries(SHARD, 0..u64::MAX, usize::MAX).unwrap()
 }
 
-/// Waits until the store says that its disk is so full.
+/// Waits until the store says that its disk is this full.
 fn wait_for(store: &Store, pressure: DiskPressure) {
     while store.pressure() != pressure {
         std::thread::yield_now();
@@ -102,8 +102,8 @@ fn a_full_disk_does_not_end_a_store_that_is_started_again_and_again() {
     vote(&store, "vote");
     append(&store, SHARD, 1..4, 1);
     tightness.set(true);
-    // Every start says the vote again, and which segments are kept, in 80 bytes: the last ones find no room for that in two
-    // segments.
+    // Every start writes the vote again, and which segments are kept, in 80 bytes: the last ones find no room for that
+    // in two segments.
     for start in 0..92 {
         drop(store);
         store = open_on(&disk, dir.path(), 4_096);
@@ -125,7 +125,7 @@ fn a_batch_of_which_a_part_found_room_is_written_again_and_nothing_in_it_twice()
     let (disk, tightness, dir) = tight(Errno::NOSPC);
     let store = open_on(&disk, dir.path(), SEGMENT_BYTES);
     append_large(&store, 1).recv().unwrap();
-    // It begins at each place of a segment, with the header of one, and goes on in the next one.
+    // The batch begins at each place of a segment, with the header of one, and goes on in the next one.
     let mut next = 2;
     for _ in 0..4 {
         tightness.cut_writes(true);
@@ -177,7 +177,7 @@ fn what_is_let_go_of_makes_room_on_a_full_disk_without_another_segment() {
         std::thread::yield_now();
     }
     drop(store);
-    // Where nothing is to be made, it starts too.
+    // Where it has nothing to make, it starts too.
     let store =
         Store::open_bare(&disk, dir.path(), [7; 16], StoreOptions { segment_bytes: SEGMENT_BYTES, ..options() }, 1);
     assert_eq!(held(&store.unwrap()), (4..=6).map(large).collect::<Vec<_>>());

@@ -1,19 +1,19 @@
 //! The one thread that writes the log.
 //!
-//! What finds no room on the disk, or no descriptor, waits until there is some, and so does whatever comes behind it: nothing
-//! is acknowledged meanwhile, and nothing is lost. That can be the making of a segment, and a write into one that the file
-//! system moves elsewhere. Any other error of a write, and every error of an fsync, ends the process: nobody knows then what
-//! is on the disk.
+//! A write that finds no room on the disk, or no descriptor, waits until there is some, and so does everything behind
+//! it: nothing is acknowledged meanwhile, and nothing is lost. That can happen when a segment is made, and in a write
+//! that the file system puts elsewhere. Any other error of a write, and every error of an fsync, ends the process: the
+//! content of the disk is unknown then.
 //!
-//! A write that finds no room may have left a part of the batch on the disk: whole records, or the header of a segment and
-//! none. That does no harm. The batch stays in the buffer as it is, nothing is put behind it before it is written, and it is
-//! written again from its first byte to the same place: no sequence number is given twice, none is left out, and the first
-//! one of a segment is what its header says in every attempt. Until then nothing is synced, so that no record says that one
-//! of the batch is durable, and nothing is acknowledged, let go of, or removed for it. A process that ends meanwhile leaves a
-//! batch that was cut off, as a crash does: the next one takes up the whole records of it, which nobody was told of, and goes
-//! on behind them. Whatever they say is true: what a purge lets go of is in a snapshot that was durable before, or in records
-//! before it, and what a record says is not needed ([`RecordKind::Kept`]) was let go of durably before that was put into the
-//! buffer.
+//! A write that finds no room may have left a part of the batch on the disk: whole records, or the header of a segment
+//! without any. That does no harm. The batch stays in the buffer as it is, nothing is put behind it before it is
+//! written, and it is written again from its first byte to the same place: no sequence number is given twice, none is
+//! left out, and the first one of a segment is what its header says in every attempt. Until then nothing is synced, so
+//! that no record calls a record of the batch durable, and nothing is acknowledged, dropped or removed for it. A
+//! process that ends meanwhile leaves a batch that was cut off, as a crash does: the next process reads the whole
+//! records of it, which no caller was told of, and continues behind them. Whatever they say is true: what a purge drops
+//! is in a snapshot that was durable before, or in records before it, and what a record calls not needed
+//! ([`RecordKind::Kept`]) was dropped durably before that record was put into the buffer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -41,17 +41,18 @@ mod room;
 #[cfg(feature = "simulation")]
 mod task;
 
-/// How often the free space is looked at.
+/// How often the writer checks the free space.
 const SPACE_CHECK_EVERY: Duration = Duration::from_millis(500);
-/// Bytes at the end of a segment that are kept for the word that older ones are not needed. On a full disk, what lets go of
-/// them finds its room behind the record that made them unneeded, and not in another segment.
+/// How many bytes at the end of a segment are kept for the record that says that older segments are not needed. On a
+/// full disk, the record that drops them finds its room behind the record that made them unneeded, and not in another
+/// segment.
 const KEPT_RECORD_BYTES: usize = record::padded(8);
 
-/// Bytes of each of its buffers that the writer keeps while nothing comes. A large batch takes megabytes, and whoever has 1 GiB
-/// for everything needs them more between two storms; a batch of an ordinary moment is smaller.
+/// How many bytes of each of its buffers the writer keeps while no write comes. A large batch takes megabytes, and a
+/// machine with 1 GiB in all needs them more between two bursts; an ordinary batch is smaller.
 const BUFFER_KEPT_BYTES: usize = 256 * 1024;
 
-/// Called after the fsync.
+/// The writer calls this after the fsync.
 pub(super) type Done = Box<dyn FnOnce() + Send>;
 
 /// What the writer is asked to do.
@@ -62,20 +63,20 @@ pub(super) enum Write {
     Purge { shard: ShardId, upto: LogPoint },
 }
 
-/// Everything a writer starts from.
+/// Everything that a writer starts from.
 pub(super) struct Setup {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
     pub(super) incarnation: Incarnation,
     pub(super) options: StoreOptions,
     pub(super) active: Arc<Segment>,
-    /// What is written to after that, in order.
+    /// The segments that are written to after that, in order.
     pub(super) spares: VecDeque<Arc<Segment>>,
     /// How many of those there are to be.
     pub(super) spares_kept: usize,
     pub(super) end: u64,
     pub(super) next_seq: u64,
-    /// The oldest segment that a restart needs, as the log says.
+    /// The number of the oldest segment that a restart needs, as the log says.
     pub(super) kept: u64,
     pub(super) mark: Mark,
     pub(super) shared: Arc<Shared>,
@@ -85,27 +86,27 @@ pub(super) struct Writer {
     setup: Setup,
     /// The last sequence number that is durable.
     synced: u64,
-    /// The last one of which the mark says so.
+    /// The last sequence number that the mark calls durable.
     marked: u64,
-    /// Where the buffer goes.
+    /// The end of the log, to which the buffer is written.
     tail: Tail,
     buffer: Vec<u8>,
-    /// What the bytes of the buffer are.
+    /// The bytes of the buffer, by kind.
     counted: WrittenBytes,
-    /// What the buffer holds and is to be acknowledged.
+    /// The writes in the buffer that are to be acknowledged.
     batch: Batch,
     /// Whether anything was written to the active segment since its last sync.
     unsynced: bool,
-    /// Shards whose truncations and purges were written since, one for each.
+    /// Shards whose truncations and purges were written since the last sync, one item for each.
     unpinning: Vec<ShardId>,
-    /// Whether segments may have become unneeded. They are dropped after a sync, when what replaces them is durable.
+    /// Whether segments may have become unneeded. They are dropped after a sync, when their replacement is durable.
     drop_due: bool,
     /// What the records written so far say of each shard.
     written: BTreeMap<ShardId, Written>,
-    /// What found no segment to go into. Nothing overtakes it.
+    /// The write that found no segment to go into. Nothing overtakes it.
     held: Option<Write>,
     space_checked: Instant,
-    /// Whether the free space could not be told at the last look.
+    /// Whether the last check could not tell the free space.
     is_space_unknown: bool,
 }
 
@@ -115,12 +116,12 @@ struct Batch {
     done: Vec<Done>,
 }
 
-/// What a new segment has to say again.
+/// What a new segment has to say again of a shard.
 #[derive(Clone, Default)]
 struct Written {
     vote: Option<Bytes>,
     purged: Option<LogPoint>,
-    /// The last entry that was said to be committed.
+    /// The last entry that was called committed.
     committed: Option<u64>,
 }
 
@@ -183,7 +184,7 @@ impl Writer {
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
             }
-            // Behind what waits for room nothing is taken: the queue holds up those who write.
+            // While a write waits for room, nothing is taken: the queue then delays the callers.
             waiting = if self.is_held_up() { None } else { queue.try_recv().ok() };
             if waiting.is_none() {
                 self.mark()?;
@@ -194,7 +195,7 @@ impl Writer {
         }
     }
 
-    /// Nothing came for a while: what large batches needed is let go of. Nothing is held up, so that the buffer is empty.
+    /// Frees what large batches needed, after a while without writes. No write is held up, so that the buffer is empty.
     fn let_go_of_buffers(&mut self) {
         self.buffer.shrink_to(BUFFER_KEPT_BYTES);
         self.tail.shrink_to(BUFFER_KEPT_BYTES);
@@ -206,8 +207,8 @@ impl Writer {
         !self.setup.shared.closing.load(Ordering::Relaxed)
     }
 
-    /// Writes again what the active segment holds: see [`Segment::write_again`]. Earlier segments were synced, without an
-    /// error, before this one was begun. False: there is no room for that now.
+    /// Writes the content of the active segment again: see [`Segment::write_again`]. Earlier segments were synced,
+    /// without an error, before this one was begun. False: there is no room for that at present.
     fn write_again(&mut self) -> io::Result<bool> {
         let written = self.setup.active.write_again(self.setup.end);
         if self.if_room(written)?.is_none() {
@@ -217,9 +218,9 @@ impl Writer {
         Ok(true)
     }
 
-    /// A crash may have torn what the active segment said of votes and purges: it is said again, durably, before anything
-    /// older can be dropped. In the next segment if this one is full, as it is after many starts. False: there is no room for
-    /// that now.
+    /// A crash may have torn what the active segment said of votes and purges: this says it again, durably, before
+    /// anything older can be dropped; in the next segment if this one is full, as it is after many starts. False: there
+    /// is no room for that at present.
     fn begin(&mut self) -> io::Result<bool> {
         // A power cut can have brought back what was dropped.
         self.drop_due = true;
@@ -237,12 +238,12 @@ impl Writer {
         Ok(true)
     }
 
-    /// Whether something waits for room.
+    /// Whether a write waits for room.
     fn is_held_up(&self) -> bool {
         self.held.is_some() || !self.buffer.is_empty()
     }
 
-    /// Tries again what found no room.
+    /// Tries the write again that found no room.
     fn go_on(&mut self) -> io::Result<()> {
         if self.flush()?
             && let Some(held) = self.held.take()
@@ -252,7 +253,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes one thing and what waits behind it, syncs once, and says so.
+    /// Writes one thing and everything that waits behind it, syncs once, and acknowledges them.
     fn batch(&mut self, first: Write, mut next: impl FnMut() -> Option<Write>) -> io::Result<()> {
         let mut taken = Some(first);
         while let Some(write) = taken {
@@ -263,7 +264,7 @@ impl Writer {
         self.flush().map(drop)
     }
 
-    /// Takes a write into the buffer. What finds no segment to go into comes back.
+    /// Takes a write into the buffer. A write that finds no segment to go into comes back.
     fn put(&mut self, write: Write) -> io::Result<Option<Write>> {
         match write {
             Write::Vote { shard, vote, done } => {
@@ -317,8 +318,8 @@ impl Writer {
         Ok(None)
     }
 
-    /// How far the shard is committed, if that was not written yet. It is said along with entries, since a record of its own
-    /// would wake this thread for every commit, and never further than what is written then.
+    /// How far the shard is committed, if that was not written yet. It is written with entries, since a record of its
+    /// own would wake this thread for every commit, and it never goes further than what is written then.
     fn newly_committed(&self, shard: ShardId, last: Option<LogPoint>) -> Option<u64> {
         let known = lock(&self.setup.shared.logs).get(&shard).and_then(ShardLog::committed_as_written);
         let known = known.filter(|point| Some(*point) <= last)?.index;
@@ -341,23 +342,24 @@ impl Writer {
         extent
     }
 
-    /// Moves on to the next segment if a record of this size does not fit into the active one. False: there is none now.
+    /// Moves on to the next segment if a record of this size does not fit into the active one. False: there is none at
+    /// present.
     fn make_room(&mut self, body_bytes: usize) -> io::Result<bool> {
         if self.fits(record::padded(body_bytes) + KEPT_RECORD_BYTES) { Ok(true) } else { self.rotate() }
     }
 
-    /// Whether so many bytes more go into the active segment.
+    /// Whether this many more bytes fit into the active segment.
     fn fits(&self, bytes: usize) -> bool {
         self.setup.end + (self.buffer.len() + bytes) as u64 <= self.setup.options.segment_bytes
     }
 
-    /// Moves on to the next segment. False: there is none now, or what is before it finds no room. Nothing is begun then that
-    /// cannot be tried again: either the buffer is what it was, or it is written and empty.
+    /// Moves on to the next segment. False: there is none at present, or what is before it finds no room. Nothing is
+    /// begun then that cannot be tried again: either the buffer is what it was, or it is written and empty.
     fn rotate(&mut self) -> io::Result<bool> {
         if !self.write_batch()? {
             return Ok(false);
         }
-        // Whatever is said durable from here on includes all of the old segment.
+        // Everything that is called durable from here on includes all of the old segment.
         self.sync()?;
         if self.setup.spares.is_empty() {
             let made = self.create_next();
@@ -379,16 +381,16 @@ impl Writer {
         Ok(true)
     }
 
-    /// Does what [`write_batch`](Self::write_batch) does, and drops what is not needed any more. False: something waits for
+    /// Does what [`write_batch`](Self::write_batch) does, and drops what is not needed. False: something waits for
     /// room.
     fn flush(&mut self) -> io::Result<bool> {
         if !self.write_batch()? {
             return Ok(false);
         }
-        // A record of what is dropped can lead to another segment, and so to more that is not needed.
+        // The record that drops segments can lead to another segment, and so to more segments that are not needed.
         while !self.unsynced && std::mem::take(&mut self.drop_due) {
             if !self.drop_unneeded()? {
-                // It goes with the next batch that is written.
+                // The drop goes with the next batch that is written.
                 self.drop_due = true;
                 break;
             }
@@ -396,7 +398,8 @@ impl Writer {
         Ok(self.buffer.is_empty())
     }
 
-    /// Writes the buffer, syncs if anyone waits for it, and says so. False: there is no room for it now, and it is kept.
+    /// Writes the buffer, syncs if a caller waits for it, and acknowledges. False: there is no room at present, and the
+    /// buffer is kept.
     fn write_batch(&mut self) -> io::Result<bool> {
         if self.buffer.is_empty() && self.batch.done.is_empty() {
             return Ok(true);
@@ -429,7 +432,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Makes everything that was written durable. Only while the buffer is empty: what is in it counts as written.
+    /// Makes everything that was written durable. Only while the buffer is empty: its content counts as written.
     fn sync(&mut self) -> io::Result<()> {
         if self.unsynced {
             self.setup.active.file.sync_data()?;
@@ -443,12 +446,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Says beside the log how far it is durable. A batch says it of those before it, and the mark of the last one: it is set
-    /// when no other waits behind that, or what does waits for room, and after those who wait for that have been told.
+    /// Writes beside the log how far it is durable. A batch vouches for those before it, and the mark for the last one.
+    /// The mark is set when no other batch waits behind that one, or the next one waits for room, and after the callers
+    /// of that batch have been told.
     fn mark(&mut self) -> io::Result<()> {
         if self.synced > self.marked {
             match self.setup.mark.set(self.synced) {
-                // Without it less is vouched for, until it finds room.
+                // Without the mark less is vouched for, until it finds room.
                 Err(error) if is_shortage(&error) => {}
                 set => {
                     set?;

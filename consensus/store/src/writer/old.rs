@@ -1,4 +1,4 @@
-//! What a writer does about old segments: it says again what they say, moves out what keeps them, and drops them.
+//! What a writer does about old segments: it repeats what they say, moves entries out that keep them, and drops them.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::lock;
 use crate::record::{self, EntryBody, RecordKind, two};
 use crate::shard_log::{Extent, LogPoint, ShardLog};
 
-/// Segments beyond which entries of quiet shards are moved out of the oldest one.
+/// The number of segments beyond which entries of quiet shards are moved out of the oldest one.
 const SEGMENTS_KEPT: usize = 8;
 
 impl Writer {
@@ -30,14 +30,14 @@ impl Writer {
         }
     }
 
-    /// Says which segments must be there when the log is read.
+    /// Writes which segments must exist when the log is read.
     fn say_kept(&mut self) {
         let kept = self.setup.kept;
-        // It is of no shard.
+        // The record belongs to no shard.
         self.record(RecordKind::Kept, ShardId(0), &kept.to_le_bytes(), &[]);
     }
 
-    /// Bytes that [`restate`](Self::restate) takes.
+    /// How many bytes [`restate`](Self::restate) takes.
     pub(super) fn restated_bytes(&self) -> u64 {
         let of = |written: &Written| {
             let vote = written.vote.as_ref().map_or(0, |vote| record::padded(vote.len()));
@@ -47,7 +47,7 @@ impl Writer {
         (KEPT_RECORD_BYTES + self.written.values().map(of).sum::<usize>()) as u64
     }
 
-    /// Rewrites entries of quiet shards that keep the oldest segment from being dropped.
+    /// Writes entries of quiet shards again that keep the oldest segment from being dropped.
     pub(super) fn move_out_of_oldest(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.setup.shared);
         let oldest = {
@@ -67,7 +67,7 @@ impl Writer {
                 }
             }
         }
-        // So much at each rotation: the oldest segment is empty after a few of them at the latest.
+        // This much is moved at each rotation: the oldest segment is empty after a few of them at the latest.
         let mut budget = self.setup.options.segment_bytes / 4;
         moving.retain(|(_, _, extent)| {
             let fits = budget >= u64::from(extent.bytes);
@@ -86,9 +86,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops the oldest segments that hold no entry any more. Before that it is said, durably, that they are not needed: one
-    /// that is missing without a word is a hole. False: there is no room for the word now, and they stay. It may be in the
-    /// buffer then; once that is written, and synced since something is to be dropped, only the dropping is left to do.
+    /// Drops the oldest segments that hold no entry. Before that it writes, durably, that they are not needed: a
+    /// segment that is missing without such a record is a hole. False: there is no room for the record at present, and
+    /// they stay. The record may be in the buffer then; once that is written, and synced since something is to be
+    /// dropped, only the dropping is left to do.
     pub(super) fn drop_unneeded(&mut self) -> io::Result<bool> {
         let shared = Arc::clone(&self.setup.shared);
         let oldest = lock(&shared.logs).values().filter_map(ShardLog::oldest_segment).min();
@@ -102,7 +103,7 @@ impl Writer {
             }
             self.setup.kept = needed;
             self.say_kept();
-            // What it goes along with may have come with a new segment, and be waited for.
+            // The batch that it goes with may have come with a new segment, and have a waiting caller.
             if !self.write_batch()? {
                 return Ok(false);
             }
@@ -125,7 +126,7 @@ impl Writer {
             segments.remove(&number);
         }
         drop(segments);
-        // Whoever reads the log can tell what comes back after a power cut; but that takes its space until then.
+        // Recovery recognises what comes back after a power cut; but until then that takes its space.
         if let Err(error) = self.setup.disk.sync_dir(&self.setup.dir) {
             tracing::warn!(%error, "what was removed from the log may come back after a power cut");
         }

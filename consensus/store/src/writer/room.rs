@@ -1,4 +1,4 @@
-//! The room that the writer finds on its disk: segments ahead of their need, and how full it is.
+//! The room that the writer finds on its disk: segments ahead of their need, and how full the disk is.
 
 use std::io;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::Writer;
 use crate::disk::is_shortage;
 use crate::{lock, segment};
 
-/// By which part of the low water a disk must have more than that before it is called well again: one that is just about full
-/// is not called full and well in turns.
+/// The part of the low water mark by which a disk must have more than that before it is called well again: so a disk
+/// that is just about full does not switch between the two.
 const WELL_AGAIN_SHARE: u64 = 32;
 
 impl Writer {
@@ -23,7 +23,7 @@ impl Writer {
         let (disk, dir) = (&*setup.disk, setup.dir.as_path());
         let made = segment::create(disk, dir, number, None, setup.options.segment_bytes, setup.incarnation);
         if made.is_err() {
-            // What did not fit does not stay in the way.
+            // A partial file is removed, so that it takes no room.
             let _ = disk.remove(&dir.join(segment::TEMPORARY));
         }
         let segment = Arc::new(made?);
@@ -41,7 +41,7 @@ impl Writer {
         }
     }
 
-    /// What was done; none if there was no room for it: it is tried again.
+    /// The result of an operation; none if there was no room for it: then it is tried again.
     pub(super) fn if_room<T>(&self, done: io::Result<T>) -> io::Result<Option<T>> {
         match done {
             Ok(done) => Ok(Some(done)),
@@ -53,7 +53,7 @@ impl Writer {
         }
     }
 
-    /// Says once that something finds no room, until it does.
+    /// Logs once that a write finds no room, until it does.
     fn note_shortage(&self, error: &io::Error) {
         let text = error.to_string();
         if lock(&self.setup.shared.shortage).replace(text).is_none() {
@@ -63,7 +63,7 @@ impl Writer {
         self.set_pressure(DiskPressure::Exhausted);
     }
 
-    /// Looks how much room there is, and makes what is to be there ahead of its need.
+    /// Checks how much room there is, and makes segments ahead of their need.
     pub(super) fn check_space(&mut self) {
         self.space_checked = Instant::now();
         let free = self.setup.disk.free_bytes(&self.setup.dir);
@@ -92,7 +92,7 @@ impl Writer {
         });
     }
 
-    /// Tells how full the disk is, and the log when that changes.
+    /// Publishes how full the disk is, and logs a change of that.
     fn set_pressure(&self, pressure: DiskPressure) {
         let (shared, dir) = (&self.setup.shared, self.setup.dir.display());
         let changed = shared.pressure.send_if_modified(|known| std::mem::replace(known, pressure) != pressure);

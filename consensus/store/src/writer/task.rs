@@ -11,7 +11,7 @@ use super::{SPACE_CHECK_EVERY, Write, Writer};
 use crate::disk::ROOM_CHECK_EVERY;
 
 impl Writer {
-    /// Does what [`run`](Self::run) does, but waits as a task does, and for so long with each batch.
+    /// Does what [`run`](Self::run) does, but waits as a task does, and this long with each batch.
     pub(crate) async fn run_as_task(mut self, queue: mpsc::Receiver<Write>, batch_takes: impl Fn() -> Duration) {
         if let Err(error) = self.serve_as_task(queue, batch_takes).await {
             (self.setup.options.on_fatal)(&error);
@@ -46,7 +46,7 @@ impl Writer {
                 Ok(Some(write)) => {
                     sleep(batch_takes()).await;
                     self.batch(write, || queue.try_recv().ok())?;
-                    // Such a process can end before the batch that waits is taken.
+                    // Such a process can end before it takes the batch that waits.
                     self.mark()?;
                 }
                 Ok(None) => return Ok(()),
@@ -54,7 +54,7 @@ impl Writer {
             }
             if looked.elapsed() >= SPACE_CHECK_EVERY {
                 looked = Instant::now();
-                // How full a disk is called otherwise is the test's to say.
+                // Otherwise the test says how full a disk is.
                 if self.setup.spares.len() < self.setup.spares_kept {
                     self.check_space();
                 }

@@ -1,4 +1,4 @@
-//! One request or query, sent as often as it takes.
+//! One request or query, sent as often as that helps.
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::error::{ClientError, Heard, heard};
 
-/// Shortest and longest wait between sendings.
+/// The shortest and longest wait between two sendings.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
@@ -21,23 +21,23 @@ pub(crate) struct Patience {
     pub(crate) total: Duration,
     /// How long one sending may take.
     pub(crate) each: Duration,
-    /// How long it goes on at least after the first doubt: sending again is what settles it.
+    /// How long the call goes on at least after the first doubt: only another sending settles that.
     pub(crate) in_doubt: Duration,
 }
 
-/// What is asked for by a call.
+/// What a call asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Asked<'a> {
-    /// Something that changes nothing, and is never in doubt.
+    /// A query, which changes nothing and is never in doubt.
     Query,
-    /// A request of this name, which was never sent before.
+    /// The request of this name, which was never sent before.
     First(&'a str),
-    /// A request of this name that somebody sent before, and that may have been done.
+    /// The request of this name, which was sent before and may have been done.
     Again(&'a str),
 }
 
 impl<'a> Asked<'a> {
-    /// Its name; empty for a query.
+    /// The name of the request; empty for a query.
     fn name(self) -> &'a str {
         match self {
             Self::Query => "",
@@ -46,13 +46,13 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// What a sending that failed means for the call.
+/// What a failed sending means for the call.
 enum Verdict {
     End(ClientError),
     Again { after: Duration },
 }
 
-/// What is known of a call so far.
+/// What the client knows of a call so far.
 struct Call<'a> {
     asked: Asked<'a>,
     in_doubt: bool,
@@ -98,7 +98,7 @@ impl<'a> Call<'a> {
         ClientError::Unknown { request_id: self.asked.name().to_owned(), last, too_late }
     }
 
-    /// There is no time left.
+    /// Ends the call when no time is left.
     fn give_up(self) -> ClientError {
         match self.last {
             Some(failure) if !self.in_doubt => ClientError::NotDone(failure),
@@ -110,13 +110,13 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Whether a request is refused for its age, which no sending after this one can change.
+/// Whether the shard refused a request for its age, which no later sending can change.
 fn is_too_late(failure: &Failure) -> bool {
     Code::of(&failure.code).is_some_and(Code::is_too_late)
 }
 
-/// Sends until there is an answer that sending again cannot better: the same message each time, with the id and the clock of
-/// the first sending in it.
+/// Sends until there is an answer that another sending cannot improve: the same message each time, with the id and the
+/// clock of the first sending.
 pub(crate) async fn send<T, R, F>(
     asked: Asked<'_>,
     message: &T,
@@ -184,7 +184,7 @@ mod tests {
         Status::unavailable("the connection ended")
     }
 
-    /// Plays a script of answers; the result and how often it was sent, every time the same.
+    /// Plays a script of answers; returns the result and how often the call was sent, every time the same.
     async fn play(script: Vec<Result<u8, Status>>) -> (Result<u8, ClientError>, usize) {
         play_as(Asked::First("id"), script).await
     }
@@ -244,14 +244,14 @@ mod tests {
         let refusals = (0..1_000).map(|_| Err(refusal(true, false))).collect();
         let (result, _) = play_as(Asked::Again("id"), refusals).await;
         assert!(matches!(result, Err(ClientError::Unknown { too_late: false, .. })), "{result:?}");
-        // The shard, which remembers it, knows.
+        // The shard, which remembers the request, knows.
         let (result, _) = play_as(Asked::Again("id"), vec![Err(refusal(false, false))]).await;
         assert!(matches!(result, Err(ClientError::NotDone(_))), "{result:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_doubt_that_comes_when_time_is_nearly_up_is_settled_by_sending_again() {
-        // Refused for as long as the caller is patient, but for the last moment.
+        // The node refuses it for as long as the caller is patient, but for the last moment.
         let begun = Instant::now();
         let sent = RefCell::new(0);
         let sending = |_: Request<&'static str>| {
@@ -261,7 +261,7 @@ mod tests {
                 if elapsed < doubtful {
                     Err(refusal(true, false))
                 } else if elapsed < PATIENCE.total {
-                    // Nothing is heard.
+                    // No answer arrives.
                     std::future::pending().await
                 } else {
                     Ok(Response::new(7))

@@ -1,4 +1,4 @@
-//! The name of a command, under which it can be sent again.
+//! The name of a command, under which a client can send it again.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,20 +8,20 @@ use skep_protocol::time::LogInstant;
 
 /// Names a command: its id, and its deadline by the shard's clock.
 ///
-/// Both are needed: the shard keeps a command until its deadline at least, and refuses what comes later, however long ago it
-/// forgot the id. Whoever sends a command again under the same id with another deadline may have it done twice. As text:
-/// `UUID@DEADLINE`.
+/// Both are needed: the shard keeps a command until its deadline at least, and refuses a later sending however long ago
+/// it forgot the id. A client that sends a command again under the same id with another deadline may cause it to be
+/// done twice. As text: `UUID@DEADLINE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandName {
-    /// Its id.
+    /// The command's id.
     pub id: CommandId,
-    /// No robot starts it after this instant.
+    /// No robot starts the command after this instant of the shard's clock.
     pub deadline: LogInstant,
 }
 
-/// A text that names no command.
+/// A text that is not the name of a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no command that could be sent; give UUID@DEADLINE, as the error or 'skep command id' named it")]
+#[error("{0:?} is not the name of a command; give UUID@DEADLINE, as the error or 'skep command id' named it")]
 pub struct CommandNameError(String);
 
 impl fmt::Display for CommandName {

@@ -1,4 +1,4 @@
-//! Where a node's API is.
+//! Where a node's API listens.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,16 +15,16 @@ use crate::proof::{ConnectFailure, connected};
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A node's API. Its debug form has no token.
+/// The address of a node's API. Its debug form has no token.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Its Unix socket.
+    /// The path of its Unix socket.
     Socket(PathBuf),
-    /// Its loopback TCP address, with the token that it wants.
+    /// Its loopback TCP address, with the token that the node demands.
     Tcp {
-        /// As `127.0.0.1:7342`.
+        /// The address, such as `127.0.0.1:7342`.
         address: String,
-        /// What is in the node's token file.
+        /// The content of the node's token file.
         token: String,
     },
 }
@@ -82,7 +82,7 @@ impl Endpoint {
         Ok(Self::Socket(PathBuf::from(text.strip_prefix("unix:").unwrap_or(text))))
     }
 
-    /// For people.
+    /// The endpoint in a form for people.
     pub fn describe(&self) -> String {
         match self {
             Self::Socket(path) => path.display().to_string(),
@@ -90,8 +90,8 @@ impl Endpoint {
         }
     }
 
-    /// A channel that connects when it is used and again whenever it has to. Over TCP each connection begins with a proof on both
-    /// sides that the token is known; it is never told.
+    /// A channel that connects when it is used, and again whenever it has to. Over TCP each connection begins with a
+    /// proof by both sides that they know the token; neither tells it.
     pub(crate) fn channel(&self) -> Result<Channel, ClientError> {
         let tuned = |endpoint: tonic::transport::Endpoint| {
             endpoint
@@ -133,13 +133,13 @@ fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// A variable of the environment that must be text.
+/// Reads a variable of the environment that must be text.
 fn text_of(name: &str) -> Result<Option<String>, ClientError> {
     let text = variable(name).map(OsString::into_string).transpose();
     text.map_err(|value| ClientError::Endpoint(format!("{name} is not UTF-8 text: {}", value.display())))
 }
 
-/// An address, where a path was possible: whoever means a file of such a name says `unix:` or `./`.
+/// An address, where a path was possible: a user whose file has such a name says `unix:` or `./`.
 fn host_and_port(text: &str) -> Option<&str> {
     let (host, port) = text.rsplit_once(':')?;
     let is_address = !host.is_empty() && host != "unix" && !text.contains('/') && port.parse::<u16>().is_ok();

@@ -12,10 +12,10 @@ use crate::proof::ConnectFailure;
 /// Why a call did not succeed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ClientError {
-    /// There is no such endpoint.
+    /// The endpoint is not valid.
     #[error("{0}")]
     Endpoint(String),
-    /// The node names another shard than the one that the client is for: nothing was signed.
+    /// The node names another shard than the client is for: the client signed nothing.
     #[error(
         "{code} the node names a shard of genesis {told}, and the statement is for the shard of genesis {wanted}; ask a \
          node of that shard, or, if it was recovered or made anew, give the genesis that 'skep shard status' shows on a \
@@ -25,37 +25,38 @@ pub enum ClientError {
     AnotherShard {
         /// The genesis of the shard that the client is for.
         wanted: Genesis,
-        /// The one that the node names.
+        /// The genesis that the node names.
         told: Genesis,
     },
-    /// The node answers for another shard than the one that was asked for: nothing was signed.
+    /// The node answers for another shard than the client asked about: the client signed nothing.
     #[error(
         "{code} the node answers for shard {told}, and shard {wanted} was asked for; ask another node",
         code = Code::AnotherShard
     )]
     AnotherNumber {
-        /// The shard that the client is for.
+        /// The number of the shard that the client is for.
         wanted: ShardId,
-        /// The one that the node names.
+        /// The number that the node names.
         told: ShardId,
     },
-    /// It was definitely not done.
+    /// The request was definitely not done.
     #[error("{} {}; {}", .0.code, .0.message, .0.help)]
     NotDone(Box<Failure>),
-    /// Nobody knows whether it was done. Sending the same request again is safe, and settles it unless it is too late.
+    /// It is unknown whether the request was done. Another sending of the same request is safe, and settles it unless
+    /// it is too late.
     #[error("{}", in_doubt(.request_id, .last, *.too_late))]
     Unknown {
         /// The request, as [`RequestName`](crate::RequestName) writes it; empty for a query, which changes nothing.
         request_id: String,
-        /// What was heard last.
+        /// The last answer or error that the client heard.
         last: String,
-        /// Whether the shard takes the request no more, since it is too old: an earlier sending may have been done and
-        /// forgotten. Sending it again is of no use; what is there shows what became of it.
+        /// Whether the request is too old for the shard to take: an earlier sending may have been done and forgotten.
+        /// Another sending is of no use; the state of the shard shows what became of the request.
         too_late: bool,
     },
 }
 
-/// What is said of a call that has no answer.
+/// The text for a call that has no answer.
 fn in_doubt(request_id: &str, last: &str, too_late: bool) -> String {
     match request_id {
         "" => format!("there was no answer: {last}"),
@@ -67,7 +68,7 @@ fn in_doubt(request_id: &str, last: &str, too_late: bool) -> String {
 }
 
 impl ClientError {
-    /// The stable code of a definite failure; none if this build does not know it.
+    /// The stable code of a definite failure; none if this build does not know the code.
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::NotDone(failure) => Code::of(&failure.code),
@@ -76,7 +77,8 @@ impl ClientError {
         }
     }
 
-    /// Whether the shard refused the request for its clock alone: one made anew, under the present clock, is judged.
+    /// Whether the shard refused the request for its clock alone: the shard would judge a request made anew, under the
+    /// present clock.
     pub(crate) fn is_of_another_clock(&self) -> bool {
         matches!(
             self.code(),
@@ -84,12 +86,12 @@ impl ClientError {
         )
     }
 
-    /// Whether the shard refused what was signed because it is another one than it was signed for.
+    /// Whether the shard refused a statement because it was signed for another shard.
     pub(crate) fn is_of_another_shard(&self) -> bool {
         self.code() == Some(Code::WrongPlace)
     }
 
-    /// What the end of a stream of answers means. They change nothing, so that nothing is in doubt.
+    /// What the end of a stream of answers means. Such a stream changes nothing, so that nothing is in doubt.
     pub fn of_stream(status: &Status) -> Self {
         match heard(status) {
             Heard::NotDone(failure) => Self::NotDone(failure),
@@ -97,28 +99,29 @@ impl ClientError {
         }
     }
 
-    /// Whether it is an answer that did not come to something that changes nothing.
+    /// Whether this is a query, which changes nothing, that got no answer.
     pub fn is_of_a_query(&self) -> bool {
         matches!(self, Self::Unknown { request_id, .. } if request_id.is_empty())
     }
 
-    /// Whether what was asked for is not there.
+    /// Whether the item that the call asked for does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self.code(), Some(Code::NotFound | Code::NoSuchTask | Code::NoSuchCommand))
     }
 
-    /// Whether there is another under the id of what was sent.
+    /// Whether another item has the id that the request gave.
     pub fn is_already_there(&self) -> bool {
         matches!(self.code(), Some(Code::TaskExists | Code::CommandExists))
     }
 
-    /// Whether a command is refused since it could not be started in time any more. Under the id of one that was sent before
-    /// that says nothing of the earlier sending: a command that has ended is forgotten some time after its deadline.
+    /// Whether the shard refused a command because its time to start has passed. Under the id of a command that was
+    /// sent before, this says nothing of the earlier sending: the shard forgets a command that has ended some time
+    /// after its deadline.
     pub fn is_past_its_deadline(&self) -> bool {
         self.code() == Some(Code::CommandExpired)
     }
 
-    /// Whether the same thing, asked for anew, may be decided otherwise.
+    /// Whether a new request for the same thing may have another outcome.
     pub fn leaves_open(&self) -> bool {
         match self {
             Self::NotDone(failure) => failure.retryable || self.is_of_another_clock(),
@@ -131,13 +134,13 @@ impl ClientError {
 /// What one sending tells.
 #[derive(Clone, Debug)]
 pub(crate) enum Heard {
-    /// It was not done by this sending.
+    /// This sending did not do it.
     NotDone(Box<Failure>),
-    /// It may have been done.
+    /// This sending may have done it.
     InDoubt(String),
 }
 
-/// What the transport says. It knows nothing of earlier sendings, and the catalogue says so of its codes.
+/// A failure of the transport. The transport knows nothing of earlier sendings, and the catalogue says so of its codes.
 fn not_done(code: Code, message: String) -> Heard {
     Heard::NotDone(Box::new(failure(code, message)))
 }
@@ -154,7 +157,7 @@ pub(crate) fn heard(status: &Status) -> Heard {
     }
     if let Some(ConnectFailure::Stranger(_)) = source_of::<ConnectFailure>(status) {
         let help = "the token may be another node's, or another program may listen there while the node does not run";
-        // It may listen for a while only.
+        // The other program may listen only for a while.
         let told = Failure { help: help.to_owned(), retryable: true, ..failure(Code::NotLetIn, root(status)) };
         return Heard::NotDone(Box::new(told));
     }

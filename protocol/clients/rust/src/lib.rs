@@ -53,7 +53,7 @@ pub use endpoint::Endpoint;
 pub use error::ClientError;
 pub use request::{RequestName, RequestNameError};
 
-/// The examples of the documents, which are compiled as they stand.
+/// The examples of the documents, compiled as they stand.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 #[doc = include_str!("../../../../README.md")]

@@ -1,7 +1,7 @@
-//! Many requests in flight on one stream.
+//! Many requests under way on one stream.
 //!
 //! A call of its own costs an HTTP/2 stream, headers and a task on both sides; on a pipe it costs a message. Answers
-//! are paired by request id. When the stream ends, every request on it is in doubt, and its sender decides what to do.
+//! are matched by request id. When the stream ends, every request on it is in doubt, and its sender decides what to do.
 
 use std::collections::HashMap;
 
@@ -30,7 +30,7 @@ struct Sending {
 pub(crate) struct Pipe(mpsc::Sender<Sending>);
 
 impl Pipe {
-    /// A pipe that opens its stream when it is used, and again when it has ended.
+    /// Makes a pipe that opens its stream when it is used, and again when it has ended.
     pub(crate) fn open(service: Service) -> Self {
         let (sender, sendings) = mpsc::channel(limits::STREAM_REQUESTS_MAX);
         tokio::spawn(run(service, sendings));
@@ -70,7 +70,7 @@ async fn run(service: Service, mut sendings: mpsc::Receiver<Sending>) {
     }
 }
 
-/// Carries requests and answers until the stream ends; why it did.
+/// Carries requests and answers until the stream ends; returns why it ended.
 async fn serve(
     sendings: &mut mpsc::Receiver<Sending>,
     requests: &mpsc::Sender<v1::TaskRequest>,
@@ -107,7 +107,7 @@ async fn put(
     sending: Sending,
 ) {
     if waiting.len() >= 2 * limits::STREAM_REQUESTS_MAX {
-        // Their callers gave up.
+        // The callers of these gave up.
         waiting.retain(|_, answer| !answer.is_closed());
     }
     waiting.insert(sending.request_id, sending.answer);

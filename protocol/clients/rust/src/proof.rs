@@ -1,4 +1,4 @@
-//! Connecting to a port, where anybody may listen.
+//! Connections to a port on which any program may listen.
 
 use std::io;
 
@@ -9,15 +9,16 @@ use tokio::net::TcpStream;
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectFailure {
-    /// Nobody listens, or the connection ended.
+    /// No program listens, or the connection ended.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Whoever listens does not know the token: another program has the port, or the token is another node's.
-    #[error("what listens at {0} does not show that it knows the token")]
+    /// The program that listens does not know the token: another program has the port, or the token belongs to another
+    /// node.
+    #[error("the program that listens at {0} does not prove that it knows the token")]
     Stranger(String),
 }
 
-/// A connection to whoever listens at an address and knows the token.
+/// Connects to the program that listens at an address, if that knows the token.
 pub(crate) async fn connected(address: &str, token: &str) -> Result<TcpStream, ConnectFailure> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
@@ -25,7 +26,7 @@ pub(crate) async fn connected(address: &str, token: &str) -> Result<TcpStream, C
     Ok(stream)
 }
 
-/// Has the other side show that it knows the token, and shows the same. The token is not told.
+/// Makes the other side prove that it knows the token, and proves the same. Neither side tells the token.
 async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     address: &str,
@@ -61,7 +62,7 @@ mod tests {
         let listens = async {
             let mut said = vec![0; 40];
             there.read_exact(&mut said).await.unwrap();
-            // It says the client's own words back to it.
+            // The other side repeats the client's own words.
             there.write_all(&[&said[8..], &said[8..]].concat()).await.unwrap();
             let mut more = Vec::new();
             there.read_to_end(&mut more).await.unwrap();

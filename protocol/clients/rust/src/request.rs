@@ -1,4 +1,4 @@
-//! The name of a request, under which it can be sent again.
+//! The name of a request, under which a client can send it again.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,26 +6,26 @@ use std::str::FromStr;
 use skep_proto::v1;
 use skep_protocol::time::LogInstant;
 
-/// Names a request: its id, and the shard's clock when it was first sent.
+/// Names a request: its id, and the shard's clock at its first sending.
 ///
-/// Both are needed: the shard remembers an id until the request's deadline, which counts from then. Whoever sends the same
-/// thing again under the same name sends the same request, and it is done once. As text: `UUID@CLOCK`, or the id alone for
-/// one that was never sent.
+/// Both are needed: the shard remembers an id until the request's deadline, which counts from then. A client that sends
+/// the same thing again under the same name sends the same request, and the shard does it once. As text: `UUID@CLOCK`,
+/// or the id alone for a request that was never sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestName {
-    /// Its id.
+    /// The request id.
     pub id: uuid::Uuid,
-    /// The shard's clock when it was first sent; none if it never was.
+    /// The shard's clock at the first sending; none if the request was never sent.
     pub first_sent: Option<LogInstant>,
 }
 
-/// A text that names no request.
+/// A text that is not the name of a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no request; give UUID@CLOCK, as the error named it, or a UUID of your own")]
+#[error("{0:?} is not the name of a request; give UUID@CLOCK, as the error named it, or a UUID of your own")]
 pub struct RequestNameError(String);
 
 impl RequestName {
-    /// The name of the request that this is.
+    /// The name of the request with this identity.
     pub(crate) fn of(meta: &v1::RequestMeta) -> Self {
         let id = uuid::Uuid::from_slice(&meta.request_id).unwrap_or_default();
         Self { id, first_sent: (meta.first_sent > 0).then(|| LogInstant::from_raw(meta.first_sent)) }

@@ -1,4 +1,4 @@
-//! What carries calls to a node.
+//! The connection that carries calls to a node.
 
 use tonic::transport::Channel;
 

@@ -23,7 +23,7 @@ fn role(role: Option<v1::Role>) -> Result<Role, FieldError> {
     Ok(role)
 }
 
-/// The first message of an agent's stream.
+/// Reads the first message of an agent's stream.
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
@@ -42,7 +42,7 @@ pub fn attach(request: v1::AttachAgent) -> Result<AttachWish, FieldError> {
     })
 }
 
-/// A position on the floor.
+/// Reads a position on the floor.
 pub fn position(position: v1::Position) -> Position {
     Position { x_mm: position.x_mm, y_mm: position.y_mm }
 }
@@ -52,7 +52,7 @@ pub(super) fn position_to_proto(position: Position) -> v1::Position {
     v1::Position { x_mm: position.x_mm, y_mm: position.y_mm }
 }
 
-/// A registration: its identity and what it asks.
+/// Reads a registration: its identity and its operation.
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
@@ -62,7 +62,7 @@ pub fn register_agent(request: v1::RegisterAgentRequest) -> Result<(Meta, AgentO
     Ok((meta(request.meta)?, AgentOp::Register { agent, role }))
 }
 
-/// A removal: its identity and what it asks.
+/// Reads a removal: its identity and its operation.
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.

@@ -1,4 +1,4 @@
-//! The life of commands, as watchers are told.
+//! The events in the life of commands, as watchers are told them.
 
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{CommandChange, CommandOutcome, ControlKind, Steps};
@@ -8,7 +8,7 @@ use skep_protocol::time::LogInstant;
 
 use crate::v1;
 
-/// What a change means for commands: nothing, one event, or all the steps that a robot's node reports at once.
+/// The events of a change of commands: none, one, or all the steps that a robot's node reports at once.
 pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
     let Some(id) = record.change.what.command() else { return Vec::new() };
     let event = |kind: &str, trace: &str| v1::CommandEvent {
@@ -36,7 +36,7 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
     }
 }
 
-/// The events of a change of a command; `event` makes one of a kind and a trace.
+/// The events of a change of a command; `event` makes one event from a kind and a trace.
 fn of_command(change: &CommandChange, event: impl Fn(&str, &str) -> v1::CommandEvent) -> Vec<v1::CommandEvent> {
     match change {
         CommandChange::Accepted { signed, agents } => {
@@ -89,7 +89,7 @@ fn of_command(change: &CommandChange, event: impl Fn(&str, &str) -> v1::CommandE
     }
 }
 
-/// What an operator wants is called in the life of a command, and the agent that it names, if it names one.
+/// The name of a control in the life of a command, and the agent that the control names; empty if it names none.
 fn controlled(what: &ControlKind) -> (&'static str, String) {
     match what {
         ControlKind::Cancel => ("cancelled", String::new()),
@@ -99,7 +99,7 @@ fn controlled(what: &ControlKind) -> (&'static str, String) {
     }
 }
 
-/// Why a command ended as it did, if somebody said so.
+/// Why a command ended as it did; empty if nobody said so.
 fn reason_of(outcome: &CommandOutcome) -> String {
     match outcome {
         CommandOutcome::Failed { reason }

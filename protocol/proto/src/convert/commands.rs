@@ -19,7 +19,7 @@ use super::statements::signed;
 use super::{Meta, duration_to_proto, meta};
 use crate::v1;
 
-/// A command id of 16 bytes.
+/// Reads a command id of 16 bytes.
 ///
 /// # Errors
 /// [`FieldError`] if there are not exactly 16.
@@ -27,20 +27,20 @@ pub fn command_id(bytes: &[u8]) -> Result<CommandId, FieldError> {
     bytes.try_into().map(CommandId::from_bytes).map_err(|_| field("command_id", "give the 16 bytes of a UUID"))
 }
 
-/// A command id of 16 bytes, or none.
+/// Reads a command id of 16 bytes, or none.
 ///
 /// # Errors
-/// [`FieldError`] if there are neither 0 nor 16.
+/// [`FieldError`] if there are neither 0 nor 16 bytes.
 pub fn optional_command_id(bytes: &[u8]) -> Result<Option<CommandId>, FieldError> {
     if bytes.is_empty() { Ok(None) } else { command_id(bytes).map(Some) }
 }
 
-/// Whether what is allowed is one of these, and there are none.
+/// Whether a list of allowed names is empty and does not allow any.
 fn names_none<T: Ord>(allowed: &Allowed<T>) -> bool {
     matches!(allowed, Allowed::These(these) if these.is_empty())
 }
 
-/// The genesis of a shard, of 16 bytes.
+/// Reads the genesis of a shard, 16 bytes.
 ///
 /// # Errors
 /// [`FieldError`] if there are not exactly 16.
@@ -48,7 +48,8 @@ pub fn genesis(bytes: &[u8]) -> Result<Genesis, FieldError> {
     bytes.try_into().map(Genesis::from_bytes).map_err(|_| field("genesis", "give 16 random bytes"))
 }
 
-/// The first operator of a new shard, as it shows that it has its key; none if the shard is to have no operators.
+/// Reads the statement by which the first operator of a new shard proves that it has its key; none if the shard is to
+/// have no operators.
 ///
 /// # Errors
 /// [`FieldError`].
@@ -56,21 +57,21 @@ pub fn first_operator(stated: Option<v1::SignedStatement>) -> Result<Option<Sign
     stated.map(|stated| signed("operator", Some(stated))).transpose()
 }
 
-/// A request to grant an operator something.
+/// Reads a request to grant an operator something.
 ///
 /// # Errors
 /// [`FieldError`].
 pub fn grant_operator(request: v1::GrantOperatorRequest) -> Result<(Meta, OperatorOp), FieldError> {
     let meta = meta(request.meta)?;
     let grant: SignedGrant = signed("grant", request.grant)?;
-    // Whoever reads lists would take it for any.
+    // A client that reads lists would take an empty one for any.
     if !grant.revoked && (names_none(&grant.verbs) || names_none(&grant.targets)) {
-        return Err(field("grant", "it names no verb, or nobody; name some, or allow any, or revoke it"));
+        return Err(field("grant", "it names no verb, or no target; name some, or allow any, or revoke the operator"));
     }
     Ok((meta, OperatorOp::Grant { grant: Box::new(grant) }))
 }
 
-/// A request to have another key be the first operator.
+/// Reads a request to replace the first operator by another key.
 ///
 /// # Errors
 /// [`FieldError`].
@@ -79,7 +80,7 @@ pub fn replace_first(request: v1::ReplaceFirstRequest) -> Result<(Meta, Operator
     Ok((meta, OperatorOp::ReplaceFirst { replacement: Box::new(signed("replacement", request.replacement)?) }))
 }
 
-/// A request to have something done.
+/// Reads a request to send a command.
 ///
 /// # Errors
 /// [`FieldError`].
@@ -88,7 +89,7 @@ pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, CommandOp)
     Ok((meta, CommandOp::Send { command: Box::new(signed("command", request.command)?) }))
 }
 
-/// A request to cancel, abort or resolve a command.
+/// Reads a request to control a command.
 ///
 /// # Errors
 /// [`FieldError`].
@@ -97,10 +98,10 @@ pub fn control_command(request: v1::ControlCommandRequest) -> Result<(Meta, Comm
     Ok((meta, CommandOp::Control { control: Box::new(signed("control", request.control)?) }))
 }
 
-/// The groups that an agent is of, and the commands that its software has in its hands.
+/// Reads the groups that an agent belongs to, and the commands that its software has in hand.
 ///
 /// # Errors
-/// [`FieldError`] if there are too many of either, or one is no name or no id.
+/// [`FieldError`] if there are too many of either, or one is not a name or not an id.
 pub fn take_commands(take: &v1::TakeCommands) -> Result<(BTreeSet<GroupName>, BTreeSet<CommandId>), FieldError> {
     if take.groups.len() > limits::GROUPS_MAX {
         let (given, max) = (take.groups.len(), limits::GROUPS_MAX as u64);
@@ -115,7 +116,7 @@ pub fn take_commands(take: &v1::TakeCommands) -> Result<(BTreeSet<GroupName>, BT
     Ok((groups, in_hand))
 }
 
-/// What an agent's software says of a command.
+/// Reads what an agent's software says of a command.
 ///
 /// # Errors
 /// [`FieldError`].
@@ -137,13 +138,13 @@ pub fn command_step(step: v1::CommandStep) -> Result<(CommandId, CommandSaid), F
     Ok((id, said))
 }
 
-/// The fencing token of a word to go; the least one if there is none.
+/// Reads the fencing token of a "go"; the least token if there is none.
 pub fn go_token(token: Option<v1::GoToken>) -> GoToken {
     let token = token.unwrap_or_default();
     GoToken { home: HomeEpoch(token.home), attachment: AttachmentId(token.attachment) }
 }
 
-/// The protobuf form of what an agent's software is told of a command.
+/// The protobuf form of what a node tells an agent's software of a command.
 pub fn news_to_proto(command: CommandId, told: CommandTold) -> v1::CommandNews {
     use v1::command_news::News;
     let news = match told {
@@ -234,10 +235,10 @@ fn delivery_to_proto(view: &DeliveryView) -> v1::CommandDelivery {
     }
 }
 
-/// How a command ended at a robot, as a node says; none if it has not.
+/// Reads how a command ended at a robot, as a node says; none if it has not ended.
 ///
 /// # Errors
-/// [`FieldError`] if the word for it is not known here.
+/// [`FieldError`] if the name of the outcome is not known here.
 pub fn outcome(of: &v1::CommandDelivery) -> Result<Option<CommandOutcome>, FieldError> {
     if of.outcome.is_empty() {
         return Ok(None);
@@ -279,7 +280,7 @@ pub fn operator_to_proto(grant: &OperatorGrant) -> v1::OperatorView {
     }
 }
 
-/// The protobuf form of where statements hold.
+/// The protobuf form of the place where statements hold.
 pub fn place_to_proto(as_of: &AsOf, place: &Place, first: Option<KnownFirst>, serial_floor: u64) -> v1::PlaceReply {
     v1::PlaceReply {
         as_of: Some(super::as_of_to_proto(as_of)),
@@ -292,7 +293,7 @@ pub fn place_to_proto(as_of: &AsOf, place: &Place, first: Option<KnownFirst>, se
     }
 }
 
-/// Where statements hold, as a node says.
+/// Reads the place where statements hold, as a node says.
 ///
 /// # Errors
 /// [`FieldError`].
@@ -301,10 +302,10 @@ pub fn place(reply: &v1::PlaceReply) -> Result<Place, FieldError> {
     Ok(Place { site, shard, genesis: genesis(&reply.genesis)? })
 }
 
-/// How long a command that is shown is waited for, in milliseconds: until it has ended, or so long; 0 for not at all.
+/// Reads how long a query waits for the end of a command, in milliseconds; 0 for no wait.
 ///
 /// # Errors
-/// [`FieldError`] if the duration is none.
+/// [`FieldError`] if the duration is not valid.
 pub fn wait_ms(wait: Option<prost_types::Duration>) -> Result<u32, FieldError> {
     let ms = super::duration_ms("wait", wait)?.unwrap_or(0);
     Ok(u32::try_from(ms).unwrap_or(u32::MAX))

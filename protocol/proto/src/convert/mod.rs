@@ -1,6 +1,6 @@
 //! The border between the vocabulary and the protobuf types of the local API.
 //!
-//! Everything that a client sends is checked here, field by field, and a refusal names the field.
+//! This checks everything that a client sends, field by field, and a refusal names the field.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -50,15 +50,15 @@ mod statements;
 mod tasks;
 mod topics;
 
-/// The shard that a request names: 0 is the site's first.
+/// Reads the shard that a request names: 0 is the site's first one.
 pub fn shard_id(shard: u32) -> ShardId {
     if shard == 0 { ShardId::FIRST } else { ShardId(shard) }
 }
 
-/// How many items a page is to hold.
+/// Reads how many items a page is to hold.
 ///
 /// # Errors
-/// [`FieldError`] if none.
+/// [`FieldError`] if that is 0.
 pub fn page_limit(asked: Option<u32>) -> Result<u32, FieldError> {
     const DEFAULT: u32 = 100;
     match asked {
@@ -74,17 +74,17 @@ fn permille(given: u32) -> Result<u16, FieldError> {
 /// The identity of a mutating request, as far as the client gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
-    /// The shard.
+    /// The shard that the request is for.
     pub shard: ShardId,
-    /// The id; none if the node is to make one.
+    /// The request id; none if the node is to make one.
     pub id: Option<RequestId>,
-    /// The shard's clock at first sending; none if the node is to fill it in.
+    /// The shard's clock at the first sending; none if the node is to fill it in.
     pub first_sent: Option<LogInstant>,
-    /// The deadline; none for the default.
+    /// The deadline on the shard's clock; none for the default.
     pub deadline: Option<LogInstant>,
 }
 
-/// The identity of a mutating request.
+/// Reads the identity of a mutating request.
 ///
 /// # Errors
 /// [`FieldError`] if the id is neither empty nor 16 bytes.
@@ -120,7 +120,7 @@ fn capabilities(name: &'static str, texts: &[String]) -> Result<BTreeSet<Capabil
     texts.iter().map(|text| Capability::new(text).in_field(name)).collect()
 }
 
-/// The protobuf form of where an answer stands.
+/// The protobuf form of the state that an answer is based on.
 pub fn as_of_to_proto(as_of: &AsOf) -> v1::AsOf {
     v1::AsOf {
         index: as_of.index,

@@ -1,4 +1,4 @@
-//! What changes of operators, as watchers are told.
+//! The changes of operators, as watchers are told them.
 
 use skep_protocol::change::{ChangeKind, ShardChange};
 use skep_protocol::history::HistoryRecord;
@@ -7,7 +7,8 @@ use skep_protocol::operator::OperatorChange;
 use super::operator_to_proto;
 use crate::v1;
 
-/// What a change means for operators; none if it means nothing. A command that was refused is an event of that command.
+/// The event of a change of operators; none if the change is not about operators. A command that was refused is an
+/// event of that command.
 pub fn operator_event(record: &HistoryRecord) -> Option<v1::OperatorEvent> {
     let event = |kind: &str| v1::OperatorEvent {
         kind: kind.to_owned(),

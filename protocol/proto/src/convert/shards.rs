@@ -24,7 +24,7 @@ pub fn voters_to_proto(voters: &[VoterStatus]) -> Vec<v1::Voter> {
     voters.iter().map(voter).collect()
 }
 
-/// The protobuf form of what is wrong with a shard; 0 for what is wrong with the node.
+/// The protobuf form of a fault of a shard; shard 0 for a fault of the node.
 pub fn fault_to_proto(shard: u32, report: FaultReport) -> v1::Fault {
     v1::Fault {
         shard,
@@ -35,7 +35,7 @@ pub fn fault_to_proto(shard: u32, report: FaultReport) -> v1::Fault {
     }
 }
 
-/// The protobuf form of how a shard stands. `connectivity`: how the node reaches it, in a word.
+/// The protobuf form of a shard's status. `connectivity`: how the node reaches the shard, in a word.
 pub fn shard_status_to_proto(status: ShardStatus, connectivity: String) -> v1::ShardStatusReply {
     v1::ShardStatusReply {
         shard: status.shard.0,

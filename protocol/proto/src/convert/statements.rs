@@ -1,11 +1,11 @@
-//! Statements of operators at the border: as they came, and as they go.
+//! Statements of operators at the border, in both directions.
 
 use skep_protocol::field::{FieldError, field};
 use skep_protocol::signing::{Signature, Signed, Statement};
 
 use crate::v1;
 
-/// A statement that was sent. One with a field that changes what it means and is not known here is refused.
+/// Reads a statement that was sent. Refused if it has a field that changes what it means and is not known here.
 pub(super) fn signed<T: Statement>(
     name: &'static str,
     stated: Option<v1::SignedStatement>,

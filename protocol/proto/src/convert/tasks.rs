@@ -18,7 +18,7 @@ use super::agents::{position, position_to_proto};
 use super::{Meta, capabilities, duration_ms, duration_to_proto, meta, permille};
 use crate::v1;
 
-/// A task id of 16 bytes.
+/// Reads a task id of 16 bytes.
 ///
 /// # Errors
 /// [`FieldError`] if there are not exactly 16.
@@ -26,15 +26,15 @@ pub fn task_id(bytes: &[u8]) -> Result<TaskId, FieldError> {
     bytes.try_into().map(TaskId::from_bytes).map_err(|_| field("task_id", "give the 16 bytes of a UUID"))
 }
 
-/// A task id of 16 bytes, or none.
+/// Reads a task id of 16 bytes, or none.
 ///
 /// # Errors
-/// [`FieldError`] if there are neither 0 nor 16.
+/// [`FieldError`] if there are neither 0 nor 16 bytes.
 pub fn optional_task_id(bytes: &[u8]) -> Result<Option<TaskId>, FieldError> {
     if bytes.is_empty() { Ok(None) } else { task_id(bytes).map(Some) }
 }
 
-/// What a client wants done.
+/// Reads what a client wants done.
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
@@ -137,7 +137,7 @@ fn claim(claim: Option<v1::Claim>) -> Result<Claim, FieldError> {
     })
 }
 
-/// What a request asks of a task, with its identity.
+/// Reads what a request asks of a task, with its identity.
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
@@ -251,7 +251,7 @@ pub fn status_to_proto(status: TaskStatus) -> v1::TaskStatus {
     }
 }
 
-/// A status that a client asks for.
+/// Reads a status that a client asks for.
 ///
 /// # Errors
 /// [`FieldError`] if it is unknown or unspecified.
@@ -267,7 +267,7 @@ pub fn status(status: i32) -> Result<TaskStatus, FieldError> {
     }
 }
 
-/// The feeds that a watcher names; all if it names none.
+/// Reads the feeds that a watcher names; all if it names none.
 ///
 /// # Errors
 /// [`FieldError`] if one is unknown.
@@ -281,7 +281,7 @@ pub fn feeds(names: &[String]) -> Result<BTreeSet<Feed>, FieldError> {
     names.iter().map(|name| Feed::named(name).ok_or_else(|| unknown(name))).collect()
 }
 
-/// The protobuf form of what a request did to a task; none if it did nothing to any.
+/// The protobuf form of what a request did to a task; none if it did nothing to a task.
 pub fn receipt_to_proto(id: RequestId, receipt: &Receipt, index: u64, clock: LogInstant) -> Option<v1::TaskReceipt> {
     match receipt {
         Receipt::Task { task, status, epoch, attempts } => Some(v1::TaskReceipt {
@@ -352,7 +352,7 @@ pub fn task_to_proto(task: &Task) -> v1::Task {
     proto
 }
 
-/// The protobuf form of a transition; none if it is not a task's.
+/// The protobuf form of a transition; none if it is not a transition of a task.
 pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
     let ChangeKind::Task { task, change } = &record.change.what else { return None };
     let mut event = v1::TaskEvent {

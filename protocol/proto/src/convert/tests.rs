@@ -1,4 +1,4 @@
-//! Tests of what crosses the border.
+//! Tests of the border.
 
 use skep_protocol::ids::TaskId;
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskOp, TaskSpec};

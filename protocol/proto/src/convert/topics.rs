@@ -7,17 +7,17 @@ use skep_protocol::text::{AgentId, ContentType, SiteName};
 
 use crate::v1;
 
-/// A topic as a client names it: of the node's own site if it names none.
+/// Reads a topic as a client names it: of the node's own site if it names no site.
 ///
 /// # Errors
-/// [`FieldError`] if it is none.
+/// [`FieldError`] if the text is not a topic.
 pub fn topic(text: &str, site: &SiteName) -> Result<TopicPath, FieldError> {
     let whole = if text.split('/').count() == 2 { format!("{site}/{text}") } else { text.to_owned() };
     let topic = TopicPath::new(whole).map_err(|e| field("topic", e))?;
     if topic.is_of(site) { Ok(topic) } else { Err(field("topic", format!("{topic} is not of this site, {site}"))) }
 }
 
-/// What a client says on a topic.
+/// Reads a publication of a client.
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.

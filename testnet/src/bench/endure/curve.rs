@@ -1,4 +1,4 @@
-//! What a node uses as time goes by, of which only so many samples are kept.
+//! What a node uses over time, in a bounded number of samples.
 
 use serde::Serialize;
 use skep_client::v1;
@@ -6,7 +6,8 @@ use skep_client::v1;
 use crate::site::launch::TestNode;
 use crate::site::process::{Usage, bytes_below};
 
-/// Samples of a node that are kept. With one more, every other one is forgotten, and half as many are kept from then on.
+/// The most samples that are kept of a node. When there is one more, every other sample is dropped, and from then on
+/// half as many are taken.
 const SAMPLES_MAX: usize = 1_024;
 
 /// What a node used at an instant.
@@ -20,13 +21,13 @@ pub(super) struct Sample {
     history: u64,
     journals: u64,
     snapshots: u64,
-    /// Agents that the shard knows, and request ids that it remembers.
+    /// How many agents the shard knows, and how many request ids it remembers.
     agents: u64,
     request_ids: u64,
 }
 
 impl Sample {
-    /// Of a node that runs; none if it does not.
+    /// A sample of a running node; none if the node does not run.
     pub(super) fn of(node: &TestNode, at_ms: u64, shard: &v1::ShardStatusReply) -> Option<Self> {
         let usage = node.pid().and_then(Usage::of)?;
         let (data, journals) = (node.dir.join("data"), node.dir.join("journals"));
@@ -48,7 +49,7 @@ impl Sample {
 pub(super) struct Curve {
     kept: Vec<Sample>,
     last: Option<Sample>,
-    /// Samples that were taken, and of how many one is kept.
+    /// How many samples were taken, and of how many one is kept.
     taken: u64,
     one_of: u64,
 }
@@ -74,7 +75,7 @@ impl Curve {
         self.last = Some(sample);
     }
 
-    /// What is kept, the first one and the last one included.
+    /// The samples that are kept, the first one and the last one included.
     pub(super) fn samples(&self) -> Vec<Sample> {
         let mut samples = self.kept.clone();
         samples.extend(self.last.filter(|last| self.kept.last() != Some(last)));
@@ -82,16 +83,16 @@ impl Curve {
     }
 }
 
-/// The curves of a node: one value of each for every sample.
+/// The curves of a node: one value for every sample.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Curves {
-    /// When, in seconds since the node was at rest.
+    /// The instants, in seconds since the node was at rest.
     pub at_s: Vec<f64>,
     /// Resident memory, in MiB.
     pub rss_mib: Vec<f64>,
     /// Processor time since the sample before, in percent of a core.
     pub cpu_pct: Vec<f64>,
-    /// Files and sockets that are open.
+    /// How many files and sockets are open.
     pub descriptors: Vec<u64>,
     /// The shard's log on disk, in MiB.
     pub wal_mib: Vec<f64>,
@@ -101,11 +102,11 @@ pub struct Curves {
     pub journals_mib: Vec<f64>,
     /// Snapshots on disk, in MiB.
     pub snapshots_mib: Vec<f64>,
-    /// What was written to disk in all, in MiB, as the operating system counts it.
+    /// Bytes that were written to disk in all, in MiB, as the operating system counts them.
     pub written_mib: Vec<f64>,
-    /// Agents that the shard knows.
+    /// How many agents the shard knows.
     pub agents: Vec<u64>,
-    /// Request ids that the shard remembers.
+    /// How many request ids the shard remembers.
     pub request_ids: Vec<u64>,
 }
 
@@ -142,7 +143,7 @@ fn share(from: &Sample, to: &Sample) -> f64 {
     (used_ms / ms * 1_000.0).round() / 10.0
 }
 
-/// How many times as much there was later as before; none where there was nothing before.
+/// The factor by which each value grew; none where it was 0 before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Growth {
     /// Resident memory.

@@ -13,25 +13,26 @@ use crate::site::launch::{TestNode, Testnet};
 use crate::site::operator::{Operator, ToSend};
 use crate::site::warehouse::robot_name;
 
-/// Robots that are there all the time.
+/// How many robots are attached all the time.
 pub(super) const ROBOTS: usize = 10;
-/// Those who ask, each for one thing after another. No divisor of what follows, so that each asks for everything.
+/// How many customers, each of which asks for one thing after another. Not a divisor of the numbers below, so that each
+/// customer asks for everything.
 const CUSTOMERS: usize = 7;
-/// Of so many rounds one has a command too, and of so many one has an agent that comes and goes.
+/// One in this many rounds has a command too, and one in this many has an agent that comes and goes.
 const COMMAND_EVERY: usize = 4;
 const VISIT_EVERY: usize = 10;
 /// Bytes of payload in a task, and of arguments in a command.
 const PAYLOAD_BYTES: usize = 256;
-/// How long a command is good for: longer than any of them takes.
+/// How long a command is valid: longer than any of them takes.
 const VALID: Duration = Duration::from_secs(60);
-/// How long an agent may take to attach, and how long one that comes and goes waits for a task.
+/// How long an agent may take to attach, and how long an agent that comes and goes waits for a task.
 const ATTACH_MAX: Duration = Duration::from_secs(60);
 const VISIT_MAX: Duration = Duration::from_secs(2);
-/// How long whatever is under way in the end may take to its end.
+/// How long the work that is under way at the end may take.
 const END_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What came of the load so far.
+/// The results of the load so far.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) rounds: AtomicU64,
@@ -49,7 +50,7 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Counts {
-    /// Counts a call as done, or as what else became of it.
+    /// Counts a call as done, not done or unknown.
     fn call<T>(&self, counter: &AtomicU64, called: Result<T, ClientError>) -> Option<T> {
         match called {
             Ok(reply) => {
@@ -72,7 +73,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Attaches robots to all nodes in turns, and has so many rounds a second begin.
+    /// Attaches robots to all nodes in turns, and begins this many rounds a second.
     pub(super) async fn start(testnet: &Testnet, rounds_per_s: u32) -> Result<Self, LaunchError> {
         let pipelined = Settings { pipelined: true, ..Settings::default() };
         let clients: Vec<Client> = testnet.nodes.iter().map(|node| node.client_with(pipelined)).collect();
@@ -100,7 +101,7 @@ impl Load {
         Ok(Self { counts, stop, customers, robots })
     }
 
-    /// Lets what is under way come to its end, and ends the robots.
+    /// Lets the work under way end, and ends the robots.
     pub(super) async fn stop(mut self) -> Arc<Counts> {
         self.stop.store(true, Ordering::Relaxed);
         let until = Instant::now() + END_MAX;
@@ -126,14 +127,14 @@ async fn attach(client: &Client, name: &str) -> Result<(AttachedAgent, CommandOf
     Ok((agent, offers))
 }
 
-/// Does whatever task it is given.
+/// Does every task that the agent is given.
 async fn work(mut agent: AttachedAgent, counts: Arc<Counts>) {
     while let Some(task) = agent.next_task().await {
         counts.call(&counts.completed, task.complete(Vec::new()).await);
     }
 }
 
-/// Does whatever it is commanded.
+/// Does every command that the agent is offered.
 async fn obey(mut offers: CommandOffers) {
     while let Some(offer) = offers.next().await {
         if let Ok(running) = offer.start().await {
@@ -142,7 +143,7 @@ async fn obey(mut offers: CommandOffers) {
     }
 }
 
-/// Asks for one thing after another, at a pace.
+/// Asks for one thing after another, at a constant rate.
 struct Customer {
     clients: Vec<Client>,
     operator: Arc<Operator>,
@@ -154,7 +155,7 @@ struct Customer {
 impl Customer {
     async fn run(self, first: usize) {
         let mut ticks = tokio::time::interval(self.every);
-        // Who is late asks for less, and never for all at once.
+        // A customer that is late asks for less, and never for all at once.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for round in (first..).step_by(CUSTOMERS) {
             ticks.tick().await;
@@ -179,7 +180,7 @@ impl Customer {
         }
     }
 
-    /// Commands a robot, and waits until it has done it.
+    /// Commands a robot, and waits until the robot has done it.
     async fn command(&self, client: &Client, robot: &str) {
         let to_send = ToSend { target: robot, is_group: false, verb: "goto", valid: VALID, waves: None };
         let Ok(signed) = self.operator.sign(client, &to_send).await else { return count(&self.counts.not_done) };
@@ -193,7 +194,7 @@ impl Customer {
         }
     }
 
-    /// An agent with an id of its own comes, does a task if there is one, and goes for good.
+    /// Attaches an agent with an id of its own, which does a task if there is one, and detaches it for good.
     async fn visit(&self, client: &Client, name: &str) {
         let Ok((mut agent, _offers)) = attach(client, name).await else { return count(&self.counts.not_done) };
         if let Ok(Some(task)) = tokio::time::timeout(VISIT_MAX, agent.next_task()).await {

@@ -1,4 +1,5 @@
-//! Steady load for as long as one likes: what each node uses meanwhile, as curves, and how soon it serves after a restart.
+//! Steady load for any length of time: what each node uses meanwhile, as curves, and how soon it serves after a
+//! restart.
 
 mod curve;
 mod load;
@@ -20,40 +21,41 @@ use curve::{Curve, Sample, mib};
 pub use curve::{Curves, Growth};
 use load::{Load, ROBOTS};
 
-/// How often it is looked what nodes use, unless it is said otherwise.
+/// How often the use of nodes is sampled, unless the settings say otherwise.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-/// The most often that it is looked: a look goes through the nodes' directories.
+/// The shortest interval of sampling: a sample walks the nodes' directories.
 pub const SAMPLE_EVERY_MIN: Duration = Duration::from_millis(100);
-/// How long nodes are left alone before the first look.
+/// How long nodes are left alone before the first sample.
 const AT_REST: Duration = Duration::from_secs(2);
 /// How long a node may take from its start until it serves.
 const START_MAX: Duration = Duration::from_secs(600);
-/// How long one question to a node that starts may take: soon it is asked again.
+/// How long one question to a node that starts may take: then it is asked again.
 const ASK_MAX: Duration = Duration::from_millis(200);
-/// How often it is looked whether a node takes connections.
+/// How often the benchmark checks whether a node takes connections.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// What to run.
+/// The settings of the benchmark.
 #[derive(Clone, Debug)]
 pub struct EndureSettings {
-    /// The program that is a node.
+    /// The path of the program that is a node.
     pub binary: PathBuf,
     /// How long the load lasts.
     pub lasts: Duration,
-    /// Voters, which are all nodes.
+    /// How many voters; all nodes vote.
     pub voters: usize,
-    /// Rounds a second: each creates a task, one in four sends a command too, and in one of ten an agent comes and goes.
+    /// Rounds a second: each creates a task, one in four sends a command too, and in one of ten an agent comes and
+    /// goes.
     pub rate: u32,
-    /// How often it is looked what nodes use; no more often than [`SAMPLE_EVERY_MIN`].
+    /// How often the use of nodes is sampled; no more often than [`SAMPLE_EVERY_MIN`].
     pub every: Duration,
 }
 
 /// A voter that was stopped and started again.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Restart {
-    /// Whether it drained by itself, and did not have to be killed.
+    /// Whether the node drained by itself, and did not have to be killed.
     pub drained: bool,
-    /// How long it took until it was gone, in milliseconds.
+    /// How long the node took to end, in milliseconds.
     pub stopped_ms: f64,
     /// From its start until its API takes connections, in milliseconds.
     pub listens_ms: f64,
@@ -61,66 +63,66 @@ pub struct Restart {
     pub serves_ms: f64,
     /// Resident memory then, in MiB.
     pub rss_mib: f64,
-    /// Files and sockets that are open then.
+    /// How many files and sockets are open then.
     pub descriptors: u64,
 }
 
-/// A node while the benchmark ran.
+/// The figures of a node while the benchmark ran.
 #[derive(Clone, Debug, Serialize)]
 pub struct EndureNode {
-    /// Which.
+    /// The node's name.
     pub node: String,
-    /// What it was when the load began.
+    /// Its role when the load began.
     pub role: String,
-    /// What it used.
+    /// What it used, as curves.
     pub curves: Curves,
-    /// In the end, against the node at rest.
+    /// Growth from the node at rest to the end.
     pub last_to_first: Growth,
-    /// In the end, against half of the time before.
+    /// Growth from half of the time to the end.
     pub last_to_half: Growth,
     /// Its restart after that.
     pub restart: Restart,
 }
 
-/// What came of it.
+/// The result of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct EndureReport {
     /// Always `endure`.
     pub bench: &'static str,
-    /// Voters, which are all nodes.
+    /// How many voters; all nodes vote.
     pub voters: usize,
-    /// Robots that were there all the time.
+    /// How many robots were attached all the time.
     pub robots: usize,
-    /// How long the load lasted.
+    /// How long the load lasted, in seconds.
     pub seconds: f64,
-    /// Rounds a second that were asked for.
+    /// The rounds a second that the settings asked for.
     pub rate: u32,
-    /// Rounds a second that there were.
+    /// The rounds a second that took place.
     pub rounds_per_s: f64,
-    /// Tasks that were created.
+    /// How many tasks were created.
     pub created: u64,
-    /// Tasks that were completed.
+    /// How many tasks were completed.
     pub completed: u64,
-    /// Commands that were accepted.
+    /// How many commands were accepted.
     pub commands: u64,
-    /// Those that succeeded.
+    /// How many commands succeeded.
     pub succeeded: u64,
-    /// Agents that came and went.
+    /// How many agents came and went.
     pub visits: u64,
-    /// Calls that were not done.
+    /// How many calls were not done.
     pub not_done: u64,
-    /// Calls of which nobody knew.
+    /// How many calls had an unknown outcome.
     pub unknown: u64,
-    /// Each node.
+    /// The figures of each node.
     pub nodes: Vec<EndureNode>,
-    /// What it ran on.
+    /// The machine that it ran on.
     pub machine: Machine,
 }
 
-/// Runs it on nodes of its own.
+/// Runs the benchmark on nodes of its own.
 ///
 /// # Errors
-/// [`LaunchError`]: also if a node ends by itself. Its directory is kept then.
+/// [`LaunchError`]: also if a node ends by itself. Then its directory is kept.
 pub async fn endure(settings: EndureSettings) -> Result<EndureReport, LaunchError> {
     let dir = scratch("bench-endure")?;
     let mut testnet = Testnet::create(layout(settings.binary.clone(), dir.clone(), settings.voters))?;
@@ -169,7 +171,7 @@ pub async fn endure(settings: EndureSettings) -> Result<EndureReport, LaunchErro
     })
 }
 
-/// Looks what every node uses.
+/// Samples what every node uses.
 async fn look(testnet: &mut Testnet, begun: Instant, curves: &mut [Curve]) -> Result<(), LaunchError> {
     for (node, curve) in testnet.nodes.iter_mut().zip(curves) {
         let status = node.impatient_client().shard_status().await.unwrap_or_default();
@@ -202,7 +204,7 @@ fn ms_since(begun: Instant) -> f64 {
     (begun.elapsed().as_secs_f64() * 10_000.0).round() / 10.0
 }
 
-/// Lets a voter drain, starts it again, and waits until it has what the leader has.
+/// Drains a voter, starts it again, and waits until it has everything that the leader has.
 async fn restart(testnet: &mut Testnet, at: usize) -> Result<Restart, LaunchError> {
     let stopping = Instant::now();
     let drained = testnet.stop(at).await;

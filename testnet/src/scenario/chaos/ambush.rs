@@ -1,4 +1,4 @@
-//! Somebody who waits for files to come or go, and kills whose they are.
+//! A thread that waits for segment files to appear or go, and kills the node that has them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -11,29 +11,29 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::task::JoinSet;
 
-/// How often the segments are looked at.
+/// How often the thread looks at the segments.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 
 /// The segments of a node, and its process.
 pub(super) struct Place {
     node: usize,
     pid: u32,
-    /// The process itself: another one that gets its number later is not meant.
+    /// The process itself, so that another process that gets its number later is not meant.
     process: OwnedFd,
     dir: PathBuf,
     names: BTreeSet<OsString>,
 }
 
-/// Whom an ambush has killed.
+/// The node that an ambush has killed.
 #[derive(Clone, Debug)]
 pub(super) struct Struck {
     pub(super) node: usize,
     pub(super) pid: u32,
-    /// What was seen.
+    /// What the thread saw.
     pub(super) what: String,
 }
 
-/// Somebody who waits for a rotation.
+/// A thread that waits for a rotation.
 pub(super) struct Ambush {
     called_off: Arc<AtomicBool>,
     struck: Arc<Mutex<Option<Struck>>>,
@@ -54,7 +54,7 @@ impl Place {
         Some(Self { node, pid, process, dir, names })
     }
 
-    /// What has come or gone since the last look.
+    /// The files that have appeared or gone since the last look.
     fn change(&mut self) -> Option<String> {
         let names = names_in(&self.dir)?;
         let name = names.symmetric_difference(&self.names).next()?;
@@ -76,7 +76,7 @@ fn lie_in_wait(
         for place in &mut places {
             let Some(what) = place.change() else { continue };
             std::thread::sleep(later);
-            // Whoever sees that the process has ended finds here why.
+            // A caller that sees that the process has ended finds the cause here.
             let mut struck = struck.lock().unwrap_or_else(PoisonError::into_inner);
             if pidfd_send_signal(&place.process, Signal::KILL).is_ok() {
                 *struck = Some(Struck { node: place.node, pid: place.pid, what });
@@ -88,7 +88,7 @@ fn lie_in_wait(
 }
 
 impl Ambush {
-    /// None if there is no thread for it.
+    /// Starts the thread; none if the system has no thread to give.
     pub(super) fn lay(places: Vec<Place>, (within, later): (Duration, Duration), ballast: JoinSet<()>) -> Option<Self> {
         let (called_off, struck) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let (stop, report) = (Arc::clone(&called_off), Arc::clone(&struck));
@@ -98,17 +98,17 @@ impl Ambush {
         Some(Self { called_off, struck, watcher, _ballast: ballast })
     }
 
-    /// Whether it waits no more.
+    /// Whether the thread has stopped waiting.
     pub(super) fn is_over(&self) -> bool {
         self.watcher.is_finished()
     }
 
-    /// Whom it has killed so far.
+    /// The node that it has killed so far.
     pub(super) fn struck(&self) -> Option<Struck> {
         self.struck.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends it. Whom it has killed until then.
+    /// Ends the thread. Returns the node that it has killed until then.
     pub(super) fn call_off(self) -> Option<Struck> {
         self.called_off.store(true, Ordering::Relaxed);
         let Self { struck, watcher, .. } = self;
@@ -124,7 +124,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::{Child, Command};
 
-    /// A node that does nothing, and where it would.
+    /// An idle node, and the directory that it would use.
     fn idle() -> (Child, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("1.wal"), "").unwrap();

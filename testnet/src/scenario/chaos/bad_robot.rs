@@ -1,6 +1,6 @@
-//! A robot whose key was stolen, in a site where everything else goes wrong as well: a process with the key of a peer that all
-//! nodes list and that votes nowhere. What it does is its program's own affair (`rogue`, of the tests): nothing here speaks with
-//! nodes but by their API.
+//! A robot whose key was stolen, in a site where everything else goes wrong as well: a process with the key of a peer
+//! that all nodes list and that votes nowhere. What it does is up to its own program (`rogue`, of the tests): this code
+//! speaks with nodes only through their API.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,14 +17,14 @@ use crate::site::child::Child;
 use crate::site::robot::POSE;
 use crate::site::warehouse::DemoSite;
 
-/// Its output, and the list of the nodes that it is told.
+/// The file with its output, and the file that lists the nodes for it.
 const OUTPUT: &str = "bad-robot.log";
 const NODES: &str = "bad-robot.json";
 
-/// After how long a listener whose node went away subscribes again.
+/// Wait before a listener whose node has gone subscribes again.
 const LISTENS_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Within so long it has its turn with everything that it does, again and again, whatever else goes wrong.
+/// Within this time it has its turn with each of its deeds, again and again, whatever else goes wrong.
 const SHOWN_WITHIN: Duration = Duration::from_secs(10 * 60);
 
 /// The first line of its output.
@@ -41,22 +41,22 @@ struct Done {
     why: Option<String>,
 }
 
-/// How a bad robot fared with something that it does.
+/// The results of one kind of deed of a bad robot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DeedCount {
-    /// How often it was its turn.
+    /// How many turns it had.
     pub turns: u64,
-    /// In how many of these it reached somebody.
+    /// In how many turns the deed reached a node.
     pub done: u64,
-    /// How often it did in them: frames that its victim answered, refused or ended a connection for, connections that it took,
-    /// messages that went out to neighbours.
+    /// How often it did the deed in those turns: frames that its victim answered, refused or ended a connection for,
+    /// connections that it took, messages that went out to neighbours.
     pub times: u64,
-    /// Why it did not, the last time that it did not.
+    /// Why the deed failed, at the last turn at which it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
 }
 
-/// What its output says of all that it does.
+/// Reads the results of each kind of deed from its output.
 fn count(output: &str) -> BTreeMap<String, DeedCount> {
     let mut counts: BTreeMap<String, DeedCount> = BTreeMap::new();
     for line in output.lines() {
@@ -75,7 +75,7 @@ fn count(output: &str) -> BTreeMap<String, DeedCount> {
     counts
 }
 
-/// What never reached anybody: of that a run shows nothing.
+/// The deeds that never reached a node: the run shows nothing of those.
 pub(super) fn not_shown(deeds: &BTreeMap<String, DeedCount>) -> Vec<String> {
     deeds.iter().filter(|(_, count)| count.done == 0).map(|(deed, _)| deed.clone()).collect()
 }
@@ -85,14 +85,15 @@ pub(super) fn is_long_enough(lasts: Duration) -> bool {
     lasts >= SHOWN_WITHIN
 }
 
-/// A running one.
+/// A running bad robot.
 pub(super) struct BadRobot {
     child: Child,
     output: PathBuf,
     _listeners: JoinSet<()>,
 }
 
-/// Has every node hear where robots are, for as long as the result lives: what nobody hears reaches nobody in the mesh.
+/// Subscribes to the robots' positions at every node, for as long as the result lives: without a subscriber no
+/// publication reaches a node in the mesh.
 fn listeners(site: &DemoSite) -> JoinSet<()> {
     let mut listeners = JoinSet::new();
     for client in site.clients() {
@@ -109,7 +110,7 @@ fn listeners(site: &DemoSite) -> JoinSet<()> {
     listeners
 }
 
-/// Which node it is, as its program says.
+/// The PeerId of the bad robot, as its program says.
 pub(super) fn identity(program: &Path, seed: u64) -> Result<String, LaunchError> {
     let seed = seed.to_string();
     let ran = Command::new(program).args(["--identity", "--seed", &seed]).stdin(Stdio::null()).output();
@@ -122,7 +123,7 @@ pub(super) fn identity(program: &Path, seed: u64) -> Result<String, LaunchError>
 }
 
 impl BadRobot {
-    /// Starts it on a host of its own, the one behind those of the nodes, if they have such.
+    /// Starts it on a host of its own, the one behind those of the nodes, if they have hosts.
     pub(super) fn start(program: &Path, seed: u64, site: &DemoSite) -> Result<Self, LaunchError> {
         let (dir, at) = (site.net.dir(), site.net.nodes.len());
         let nodes = dir.join(NODES);
@@ -146,7 +147,7 @@ impl BadRobot {
         Ok(Self { child, output, _listeners: listeners(site) })
     }
 
-    /// Ends it: how it fared.
+    /// Ends it, and returns its results.
     pub(super) fn end(mut self, dir: &Path) -> Result<BTreeMap<String, DeedCount>, ScenarioError> {
         if self.child.has_ended() {
             return Err(broken(dir, "the bad robot ended by itself".to_owned()));
@@ -155,7 +156,7 @@ impl BadRobot {
         let output = std::fs::read_to_string(&self.output).map_err(io_error(self.output.display().to_string()))?;
         let deeds = count(&output);
         if deeds.values().all(|count| count.done == 0) {
-            return Err(broken(dir, "nothing that the bad robot did reached anybody".to_owned()));
+            return Err(broken(dir, "nothing that the bad robot did reached a node".to_owned()));
         }
         Ok(deeds)
     }

@@ -1,4 +1,4 @@
-//! An operator that tells robots what to do while things go wrong.
+//! An operator that commands robots while things go wrong.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,26 +19,27 @@ use crate::site::robot::{FLEET, SURVEY};
 use crate::site::warehouse::{DemoSite, robot_name};
 use crate::verify::Pause;
 
-/// Pause between two commands.
+/// The pause between two commands.
 const PAUSE: Duration = Duration::from_millis(300);
-/// How long one is good for, in milliseconds.
+/// How long a command is valid, in milliseconds.
 const VALID_MS: std::ops::Range<u64> = 1_000..20_000;
-/// One in so many is good for hours: no deadline ends what something else should, and what a robot's node had when the robot
-/// moved would be good after it.
+/// One in this many commands is valid for hours: no deadline hides a fault in what should end it, and a command that a
+/// robot's node had when the robot moved would still be valid after that.
 const GOOD_FOR_HOURS: u32 = 4;
 const HOURS_MS: std::ops::Range<u64> = 2 * 3_600_000..6 * 3_600_000;
-/// One in so many is for all robots.
+/// One in this many commands is for all robots.
 const FOR_ALL: u32 = 5;
-/// One in so many takes longer, so that the next ones wait at the robot's node.
+/// One in this many commands takes longer, so that the next ones wait at the robot's node.
 const SURVEYS: u32 = 8;
-/// How long one is sent that nobody is known to have accepted, if it is good for as long.
+/// How long the operator sends a command that may not have been accepted, if it is valid for that long.
 const SEND_MAX: Duration = Duration::from_secs(20);
-/// How long the last of them may take to its end, once everything is mended. Whatever its deadline: robots are there, and do
-/// what they are told, or their nodes know that they never will. One that is good for hours and still open is in limbo.
+/// How long the last commands may take to end, once everything is mended, whatever their deadlines: robots are
+/// attached, and do what they are told, or their nodes know that they never will. A command that is valid for hours and
+/// still open is in limbo.
 const ENDS_WITHIN: Duration = Duration::from_secs(180);
 /// How long after a deadline the shard's clock reaches it at the latest, in milliseconds.
 const LAG_MS: u64 = 5_000;
-/// Commands that are looked at at a time, in the end: each look takes two round trips.
+/// How many commands are read at a time, at the end: each read takes two round trips.
 const LOOKS_AT_A_TIME: usize = 32;
 
 /// An operator at work.
@@ -55,7 +56,7 @@ impl Commander {
         seed: u64,
         args_bytes: usize,
     ) -> Result<Self, LaunchError> {
-        // What is asked once has more time than what is tried at one node after another.
+        // A question that is asked once has more time than one that is tried at one node after another.
         let operator = Operator::of(&site.net, site.net.nodes.iter().map(TestNode::client).collect())?;
         let operator = operator.with_args(args_bytes);
         let (stop, stopped) = watch::channel(false);
@@ -67,7 +68,7 @@ impl Commander {
         Ok(Self { stop, task })
     }
 
-    /// What was sent and accepted, and how it stands once all of it has ended, or after a generous time.
+    /// The commands that were accepted, and the state of each once all of them have ended, or after a generous time.
     pub(super) async fn stop(self) -> Result<Vec<(Sent, v1::CommandView)>, LaunchError> {
         self.stop.send_replace(true);
         let failed = |e: tokio::task::JoinError| LaunchError::Command {
@@ -92,14 +93,14 @@ impl Commander {
     }
 }
 
-/// How a command stands once it has ended, or when there is no time left; none if it was never accepted.
+/// The state of a command once it has ended, or when no time is left; none if it was never accepted.
 async fn end_of(
     operator: &Operator,
     looks: &Semaphore,
     sent: &Sent,
     until: Instant,
 ) -> Result<Option<v1::CommandView>, LaunchError> {
-    // From then on nobody accepts it any more: its deadline has passed, or that of the last request which asked for it.
+    // From then on no node accepts it: its deadline has passed, or that of the last request that asked for it.
     let asked_for_ms = u64::try_from(SEND_MAX.as_millis()).unwrap_or(0) + limits::REQUEST_DEADLINE_MS_DEFAULT;
     let settled_ns = sent.at_ns + (sent.valid_ms.min(asked_for_ms) + LAG_MS) * 1_000_000;
     loop {
@@ -109,7 +110,7 @@ async fn end_of(
         };
         match looked {
             Ok(view) if view.open == 0 || Instant::now() > until => return Ok(Some(view)),
-            // It was never accepted, or is forgotten: ended, and its deadline past.
+            // The command was never accepted, or is forgotten: ended, and its deadline past.
             Err(error) if error.is_not_found() && boot_ns() > settled_ns => return Ok(None),
             Err(error) if Instant::now() > until => return Err(error.into()),
             Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
@@ -117,7 +118,7 @@ async fn end_of(
     }
 }
 
-/// How long a command is good for, whether it is for all robots, what is to be done, and by which robot otherwise.
+/// How long a command is valid, whether it is for all robots, its verb, and its robot otherwise.
 fn draw(rng: &mut SmallRng, robots: usize) -> (Duration, bool, &'static str, String) {
     let valid_ms = if rng.random_ratio(1, GOOD_FOR_HOURS) { HOURS_MS } else { VALID_MS };
     let valid = Duration::from_millis(rng.random_range(valid_ms));
@@ -125,7 +126,7 @@ fn draw(rng: &mut SmallRng, robots: usize) -> (Duration, bool, &'static str, Str
     (valid, rng.random_ratio(1, FOR_ALL), verb, robot_name(rng.random_range(0..robots)))
 }
 
-/// Sends commands until it is told to stop. What may have been accepted is among what it tells, too.
+/// Sends commands until it is told to stop. Its result includes commands that may have been accepted.
 async fn command(
     operator: &Operator,
     clients: &[Client],
@@ -142,10 +143,10 @@ async fn command(
         let target = if is_group { FLEET } else { &robot };
         let to_send = ToSend { target, is_group, verb, valid, waves: None };
         let Ok(signed) = operator.sign(client, &to_send).await else { continue };
-        // Its deadline is made of a clock that was read by then, and not long before.
+        // The deadline comes from a clock that was read by then, and not long before.
         let (id, at_ns) = (signed.id, boot_ns());
         let valid_ms = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
-        // The same command, through whoever answers, as long as it is good for anything.
+        // It sends the same command through any node that answers, as long as the command is valid.
         let until = Instant::now() + valid.min(SEND_MAX);
         let mut may_be_accepted = false;
         for client in clients.iter().cycle() {

@@ -9,14 +9,15 @@ use super::wrong::{Kind, Mend};
 use crate::site::process::Usage;
 use crate::site::warehouse::DemoSite;
 
-/// Descriptors that a node may have beyond those that it had open: far fewer than there are watchers.
+/// How many descriptors a node may have beyond those that it had open: far fewer than there are watchers.
 const SPARE: std::ops::Range<u64> = 0..32;
-/// The fewest that it is started with.
+/// The fewest descriptors that a node is started with.
 const FEWEST: u64 = 96;
 
 impl Faults {
-    /// A node has hardly more descriptors than it had open: it is started anew with them, and knows; or they become so few while
-    /// it runs, as on a machine whose files and sockets are all taken. Callers take what there is.
+    /// Leaves a node hardly more descriptors than it had open. Either it is started anew with them, and knows the
+    /// limit; or they become so few while it runs, as on a machine whose files and sockets are all taken. Watchers take
+    /// what is left.
     pub(super) fn starve(&mut self, site: &mut DemoSite) -> Begun {
         if self.watchers.is_some() {
             return Ok(None);

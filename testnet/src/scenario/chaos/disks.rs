@@ -7,13 +7,14 @@ use rand::rngs::SmallRng;
 
 use super::Step;
 
-/// The disk of the node whose disk fills up, in bytes: its own file system; and that of its journals.
+/// The size of the file system of the node whose disk fills up, and of that of its journals.
 const SMALL_DISK: &str = "size=320m";
 const SMALL_JOURNALS: &str = "size=64m";
-/// Free space at which a node still writes what ends work, and at which it writes nothing but votes. The journals get none.
+/// The free space at which a node still writes the ends of work, and at which it writes only votes. The journals get
+/// none.
 const NEARLY_FULL: u64 = 20 << 20;
 
-/// Flips a byte of the log of a stopped node, where something is written.
+/// Flips a byte of the log of a stopped node, at a place that was written.
 pub(super) fn damage(wal: &Path, rng: &mut SmallRng) -> Step {
     let failed = |e: std::io::Error| crate::error::io_error(wal.display().to_string())(e);
     let mut files: Vec<PathBuf> =
@@ -26,12 +27,12 @@ pub(super) fn damage(wal: &Path, rng: &mut SmallRng) -> Step {
     std::fs::write(path, bytes).map_err(failed)
 }
 
-/// Small file systems of their own under a node's data and its journals.
+/// Small file systems under a node's data and its journals.
 pub(super) struct SmallDisk {
     parts: Vec<Part>,
 }
 
-/// One of them, and how much of it is left when it is full.
+/// One of these file systems, and how much of it is left when it is full.
 struct Part {
     dir: PathBuf,
     left: u64,
@@ -44,7 +45,7 @@ impl SmallDisk {
         Ok(Self { parts: vec![data, journals] })
     }
 
-    /// Fills them up to what a node keeps for votes.
+    /// Fills them up to the part that a node keeps for votes.
     pub(super) fn fill(&self) -> Step {
         self.parts.iter().try_for_each(Part::fill)
     }
@@ -77,7 +78,7 @@ impl Part {
         let free = space.f_bavail.saturating_mul(space.f_frsize);
         let bytes = usize::try_from(free.saturating_sub(self.left)).unwrap_or(0);
         match std::fs::write(self.filler(), vec![1; bytes]) {
-            // The node was quicker: it is full all the same.
+            // The node was faster: the file system is full all the same.
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
             written => written.map_err(failed),
         }

@@ -19,21 +19,21 @@ use crate::site::child::suspend;
 use crate::site::hosts::Hosts;
 use crate::site::warehouse::DemoSite;
 
-/// Things that are wrong at a time.
+/// How many things are wrong at a time.
 const AT_A_TIME: usize = 2;
-/// Pause between two things that go wrong, in milliseconds.
+/// The pause between two things that go wrong, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 300..2_500;
-/// How long a thin link stays thin, in milliseconds: long enough for somebody to fall behind on it, and to catch up.
+/// How long a thin link stays thin, in milliseconds: long enough for a node to fall behind on it, and to catch up.
 const THIN_MS: std::ops::Range<u64> = 5_000..60_000;
-/// How long a node has few descriptors, in milliseconds: long enough to start, and for callers to take them.
+/// How long a node has few descriptors, in milliseconds: long enough to start, and for watchers to take them.
 const FEW_MS: std::ops::Range<u64> = 3_000..12_000;
-/// How long one try to take a voter in again may take: a handful of round trips of up to 600 ms, on a busy machine. What is
-/// not over by then goes on, and is asked for again.
+/// How long one attempt to add a voter again may take: a handful of round trips of up to 600 ms, on a busy machine. An
+/// attempt that is not over by then goes on, and the operator asks again.
 const TAKE_IN_MAX: Duration = Duration::from_secs(10);
-/// How long it is tried in the end, once nothing else is wrong.
+/// How long that is tried at the end, once nothing else is wrong.
 const TAKE_IN_AT_LAST_MAX: Duration = Duration::from_secs(180);
 
-/// What goes wrong in a run.
+/// Everything that goes wrong in a run.
 pub(super) struct Faults {
     pub(super) rng: SmallRng,
     pub(super) story: Story,
@@ -43,20 +43,20 @@ pub(super) struct Faults {
     kinds: &'static [Kind],
     pub(super) wrong: Vec<Wrong>,
     pub(super) counts: BTreeMap<Kind, usize>,
-    /// Namespaces are there, and file systems can be mounted.
+    /// Whether this process is root: there are namespaces, and it can mount file systems.
     as_root: bool,
-    /// What the relay does when nothing is wrong; none without one.
+    /// What the relay does when nothing is wrong; none without a relay.
     pub(super) delays: Option<Delays>,
     small_disk: Option<SmallDisk>,
-    /// The voter that lost its disk and was not taken in again.
+    /// The voter that lost its disk and was not added again.
     lost: Option<usize>,
-    /// Voters that lost their disk, whether they were taken in again or not.
+    /// Voters that lost their disk, whether they were added again or not.
     lost_disks: BTreeSet<usize>,
     /// Nodes that ended though nothing was done to them.
     pub(super) fallen: Vec<String>,
-    /// Who takes the descriptors of a node that has few.
+    /// The callers that take the descriptors of a node that has few.
     pub(super) watchers: Option<Watchers>,
-    /// Who waits for a rotation.
+    /// The thread that waits for a rotation.
     pub(super) ambush: Option<Ambush>,
 }
 
@@ -101,7 +101,7 @@ impl Faults {
         site.net.hosts()
     }
 
-    /// Mends what is due, and has something else go wrong.
+    /// Mends what is due, and makes something else go wrong.
     pub(super) async fn step(&mut self, site: &mut DemoSite) -> Step {
         let now = Instant::now();
         self.look_at_ambush(site);
@@ -113,7 +113,7 @@ impl Faults {
         }
         self.raise_fallen(site)?;
         self.take_in(site).await;
-        // A run of a robot's software that is one too many keeps nothing else from going wrong.
+        // An extra run of a robot's software does not keep other things from going wrong.
         let at_once = self.wrong.iter().filter(|wrong| !matches!(wrong.mend, Mend::EndFormer(_))).count();
         if now < self.next || at_once >= AT_A_TIME {
             return Ok(());
@@ -128,12 +128,12 @@ impl Faults {
         !self.is_taken(at) && site.net.nodes[at].pid().is_some()
     }
 
-    /// Whether something is wrong with a node, or it is to be taken in again.
+    /// Whether something is wrong with a node, or it is to be added again.
     pub(super) fn is_taken(&self, at: usize) -> bool {
         self.wrong.iter().any(|wrong| wrong.node == Some(at)) || self.lost == Some(at)
     }
 
-    /// A node that nothing is wrong with.
+    /// A node with which nothing is wrong.
     pub(super) fn sound_node(&mut self, site: &DemoSite) -> Option<usize> {
         let at = self.rng.random_range(0..site.net.nodes.len());
         self.is_sound(site, at).then_some(at)
@@ -146,8 +146,8 @@ impl Faults {
             _ => LASTS_MS,
         };
         let mut until = Instant::now() + Duration::from_millis(self.rng.random_range(lasts));
-        // A suspension is one only if it is longer than a lease, and so is what keeps a robot's software from the others while
-        // another run follows it.
+        // A suspension only counts if it is longer than a lease. The same holds for what separates a run of a robot's
+        // software from the others while another run follows it.
         if matches!(kind, Kind::PauseNode | Kind::PauseRobot | Kind::MoveRobot) {
             until = until.max(Instant::now() + Duration::from_millis(self.lease_ms * 3 / 2));
         }
@@ -170,7 +170,7 @@ impl Faults {
             Kind::Wipe | Kind::Corrupt => self.lose_disk(site, kind)?,
             Kind::FewDescriptors => self.starve(site)?,
             Kind::KillAtRotation => {
-                // It counts once it has happened.
+                // The fault counts once it has happened.
                 self.lay_ambush(site);
                 None
             }
@@ -210,7 +210,7 @@ impl Faults {
         node.pid().map_or(Ok(()), |pid| suspend(pid, true))
     }
 
-    /// The disk of the last voter fills up. It gets a file system of its own for it, while it is down.
+    /// Fills up the disk of the last voter. The node gets a file system of its own for that, while it is down.
     fn fill_disk(&mut self, site: &mut DemoSite) -> Begun {
         let at = self.voters - 1;
         if !self.as_root || self.is_taken(at) {
@@ -229,7 +229,7 @@ impl Faults {
         Ok(Some((Mend::FreeDisk, Some(at))))
     }
 
-    /// A voter loses its disk, or a byte of it. One at a time: more would be more than can be promised.
+    /// Takes a voter's disk, or a byte of it. One voter at a time: Skep promises nothing for more.
     fn lose_disk(&mut self, site: &mut DemoSite, kind: Kind) -> Begun {
         let at = self.rng.random_range(0..self.voters);
         let others_down = self.wrong.iter().any(|wrong| wrong.node.is_some_and(|node| node < self.voters));
@@ -303,8 +303,8 @@ impl Faults {
         Ok(())
     }
 
-    /// What an operator does with a voter that lost its disk: one that refuses to start is wiped, and then the leader
-    /// takes it in again under its new incarnation.
+    /// Does what an operator does with a voter that lost its disk: wipes it if it refuses to start, and then has the
+    /// leader add it again under its new incarnation.
     async fn take_in(&mut self, site: &mut DemoSite) {
         let Some(at) = self.lost else { return };
         if self.wrong.iter().any(|wrong| wrong.node == Some(at)) {
@@ -320,7 +320,7 @@ impl Faults {
         let settings = Settings { patience: TAKE_IN_MAX, attempt_timeout: TAKE_IN_MAX, ..Settings::default() };
         let client = |at: usize| site.net.nodes[at].client_with(settings);
         let taking = async {
-            // It runs, and says under which incarnation: the leader may still take it for what it was.
+            // The node runs, and says its incarnation: the leader may still know the former one.
             let present = client(at).node_status().await.ok()?.incarnation;
             let client = client(leader(site).await?);
             client.add_voter(&site.net.nodes[at].id).await.ok()?;
@@ -333,13 +333,13 @@ impl Faults {
         }
     }
 
-    /// Starts nodes again that ended by themselves, and keeps in mind that they did.
+    /// Starts nodes again that ended by themselves, and notes that they did.
     fn raise_fallen(&mut self, site: &mut DemoSite) -> Step {
         for at in 0..site.net.nodes.len() {
             if self.lost == Some(at) || !site.net.nodes[at].has_ended() {
                 continue;
             }
-            // It may have been killed since the last look.
+            // The ambush may have killed it since the last look.
             self.look_at_ambush(site);
             if site.net.nodes[at].has_ended() {
                 let name = site.net.nodes[at].name.clone();
@@ -356,7 +356,7 @@ impl Faults {
     pub(super) async fn mend(&mut self, site: &mut DemoSite) -> Step {
         self.call_ambush_off(site);
         let mut wrong = std::mem::take(&mut self.wrong);
-        // In the order in which it would have been: who was left behind wakes before it is ended.
+        // In the order in which it would have been mended: a run that was left behind wakes before it is ended.
         wrong.sort_by_key(|wrong| wrong.until);
         self.impose(site);
         for Wrong { mend, .. } in wrong {

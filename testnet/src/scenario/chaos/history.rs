@@ -1,4 +1,4 @@
-//! Whether voters have the whole history once everything is mended.
+//! Checks that voters have the whole history once everything is mended.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use crate::site::warehouse::DemoSite;
 
-/// How long what is missing may be fetched from others. It is paced, so that nobody is held up by it.
+/// How long voters may take to fetch what is missing. They fetch slowly, so that they delay no other work.
 const FILLED_WITHIN: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Waits until voters have fetched what is missing in their histories, for a generous time. What is amiss then with those that
-/// never lost their disk.
+/// Waits until voters have fetched what is missing in their histories, for a generous time. Returns what is still wrong
+/// with the voters that never lost their disk.
 pub(super) async fn incomplete(site: &DemoSite, voters: usize, lost_disks: &BTreeSet<usize>) -> Vec<String> {
     let until = Instant::now() + FILLED_WITHIN;
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! Links of a chaos run: each way between two nodes has a delay of its own, and what goes wrong comes on top.
+//! Links of a chaos run: each direction between two nodes has a delay of its own, and faults come on top.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,17 +7,18 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::site::relay::{Law, Line, Relay};
 
-/// How long a datagram is under way at least and at most, in milliseconds: one way, and always the same between two nodes.
+/// The shortest and longest time that a datagram is under way, in milliseconds: one way, and always the same between
+/// two nodes.
 const WAY_MS_MIN: u64 = 5;
 pub(super) const WAY_MS_MAX: u64 = 300;
 /// What a thin link carries, in bytes a second: 256 kbit/s.
 const THIN_BYTES_PER_S: u64 = 32_000;
 
-/// The delays of all ways.
+/// The delays of all directions.
 pub(super) struct Delays(BTreeMap<(usize, usize), Law>);
 
 impl Delays {
-    /// Draws them, and has them hold.
+    /// Draws the delays, and sets them at the relay.
     pub(super) fn draw(relay: &Relay, seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0xDE1A);
         let delays =
@@ -26,7 +27,7 @@ impl Delays {
         delays
     }
 
-    /// Has the delays hold, with nothing that goes these ways, and with thin links around these nodes.
+    /// Sets the delays at the relay, with these directions cut, and with thin links around these nodes.
     pub(super) fn impose(&self, relay: &Relay, cut: &BTreeSet<(usize, usize)>, thin: &BTreeSet<usize>) {
         for ((from, to), delay) in &self.0 {
             let mut law = *delay;

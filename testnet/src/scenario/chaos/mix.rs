@@ -2,25 +2,25 @@
 
 use super::wrong::Kind;
 
-/// What nodes are told where it is their disks that fail: segments are as small as they can be, and logs soon let go of what
-/// they do not need, so that they rotate often.
+/// The settings of nodes in a run of faulty disks: the smallest segments, and logs that soon drop what they do not
+/// need, so that they rotate often.
 const FOR_ROTATIONS: [&str; 3] =
     ["store.segment_bytes=4194304", "control.snapshot_every_entries=2000", "control.entries_kept=500"];
 /// Bytes of arguments that commands have then, so that journals rotate too.
 const ARGS_BYTES: usize = 2 * 1024;
 
-/// What goes wrong.
+/// Which kinds of things go wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FaultMix {
-    /// Processes, networks, disks.
+    /// Processes, networks and disks.
     #[default]
     All,
-    /// Disks and what is like them: full, lost and damaged ones, few descriptors, SIGKILL, also at rotations.
+    /// Disks and the like: full, lost and damaged ones, few descriptors, SIGKILL, also at rotations.
     Disks,
 }
 
 impl FaultMix {
-    /// Its name.
+    /// The name of the mix.
     pub fn name(self) -> &'static str {
         match self {
             Self::All => "all",
@@ -28,7 +28,7 @@ impl FaultMix {
         }
     }
 
-    /// Values that override every node's configuration.
+    /// Settings that override every node's configuration, as `section.key=value`.
     pub(super) fn overrides(self) -> Vec<String> {
         match self {
             Self::All => Vec::new(),
@@ -44,7 +44,7 @@ impl FaultMix {
         }
     }
 
-    /// What goes wrong, the more often the more often it is named.
+    /// What goes wrong; a kind that is named more often goes wrong more often.
     pub(super) fn kinds(self) -> &'static [Kind] {
         match self {
             Self::All => &[

@@ -1,11 +1,11 @@
 //! Chaos: a site of real processes at work, and everything that happens to one in the field, by a seed.
 //!
-//! A relay gives each way between two nodes a delay of its own, and makes links thin and cuts that are one-sided or leave no
-//! two sides. As root each node has a network namespace of its own, and its network is lossy, slow or flapping as well;
-//! besides, processes are killed and suspended, robots' software is started at another node while the run before it goes on,
-//! disks fill up, are wiped, and damaged, descriptors run out, and logs meet a SIGKILL as they go on to their next segment. In
-//! the end everything is mended, all orders come to their ends, and what was written down is judged. A robot whose key was stolen
-//! can be there all the while.
+//! A relay gives each direction between two nodes a delay of its own, thins links, and makes cuts that are one-sided or
+//! that do not split the nodes into two sides. As root each node has a network namespace of its own, and its network is
+//! lossy, slow or flapping as well. Besides, processes are killed and suspended; robots' software is started at another
+//! node while the run before continues; disks fill up, are wiped, and damaged; descriptors run out; and logs meet a
+//! SIGKILL as they go on to their next segment. At the end everything is mended, all orders end, and the records are
+//! judged. A robot whose key was stolen can be there all the while.
 
 mod ambush;
 mod bad_robot;
@@ -50,82 +50,84 @@ pub use mix::FaultMix;
 use readers::Readers;
 use wrong::Mend;
 
-/// How long orders may take to their ends once everything is mended.
+/// How long orders may take to end once everything is mended.
 const SETTLE_MAX: Duration = Duration::from_secs(10 * 60);
-/// How soon all voters are one again once everything is mended, in milliseconds: L3, of a LAN.
+/// How soon all voters are equal again once everything is mended, in milliseconds: L3, of a LAN.
 const HEAL_MS_MAX: u64 = 10_000;
-/// Round trips that it may take beside, where links have delays: to see that the leader is gone, to elect another one, perhaps
-/// more than once, and to catch up.
+/// How many round trips that may take in addition, where links have delays: to see that the leader is gone, to elect
+/// another one, perhaps more than once, and to catch up.
 const HEAL_ROUNDS: u64 = 30;
-/// How often what goes wrong is looked at.
+/// How often faults are stepped.
 const STEP: Duration = Duration::from_millis(100);
-/// How long it is looked who leads. A node answers of itself, though not while it is suspended, and late on a busy machine.
+/// How long the search for the leader may take. A node answers from its own knowledge, though not while it is
+/// suspended, and late on a busy machine.
 const LEADER_LOOK_MAX: Duration = Duration::from_secs(1);
 
-/// What to run.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct ChaosOptions {
-    /// Processes. Hosts of their own are made for the nodes if that can be.
+    /// The processes. The nodes get hosts of their own if that is possible.
     pub site: SiteOptions,
-    /// What robots do, more than they can within the time.
+    /// What robots do: more than they can do in the time.
     pub workload: Workload,
-    /// What goes wrong.
+    /// Which kinds of things go wrong.
     pub faults: FaultMix,
-    /// A program that is a bad robot, if there is to be one: a listed peer that votes nowhere and does what it likes, as long as
-    /// things go wrong.
+    /// The program of a bad robot, if there is to be one: a listed peer that votes nowhere and does what it likes, as
+    /// long as things go wrong.
     pub bad_robot: Option<PathBuf>,
-    /// Whether a relay gives each way between two nodes a delay of its own; without it they reach each other at once.
+    /// Whether a relay gives each direction between two nodes a delay of its own; without it they reach each other at
+    /// once.
     pub mixed_links: bool,
     /// How long things go wrong.
     pub lasts: Duration,
     /// The robots' leases, in milliseconds.
     pub lease_ttl_ms: u64,
-    /// What decides what goes wrong, and when.
+    /// The seed of what goes wrong, and when.
     pub seed: u64,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct ChaosReport {
-    /// Calls of clients.
+    /// How many calls clients made.
     pub ops: usize,
-    /// Those that were done.
+    /// How many of them were done.
     pub acknowledged: usize,
-    /// Linearizable reads among them.
+    /// How many of those were linearizable reads.
     pub reads: usize,
-    /// Orders.
+    /// The counts of orders.
     pub tasks: Tasks,
-    /// What robots were told to do.
+    /// The counts of commands.
     pub commands: Commands,
-    /// `all`, or `disks`: what could go wrong.
+    /// What could go wrong: `all`, or `disks`.
     pub mix: &'static str,
     /// What went wrong, and how often.
     pub faults: BTreeMap<String, usize>,
-    /// How the bad robot fared with all that it does; nothing without one.
+    /// The results of the bad robot's deeds; empty without one.
     pub bad_robot: BTreeMap<String, DeedCount>,
-    /// What of it never reached anybody, so that the run shows nothing of that.
+    /// The deeds that never reached a node, so that the run shows nothing of them.
     pub not_shown: Vec<String>,
-    /// What must never happen.
+    /// What must never happen, and whether it did.
     pub invariants: Invariants,
-    /// From when everything was mended, and whoever lost its disk taken in again, until all voters have what the leader
-    /// had then, in milliseconds.
+    /// From when everything was mended, and a voter that lost its disk added again, until all voters have what the
+    /// leader had then, in milliseconds.
     pub heal_ms: u64,
-    /// What decided what went wrong.
+    /// The seed of what went wrong.
     pub seed: u64,
-    /// How many nodes, voters and robots.
+    /// How many nodes there were.
     pub nodes: usize,
-    /// See `nodes`.
+    /// How many voters there were.
     pub voters: usize,
-    /// See `nodes`.
+    /// How many robots there were.
     pub robots: usize,
     /// How long things went wrong, in seconds.
     pub seconds: u64,
-    /// `namespaces`, or why there are none: then nodes are told by a switch whom they do not reach.
+    /// `namespaces`, or why there are none: then a switch tells nodes which others they do not reach.
     pub network: String,
-    /// `lan`, or `mixed`: each way between two nodes had a delay of its own.
+    /// `lan`, or `mixed`: each direction between two nodes had a delay of its own.
     pub links: &'static str,
-    /// Whether every order was completed and every invariant held; and whether the bad robot did each thing once at least, if it had
-    /// ten minutes or more.
+    /// Whether every order was completed and every invariant held; and whether the bad robot did each deed once at
+    /// least, if it had ten minutes or more.
     pub ok: bool,
 }
 
@@ -134,7 +136,7 @@ pub struct ChaosReport {
 pub struct Commands {
     /// How many were accepted.
     pub accepted: usize,
-    /// How they ended.
+    /// How many ended with each outcome.
     pub outcomes: BTreeMap<String, usize>,
 }
 
@@ -154,10 +156,10 @@ impl Commands {
     }
 }
 
-/// Runs it.
+/// Runs chaos.
 ///
 /// # Errors
-/// [`ScenarioError`] if it could not be run. What it found is in the report.
+/// [`ScenarioError`] if it could not run. The report has what it found.
 pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, ScenarioError> {
     let dir = options.site.dir.clone();
     let network = prepare(&mut options)?;
@@ -207,7 +209,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, ScenarioErr
     })
 }
 
-/// Completes how the site is to be started; what lies between the nodes, in words.
+/// Completes how the site is to be started; returns what lies between the nodes, in words.
 fn prepare(options: &mut ChaosOptions) -> Result<String, ScenarioError> {
     options.site.set_leases(options.lease_ttl_ms);
     options.site.overrides.extend(options.faults.overrides());
@@ -219,18 +221,18 @@ fn prepare(options: &mut ChaosOptions) -> Result<String, ScenarioError> {
     Ok(network)
 }
 
-/// What is known of a run beside what was written down.
+/// What is known of a run besides its records.
 struct Ran {
-    /// Orders.
+    /// The ids of the orders.
     tasks: Vec<Vec<u8>>,
-    /// Commands, and how each of them ended.
+    /// The commands, and how each of them ended.
     commands: Vec<(Sent, v1::CommandView)>,
     bad_robot: BTreeMap<String, DeedCount>,
     /// From when everything was mended until all voters have what the leader had then, in milliseconds.
     heal_ms: u64,
 }
 
-/// Has things go wrong while the site is at work, mends them, and sees the orders to their ends.
+/// Makes things go wrong while the site is at work, mends them, and waits for the ends of the orders.
 async fn run(
     options: &ChaosOptions,
     story: &Story,
@@ -278,7 +280,8 @@ async fn run(
     Ok(Ran { tasks, commands, bad_robot, heal_ms })
 }
 
-/// Judges what nodes did: whether one ended by itself, what their histories lack, and how long they took to be one again.
+/// Judges what nodes did: whether one ended by itself, what their histories lack, and how long they took to be equal
+/// again.
 fn judge_nodes(report: &mut Report, fallen: &[String], incomplete: Vec<String>, (heal_ms, way_ms): (u64, u64)) {
     report.invariants.checked.push("L3");
     report.invariants.checked.push("S15");
@@ -299,7 +302,7 @@ fn judge_nodes(report: &mut Report, fallen: &[String], incomplete: Vec<String>, 
     }
 }
 
-/// Gives each node a host of its own if that can be; what lies between the nodes, in words.
+/// Gives each node a host of its own if that is possible; returns what lies between the nodes, in words.
 fn lay_network(site: &mut SiteOptions) -> Result<String, ScenarioError> {
     if let Err(why) = Hosts::available() {
         site.overrides.push(SWITCHES.to_owned());
@@ -310,7 +313,7 @@ fn lay_network(site: &mut SiteOptions) -> Result<String, ScenarioError> {
     Ok("namespaces".to_owned())
 }
 
-/// Who leads, as it says itself: in the latest term, if several do. None if nobody says so in a moment.
+/// The leader, as it says itself: the one in the latest term, if several do. None if no node says so in time.
 async fn leader(site: &DemoSite) -> Option<usize> {
     let settings = Settings { patience: LEADER_LOOK_MAX, attempt_timeout: LEADER_LOOK_MAX, ..Settings::default() };
     let mut asked = tokio::task::JoinSet::new();
@@ -329,7 +332,7 @@ async fn leader(site: &DemoSite) -> Option<usize> {
     latest.map(|(_, at)| at)
 }
 
-/// Why a step could not be taken.
+/// Whether a step was possible.
 type Step = Result<(), LaunchError>;
-/// How what went wrong is mended, and which node it concerns; none if it could not go wrong now.
+/// How to mend what went wrong, and the node that it concerns; none if it could not go wrong at this point.
 type Begun = Result<Option<(Mend, Option<usize>)>, LaunchError>;

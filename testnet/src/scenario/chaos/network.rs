@@ -1,4 +1,5 @@
-//! What goes wrong between nodes: cuts both ways, one way and between some, thin, slow, flapping links, and loss.
+//! What goes wrong between nodes: cuts of both directions, of one direction and between some; thin, slow and flapping
+//! links; and loss.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,7 @@ use crate::error::LaunchError;
 use crate::site::warehouse::DemoSite;
 
 impl Faults {
-    /// Has the relay do what everything that is wrong makes of its links.
+    /// Sets at the relay what all present faults together make of its links.
     pub(super) fn impose(&self, site: &DemoSite) {
         let (Some(delays), Some(relay)) = (&self.delays, site.net.relay()) else { return };
         let (mut cut, mut thin) = (BTreeSet::new(), BTreeSet::new());
@@ -24,7 +25,7 @@ impl Faults {
         delays.impose(relay, &cut, &thin);
     }
 
-    /// What a node's own network does to what it sends and gets.
+    /// Sets what a node's own network does to what the node sends and gets.
     pub(super) fn trouble_link(&mut self, site: &DemoSite, kind: Kind) -> Begun {
         let Some(hosts) = Self::hosts(site) else { return Ok(None) };
         let Some(at) = self.sound_node(site) else { return Ok(None) };
@@ -47,7 +48,7 @@ impl Faults {
         Ok(Some((mend, Some(at))))
     }
 
-    /// The links of a node carry little.
+    /// Thins the links of a node.
     pub(super) fn thin(&mut self, site: &DemoSite) -> Option<(Mend, Option<usize>)> {
         site.net.relay()?;
         let at = self.sound_node(site)?;
@@ -55,25 +56,25 @@ impl Faults {
         Some((Mend::Thicken(at), Some(at)))
     }
 
-    /// One cut at a time: what joins one would join another.
+    /// Whether a cut may be made. One at a time: the end of one cut would end another.
     pub(super) fn may_cut(&self, site: &DemoSite, kind: Kind) -> bool {
         let known = self.wrong.iter().any(|wrong| matches!(wrong.mend, Mend::Join(_) | Mend::Rejoin(_)));
         let possible = kind != Kind::OneWayCut || Self::hosts(site).is_some() || site.net.relay().is_some();
         !known && possible
     }
 
-    /// Nothing goes these ways.
+    /// Cuts these directions.
     pub(super) fn sever(&self, site: &DemoSite, kind: Kind, pairs: Vec<(usize, usize)>) -> Result<Mend, LaunchError> {
         match Self::hosts(site) {
             Some(hosts) => pairs.iter().try_for_each(|(from, to)| hosts.cut(*from, *to))?,
-            // A switch cuts both ways, and both ends are told: a cut of the field tells nobody.
+            // A switch cuts both directions, and tells both ends: a cut in the field tells no node.
             None if kind != Kind::Cut && site.net.relay().is_some() => return Ok(Mend::Rejoin(pairs)),
             None => site.net.throw_switches(&pairs)?,
         }
         Ok(Mend::Join(pairs))
     }
 
-    /// The leader is cut off from some. Nobody else is: there are no two sides.
+    /// Cuts the leader off from some nodes. No other node is cut off: there are no two sides.
     pub(super) async fn cut_partly(&mut self, site: &DemoSite) -> Begun {
         if !self.may_cut(site, Kind::PartialCut) {
             return Ok(None);
@@ -91,7 +92,7 @@ impl Faults {
         Ok(Some((self.sever(site, Kind::PartialCut, pairs)?, None)))
     }
 
-    /// Nodes are on two sides, between which nothing goes, or nothing one way.
+    /// Splits the nodes into two sides, between which nothing passes, or nothing in one direction.
     pub(super) fn cut(&mut self, site: &DemoSite, kind: Kind) -> Begun {
         if !self.may_cut(site, kind) {
             return Ok(None);

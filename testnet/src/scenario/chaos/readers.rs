@@ -13,15 +13,15 @@ use super::rotations::BALLAST;
 use crate::record::{Call, ClientRecord, Op, RecordError, Recorder, Story, StoryRecord, boot_ns, hex};
 use crate::site::warehouse::DemoSite;
 
-/// How many readers.
+/// How many readers there are.
 const READERS: usize = 3;
-/// Pause between two reads of one.
+/// The pause between two reads of one reader.
 const PAUSE: Duration = Duration::from_millis(25);
-/// Pause between two looks at the log clock, and how long one may take.
+/// The pause between two reads of the log clock, and how long one may take.
 const CLOCK_PAUSE: Duration = Duration::from_secs(1);
-/// Orders that a page of the list names.
+/// How many orders a page of the list names.
 const PAGE: u32 = 200;
-/// Reads of one order before others are looked for.
+/// How many reads of one order before the reader looks for others.
 const READS_PER_ORDER: u32 = 20;
 
 /// Running readers.
@@ -31,7 +31,7 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Starts them, each with a history of its own.
+    /// Starts the readers, each with a history of its own.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -56,7 +56,7 @@ impl Readers {
     }
 }
 
-/// Records what the shard's log clock is, each second, as whoever answers knows it.
+/// Records the shard's log clock each second, as the node that answers knows it.
 async fn follow_clock(clients: Vec<Client>, story: Story, stopped: watch::Receiver<bool>) {
     for client in clients.iter().cycle() {
         if *stopped.borrow() {

@@ -1,5 +1,5 @@
-//! What goes wrong with robots: their software is killed, suspended, and started at another node though the run before it may
-//! go on.
+//! What goes wrong with robots: their software is killed, suspended, and started at another node though the run before
+//! it may continue.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use crate::record::{StoryRecord, boot_ns};
 use crate::site::child::{Child, suspend};
 use crate::site::warehouse::DemoSite;
 
-/// How long a run that was left behind goes on after nothing keeps it from the others any more, in milliseconds. It does not
-/// know yet that another one has followed it.
+/// How long a run that was left behind continues after nothing separates it from the others, in milliseconds. It does
+/// not know yet that another run has followed it.
 const GOES_ON_MS: std::ops::Range<u64> = 500..5_000;
 
-/// What becomes of the run of a robot's software that is left behind when the robot moves.
+/// What happens to the run of a robot's software that is left behind when the robot moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Left {
-    /// It ends before the other one is started.
+    /// It ends before the other run is started.
     Ended,
     /// It is suspended.
     Suspended,
     /// Its node is cut off from all others.
     CutOff,
-    /// Nothing keeps it from going on: the robot is its own, and not the other one's, until it is ended.
+    /// It just continues: it owns the robot, and the other run does not, until it is ended.
     Running,
 }
 
@@ -44,14 +44,14 @@ impl Left {
 }
 
 impl Faults {
-    /// A robot that nothing is wrong with.
+    /// A robot with which nothing is wrong.
     fn sound_robot(&mut self, site: &DemoSite) -> Option<usize> {
         let at = self.rng.random_range(0..site.robots.len());
         let is_busy = self.wrong.iter().any(|wrong| wrong.mend.robot() == Some(at));
         (!is_busy).then_some(at)
     }
 
-    /// A robot's software is killed, or suspended.
+    /// Kills or suspends a robot's software.
     pub(super) fn trouble_robot(&mut self, site: &mut DemoSite, kind: Kind) -> Begun {
         let Some(at) = self.sound_robot(site) else { return Ok(None) };
         self.tell(kind, &site.robots[at].name);
@@ -75,15 +75,15 @@ impl Faults {
         Ok(())
     }
 
-    /// Where a robot goes: a node that nothing is wrong with, other than the one at which it is.
+    /// Where a robot goes: a node with which nothing is wrong, other than its present one.
     fn destination(&mut self, site: &DemoSite, from: usize) -> Option<usize> {
         let count = site.net.nodes.len();
         let first = self.rng.random_range(0..count);
         (0..count).map(|step| (first + step) % count).find(|at| *at != from && self.is_sound(site, *at))
     }
 
-    /// A robot's software is started at another node. The run before has ended; or it cannot know of the other one, since it
-    /// is suspended or its node is cut off until then; or it just goes on. In the end it is ended.
+    /// Starts a robot's software at another node. The run before has ended; or it cannot know of the new run, since it
+    /// is suspended or its node is cut off; or it just continues. At the end it is ended.
     pub(super) fn move_robot(&mut self, site: &mut DemoSite, until: Instant) -> Begun {
         let Some(at) = self.sound_robot(site) else { return Ok(None) };
         let Some(from) = site.node_at(at) else { return Ok(None) };
@@ -129,7 +129,7 @@ impl Faults {
         Ok(())
     }
 
-    /// The same, where the run before has ended.
+    /// Starts a robot's software at another node, where the run before has ended.
     pub(super) fn arrive(&self, site: &mut DemoSite, at: usize, to: usize) -> Step {
         self.start_elsewhere(site, at, to)?;
         site.end_former(at);

@@ -1,4 +1,5 @@
-//! SIGKILL at a rotation: to whichever node's log, or journals, get another segment first, or lose one, as soon as that is seen.
+//! SIGKILL at a rotation: to the first node whose log, or journals, get another segment or lose one, as soon as that is
+//! seen.
 
 use std::time::Duration;
 
@@ -13,23 +14,25 @@ use super::faults::Faults;
 use super::wrong::{Kind, LASTS_MS, Mend, Wrong};
 use crate::site::warehouse::DemoSite;
 
-/// How long after it was seen the signal is sent, in milliseconds: half of them at once, and others into what comes next.
+/// How long after that the signal is sent, in milliseconds: half of the time at once, and otherwise into what comes
+/// next.
 const LATER_MS: std::ops::Range<i64> = -5..5;
-/// How long a log may take to its next rotation, with ballast, and the journals to theirs, with nothing but commands.
+/// How long a log may take to its next rotation, with ballast, and the journals to theirs, with only commands.
 const LOG_WAIT: Duration = Duration::from_secs(30);
 const JOURNALS_WAIT: Duration = Duration::from_secs(90);
-/// One in so many waits for journals.
+/// One in this many ambushes waits for journals.
 const JOURNALS: u32 = 3;
-/// What fills a log: so many at a time create so often a task of so many bytes. It is more than two segments.
+/// What fills a log: this many clients at a time create a task of this many bytes this often. That is more than two
+/// segments.
 const BALLAST_AT_A_TIME: usize = 6;
 const BALLAST_EACH: usize = 32;
 const BALLAST_BYTES: usize = 48 * 1024;
 
-/// Title of what only has a log grow. Nobody writes down what became of it.
+/// The title of tasks that only make a log grow. No client records what became of them.
 pub(super) const BALLAST: &str = "ballast";
 
-/// Has a log grow, and nothing else: a task that is created again under an id that is taken, but with other content, is refused
-/// once it is in the log.
+/// Makes a log grow, and does nothing else: a task that is created again under an id that is taken, but with other
+/// content, is refused once it is in the log.
 async fn weigh_down(client: Client) {
     // No robot can do it.
     let required_capabilities = vec![BALLAST.to_owned()];
@@ -52,7 +55,8 @@ async fn weigh_down(client: Client) {
 }
 
 impl Faults {
-    /// Has the next rotation of a voter's log, or of a node's journals, end in a SIGKILL. Other things go wrong meanwhile.
+    /// Prepares a SIGKILL at the next rotation of a voter's log, or of a node's journals. Other things go wrong
+    /// meanwhile.
     pub(super) fn lay_ambush(&mut self, site: &DemoSite) {
         if self.ambush.is_some() {
             return;
@@ -75,10 +79,10 @@ impl Faults {
         self.ambush = Ambush::lay(places, (within, later), ballast);
     }
 
-    /// Takes note of whom an ambush has killed, if it has.
+    /// Notes which node an ambush has killed, if it has.
     pub(super) fn look_at_ambush(&mut self, site: &mut DemoSite) {
         let Some(ambush) = &self.ambush else { return };
-        // In this order: the last thing that it does is to strike.
+        // In this order: the kill is the last thing that it does.
         let is_over = ambush.is_over();
         let struck = ambush.struck();
         if is_over || struck.is_some() {
@@ -97,7 +101,7 @@ impl Faults {
     }
 
     fn struck(&mut self, site: &mut DemoSite, Struck { node: at, pid, what }: Struck) {
-        // Otherwise something else has killed it in the same moment, and starts it again.
+        // Otherwise something else has killed it at the same moment, and starts it again.
         if site.net.nodes[at].pid() != Some(pid) {
             return;
         }

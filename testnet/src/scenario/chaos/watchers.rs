@@ -7,9 +7,9 @@ use tokio::task::JoinSet;
 
 use crate::site::launch::TestNode;
 
-/// Callers that watch a node which has few descriptors, each over a connection of its own.
+/// How many callers watch a node that has few descriptors, each over a connection of its own.
 const WATCHERS: usize = 96;
-/// How soon one that was refused tries again.
+/// Wait before a refused caller tries again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Callers that watch a node until this is dropped.
@@ -28,7 +28,7 @@ impl Watchers {
     }
 }
 
-/// Watches, and tries again whatever becomes of it.
+/// Watches, and tries again after every end.
 async fn watch(client: Client) {
     loop {
         if let Ok(mut events) = client.watch_tasks(&[], None).await {

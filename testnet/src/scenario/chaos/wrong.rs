@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-/// How long most of it lasts, in milliseconds.
+/// How long most faults last, in milliseconds.
 pub(super) const LASTS_MS: std::ops::Range<u64> = 500..8_000;
 
 /// What can go wrong.
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// As the story and the report name it.
+    /// The name in the story and the report.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
@@ -59,26 +59,26 @@ impl Kind {
 pub(super) enum Mend {
     Start(usize),
     StartRobot(usize),
-    /// A robot's software is started at another node, the second one.
+    /// Start a robot's software at another node: the robot, and the node.
     StartElsewhere(usize, usize),
     Resume(usize),
     ResumeRobot(usize),
-    /// The run of a robot's software that was left behind goes on.
+    /// Let the run of a robot's software that was left behind continue.
     ResumeFormer(usize),
-    /// It is ended.
+    /// End that run.
     EndFormer(usize),
     Join(Vec<(usize, usize)>),
-    /// Only the relay cut these.
+    /// Join these directions again, which only the relay cut.
     Rejoin(Vec<(usize, usize)>),
-    /// The links around a node are thin.
+    /// Widen the thin links around a node.
     Thicken(usize),
     StopLosing(usize),
     Unshape(usize),
     Plug(usize),
     FreeDisk,
-    /// A node that runs is started again as it always is.
+    /// Start a running node again with its usual settings.
     StartAnew(usize),
-    /// It may have as many descriptors as ever.
+    /// Give a node its usual number of descriptors.
     GiveDescriptors(usize),
 }
 
@@ -95,7 +95,7 @@ impl Mend {
         }
     }
 
-    /// The ways that nothing goes until then.
+    /// The directions that are cut until then.
     pub(super) fn severed(&self) -> &[(usize, usize)] {
         match self {
             Self::Join(pairs) | Self::Rejoin(pairs) => pairs,

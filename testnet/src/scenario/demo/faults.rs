@@ -1,4 +1,4 @@
-//! What is done to the testnet, and what must come of it.
+//! What is done to the testnet, and what must follow from it.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,13 @@ use crate::record::{HeldClaim, Story, StoryRecord, boot_ns, hex};
 use crate::site::warehouse::DemoSite;
 use crate::workload::held;
 
-/// Pause between looks at a node.
+/// The pause between two reads of a node.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What a node's robots hold, and the shard's clock, shortly before it is killed.
+/// What a node's robots hold, and the shard's clock, shortly before the node is killed.
 ///
 /// # Errors
-/// [`LaunchError::Timeout`] if no node says: then nothing could be judged afterwards.
+/// [`LaunchError::Timeout`] if no node answers: then nothing could be judged afterwards.
 async fn before(site: &DemoSite, at: usize) -> Result<(u64, Vec<HeldClaim>), LaunchError> {
     let look = async || {
         for node in site.net.nodes.iter().filter(|node| node.pid().is_some()) {
@@ -75,7 +75,7 @@ async fn await_leader(site: &DemoSite, story: &Story, killed: Instant) -> Result
         .net
         .wait_for("a new orchestrator", async || {
             for (name, client) in &clients {
-                // A linearizable read is answered by a leader with a quorum, and by nobody else.
+                // Only a leader with a quorum answers a linearizable read.
                 let Ok(status) = client.shard_status().await else { continue };
                 if status.role == "leader"
                     && status.clock > 0
@@ -93,7 +93,7 @@ async fn await_leader(site: &DemoSite, story: &Story, killed: Instant) -> Result
     Ok(())
 }
 
-/// The shard was asked and had an answer: that it holds no such task.
+/// Whether the shard answered: that it holds no such task.
 fn answered(error: skep_client::ClientError) -> bool {
     error.code() == Some(skep_client::Code::NotFound)
 }
@@ -106,7 +106,8 @@ fn restart(site: &mut DemoSite, story: &Story, at: usize) -> Result<(), LaunchEr
     Ok(())
 }
 
-/// Kills a node whose robot holds a task, waits until the task has another holder or its end, and starts it again.
+/// Kills a node whose robot holds a task, waits until the task has another holder or has ended, and starts the node
+/// again.
 ///
 /// # Errors
 /// [`LaunchError`].
@@ -124,7 +125,7 @@ pub(super) async fn kill_holder(
             .wait_for("a robot that holds a task", async || {
                 let busy = held(&client).await?.into_iter().filter_map(|(robot, ..)| site.node_of(&robot));
                 let busy: Vec<usize> = busy.filter(|at| *at != leader).collect();
-                // A robot's node rather than one that votes, if there are such.
+                // A robot's node rather than a voter, if there are such nodes.
                 let plain: Vec<usize> = busy.iter().copied().filter(|at| *at >= voters).collect();
                 let choice = if plain.is_empty() { &busy } else { &plain };
                 choice.get(random.random_range(0..choice.len().max(1))).copied()
@@ -145,7 +146,7 @@ pub(super) async fn kill_holder(
     }
 }
 
-/// Waits until a claim has ended; whether another robot has the task then.
+/// Waits until a claim has ended; returns whether another robot has the task then.
 async fn follow(site: &DemoSite, story: &Story, claim: &HeldClaim, killed: Instant) -> Result<bool, LaunchError> {
     let id: Vec<u8> = (0..claim.task.len() / 2)
         .filter_map(|at| u8::from_str_radix(claim.task.get(2 * at..2 * at + 2)?, 16).ok())

@@ -1,4 +1,4 @@
-//! What the fleet says of itself, as one node hears it; and a flood of it.
+//! What the fleet publishes of itself, as one node hears it; and a flood of telemetry.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 
 use crate::site::robot::{BATTERY, POSE};
 
-/// A robot that said nothing for so long is not counted as heard.
+/// A robot that was silent for this long does not count as heard.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
-/// Pause before another node is listened through.
+/// The pause before the demo listens through another node.
 const ELSEWHERE_AFTER: Duration = Duration::from_millis(200);
 
-/// The latest that was heard of one robot.
+/// The latest values that were heard of one robot.
 #[derive(Clone, Debug)]
 struct Heard {
     at: Instant,
@@ -30,7 +30,7 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Listens through whichever node answers, until it is dropped.
+    /// Listens through any node that answers, until it is dropped.
     pub(super) async fn listen(self, clients: Vec<Client>) {
         for client in clients.iter().cycle() {
             if let Ok(mut values) = client.subscribe(&[POSE, BATTERY]).await {
@@ -55,7 +55,7 @@ impl Fleet {
         heard.permille = said["permille"].as_u64().or(heard.permille);
     }
 
-    /// One line: how many are heard, and a few of them.
+    /// One line: how many robots are heard, and a few of them.
     pub(super) fn line(&self, of: usize) -> String {
         let robots = self.robots.lock().unwrap_or_else(PoisonError::into_inner);
         let heard: Vec<_> = robots.iter().filter(|(_, heard)| heard.at.elapsed() < HEARD_WITHIN).collect();
@@ -71,8 +71,8 @@ impl Fleet {
     }
 }
 
-/// Publishes so many a second through every node, from sources that are no robots, on the robots' topic; until it is
-/// dropped. How many were sent is counted.
+/// Publishes this many values a second through every node, on the robots' topic, from sources that are not robots;
+/// until it is dropped. Counts how many were sent.
 pub(super) async fn flood(client: Client, per_s: f64, name: String, sent: Arc<std::sync::atomic::AtomicU64>) {
     loop {
         let (queue, stream) = mpsc::channel(1_024);

@@ -30,31 +30,31 @@ pub enum Faults {
     RandomKill,
     /// Telemetry at ten times what the robots publish, from 40 % to 80 %.
     Flood,
-    /// Nothing.
+    /// Nothing is done to it.
     None,
 }
 
-/// What to run.
+/// The settings of a demo.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
-    /// Processes.
+    /// The processes.
     pub site: SiteOptions,
     /// What robots do.
     pub workload: Workload,
-    /// What is done to them.
+    /// What is done to the processes.
     pub faults: Faults,
     /// The robots' leases, in milliseconds.
     pub lease_ttl_ms: u64,
-    /// Where random choices begin.
+    /// The seed of random choices.
     pub seed: u64,
     /// Whether the story is told on standard error.
     pub tells: bool,
 }
 
-/// Runs a demo to its end, and checks what was written down.
+/// Runs a demo to its end, and checks its records.
 ///
 /// # Errors
-/// [`ScenarioError`] if it could not be run. What it found is in the report.
+/// [`ScenarioError`] if it could not run. The report has what it found.
 pub async fn demo(mut options: DemoOptions) -> Result<Report, ScenarioError> {
     let dir = options.site.dir.clone();
     options.site.set_leases(options.lease_ttl_ms);
@@ -97,7 +97,7 @@ pub async fn demo(mut options: DemoOptions) -> Result<Report, ScenarioError> {
 
 /// How often the story tells of the fleet.
 const FLEET_EVERY: Duration = Duration::from_secs(10);
-/// How much more than the robots a flood publishes.
+/// The factor by which a flood publishes more than the robots.
 const FLOOD_FACTOR: f64 = 10.0;
 
 async fn tell_of(fleet: fleet::Fleet, story: Story, robots: usize) {
@@ -116,7 +116,7 @@ struct Flood {
 
 impl Flood {
     async fn begin(site: &DemoSite, story: &Story, options: &DemoOptions) -> Result<Self, ScenarioError> {
-        // A robot says two things for every cell that it walks.
+        // A robot publishes two values for every cell that it walks.
         let tick_s = options.site.tick.as_secs_f64().max(0.001);
         let per_s = FLOOD_FACTOR * 2.0 * options.site.robots as f64 / tick_s;
         let (clock, term) = position(site).await?;
@@ -146,7 +146,7 @@ impl Flood {
     }
 }
 
-/// Publications that nodes had no room for so far.
+/// How many publications nodes have dropped so far for want of room.
 async fn dropped(site: &DemoSite) -> Result<u64, ScenarioError> {
     let mut dropped = 0;
     for node in &site.net.nodes {
@@ -155,7 +155,7 @@ async fn dropped(site: &DemoSite) -> Result<u64, ScenarioError> {
     Ok(dropped)
 }
 
-/// Does what is to be done, each at its share of the completed orders.
+/// Does each fault at its share of the completed orders.
 async fn harm(
     site: &mut DemoSite,
     story: &Story,
@@ -185,7 +185,7 @@ async fn harm(
         }
         Faults::RandomKill => {
             until(random.random_range(0.0..0.8)).await;
-            // Not only right after an end: somewhere within an order too.
+            // So the kill comes within an order too, and not only right after the end of one.
             tokio::time::sleep(Duration::from_millis(random.random_range(0..200))).await;
             faults::kill_any(site, story, random.random_range(0..usize::MAX)).await?;
         }

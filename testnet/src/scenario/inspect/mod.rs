@@ -1,6 +1,6 @@
-//! An inspection: one command to all robots, which is released in waves while robots sleep, die and come back, the
-//! orchestrator is killed, and all robots are cut off for a while. The station sees what was done, and that is held
-//! against what the shard says of each robot.
+//! An inspection: one command to all robots, which is released in waves while robots sleep, die and return, the
+//! orchestrator is killed, and all robots are cut off for a while. The station sees what was done, and the check
+//! compares that with what the shard says of each robot.
 
 mod site;
 
@@ -25,80 +25,80 @@ use crate::site::station::{Effect, Step};
 use crate::verify::{Amid, Pause, SentCommand, Verdict, judge};
 use site::{GROUP, Plan, Site};
 
-/// What robots are told to do.
+/// The verb of the command.
 const VERB: &str = "inspect";
-/// In so many waves the command is released.
+/// How many waves the command is released in.
 const WAVES: usize = 10;
 const WAVE_EVERY_MS: u64 = 200;
-/// How long the command is good for.
+/// How long the command is valid.
 const VALID: Duration = Duration::from_secs(15);
-/// How long a robot that sleeps longest sleeps beyond that.
+/// How much longer than that the longest sleeper sleeps.
 const OVERSLEEPS: Duration = Duration::from_secs(2);
-/// Orders with all robots awake, and as many with some asleep, that are compared.
+/// How many commands with all robots awake are compared with as many with some asleep.
 const ROUNDS: usize = 4;
-/// How long commands may take to their ends: beyond their deadlines, and the doubt after them.
+/// How long commands may take to end: beyond their deadlines, and the doubt after them.
 const ENDS_WITHIN: Duration = Duration::from_secs(120);
-/// How often it is looked who is at work, and what is to happen.
+/// How often the run checks which robots are at work, and what is to happen.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long all robots may take until they are there.
+/// How long all robots may take to attach.
 const MUSTER_MAX: Duration = Duration::from_secs(180);
 
-/// What to run.
+/// The settings of an inspection.
 #[derive(Clone, Debug)]
 pub struct InspectOptions {
-    /// The program that is everything.
+    /// The path of the program that is node, robot and station.
     pub binary: PathBuf,
     /// A fresh directory.
     pub dir: PathBuf,
     /// How many robots.
     pub robots: usize,
-    /// Nodes, those that vote included. Robots share the others; those that are killed or suspended have nodes of their
-    /// own besides.
+    /// How many nodes, voters included. Robots share the others; robots that are killed or suspended have nodes of
+    /// their own in addition.
     pub nodes: usize,
     /// How many nodes vote.
     pub voters: usize,
-    /// What decides who is hit, and when.
+    /// The seed of which robots are hit, and when.
     pub seed: u64,
     /// Whether the story is told on standard error.
     pub tells: bool,
 }
 
-/// What came of it.
+/// The result of an inspection.
 #[derive(Clone, Debug, Serialize)]
 pub struct InspectReport {
-    /// Starts after the first one of a command at a robot.
+    /// How many starts there were after the first one of a command at a robot.
     pub duplicates: usize,
-    /// Starts after the command's deadline.
+    /// How many starts there were after the command's deadline.
     pub stale: usize,
-    /// Robots at which a command never ended.
+    /// At how many robots a command never ended.
     pub limbo: usize,
-    /// What the shard says of a command at a robot that is not what the station saw.
+    /// How many times the shard says something of a command at a robot that the station did not see.
     pub untrue: usize,
-    /// How the command ended, at how many robots.
+    /// How the command ended, and at how many robots.
     pub outcomes: BTreeMap<String, usize>,
-    /// From sending the command to the start at a robot, over the robots that started.
+    /// From the sending of the command to the start at a robot, over the robots that started.
     pub latency_ms: LatencyMs,
-    /// How much later the others start when some robots sleep, in percent of the slowest but one in a hundred.
+    /// How much later 99 of 100 of the others start when some robots sleep, in percent.
     pub slow_robot_delay_pct: f64,
-    /// The same starts with all robots awake, and with some asleep.
+    /// From the sending to the start, with all robots awake.
     pub awake_ms: LatencyMs,
-    /// See `awake_ms`.
+    /// The same with some robots asleep.
     pub asleep_ms: LatencyMs,
     /// What went wrong, and how often.
     pub faults: BTreeMap<&'static str, usize>,
-    /// What decided that.
+    /// The seed of what went wrong.
     pub seed: u64,
-    /// How many robots, nodes and voters.
+    /// How many robots there were.
     pub robots: usize,
-    /// See `robots`.
+    /// How many nodes there were.
     pub nodes: usize,
-    /// See `robots`.
+    /// How many voters there were.
     pub voters: usize,
-    /// Orders that were sent, of which the one above is the last.
+    /// How many commands were sent; the inspection is the last of them.
     pub commands: usize,
-    /// What was not as it must be.
+    /// What must not have happened, and did.
     pub violations: Vec<String>,
-    /// Whether all was as it must be, and everything that was to go wrong did.
+    /// Whether nothing happened that must not, and everything that was to go wrong did.
     pub ok: bool,
 }
 
@@ -116,7 +116,7 @@ enum Blow {
     Join,
 }
 
-/// What happens when, after the command was accepted.
+/// Plans what happens when, after the command was accepted.
 fn blows(plan: &Plan, rng: &mut SmallRng) -> Vec<(Duration, Blow)> {
     let broadcast_ms = WAVES as u64 * WAVE_EVERY_MS;
     let mut at = |from: u64, to: u64| Duration::from_millis(rng.random_range(from..to));
@@ -127,7 +127,7 @@ fn blows(plan: &Plan, rng: &mut SmallRng) -> Vec<(Duration, Blow)> {
     }
     for (n, node) in plan.paused_nodes().enumerate() {
         let asleep = at(0, broadcast_ms / 2);
-        // Every other one wakes when it is too late.
+        // Every other robot wakes when it is too late.
         let sleeps = if n % 2 == 0 { VALID + OVERSLEEPS } else { at(500, 4_000) };
         blows.extend([(asleep, Blow::Suspend(node)), (asleep + sleeps, Blow::Resume(node))]);
     }
@@ -139,7 +139,7 @@ fn blows(plan: &Plan, rng: &mut SmallRng) -> Vec<(Duration, Blow)> {
     blows
 }
 
-/// A run under way.
+/// A run that goes on.
 struct Run {
     site: Site,
     plan: Plan,
@@ -153,10 +153,10 @@ struct Run {
     killed_leader: Option<(usize, u64)>,
 }
 
-/// Runs it to its end.
+/// Runs an inspection to its end.
 ///
 /// # Errors
-/// [`ScenarioError`] if it could not be run. What it found is in the report.
+/// [`ScenarioError`] if it could not run. The report has what it found.
 pub async fn inspect(options: InspectOptions) -> Result<InspectReport, ScenarioError> {
     let hit = (options.robots / 8).clamp(1, 5);
     let (robots, voters, nodes) = (options.robots, options.voters, options.nodes);
@@ -181,7 +181,7 @@ pub async fn inspect(options: InspectOptions) -> Result<InspectReport, ScenarioE
     run.story.say("everything is mended; waiting until every command has ended at every robot");
     let views = run.operator.ended(&ids, ENDS_WITHIN).await?;
     let fallen = run.site.fallen();
-    // The station's log is complete once the station is gone.
+    // The station's log is complete once the station has ended.
     drop(run.site);
     let effects: Vec<Effect> = read(&options.dir.join("actuator.jsonl"))?;
     let amid = run.killed_leader.is_some_and(|(_, at_ns)| is_amid(&command, &effects, at_ns));
@@ -215,7 +215,7 @@ pub async fn inspect(options: InspectOptions) -> Result<InspectReport, ScenarioE
     })
 }
 
-/// What the shard says in the end, and what the world saw.
+/// What the shard says at the end, and what the world saw.
 struct Found {
     views: BTreeMap<CommandId, v1::CommandView>,
     effects: Vec<Effect>,
@@ -240,7 +240,7 @@ impl Found {
     }
 }
 
-/// What was to go wrong, and did not.
+/// The faults that were planned and did not happen.
 fn missed(plan: &Plan, faults: &BTreeMap<&'static str, usize>) -> Vec<String> {
     let expected = [
         ("killed", plan.killed_any_time().count()),
@@ -270,7 +270,7 @@ fn is_amid(command: &Sent, effects: &[Effect], at_ns: u64) -> bool {
     starts.clone().any(|start| start.at_ns < at_ns) && starts.any(|start| start.at_ns > at_ns)
 }
 
-/// From sending to the start, at those of these robots that started.
+/// From the sending to the start, at those of these robots that started.
 fn latencies(commands: &[Sent], effects: &[Effect], robots: &[String]) -> LatencyMs {
     let starts = effects.iter().filter(|effect| effect.question.step == Step::Start && effect.refused.is_none());
     let starts: BTreeMap<&str, u64> = starts.map(|start| (start.question.task.as_str(), start.at_ns)).collect();
@@ -287,12 +287,12 @@ impl Run {
         ToSend { target: GROUP, is_group: true, verb: VERB, valid, waves }
     }
 
-    /// Calls the roll until all robots are there; every call is a command like any other.
+    /// Calls the roll until all robots answer; every call is a command like any other.
     async fn muster(&self) -> Result<Vec<Sent>, ScenarioError> {
         let until = Instant::now() + MUSTER_MAX;
         let mut commands = Vec::new();
         loop {
-            // The group is not known before its first robot is.
+            // The shard does not know the group before its first robot is attached.
             if let Ok(sent) = self.operator.send(&self.command(Duration::from_secs(30), None)).await {
                 commands.push(sent);
                 if sent.agents == self.plan.robots {
@@ -311,7 +311,7 @@ impl Run {
         Ok(commands)
     }
 
-    /// The same command with all robots awake and with some asleep, in turns.
+    /// Sends the same command with all robots awake and with some asleep, in turns.
     async fn compare(&mut self) -> Result<(Vec<Sent>, Vec<Sent>), ScenarioError> {
         let (mut awake, mut asleep) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
@@ -334,7 +334,7 @@ impl Run {
         Ok((awake, asleep))
     }
 
-    /// The command, and all that goes wrong meanwhile.
+    /// Sends the command of the inspection, and makes everything go wrong meanwhile.
     async fn inspect(&mut self, seed: u64) -> Result<Sent, ScenarioError> {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut blows = blows(&self.plan, &mut rng);
@@ -362,7 +362,7 @@ impl Run {
         Ok(sent)
     }
 
-    /// Those of some nodes whose robots have started a command and not done it yet, as the station sees it.
+    /// The robots of some nodes that have started a command and not done it yet, as the station sees it.
     fn at_work(&self, command: &Sent, of: &[usize]) -> Result<Vec<usize>, ScenarioError> {
         let effects: Vec<Effect> = read(&self.site.net.dir().join("actuator.jsonl"))?;
         let is_at_work = |node: &usize| {
@@ -439,7 +439,7 @@ impl Run {
     }
 }
 
-/// Fewest robots and nodes that it can be run with.
+/// Checks that there are enough robots and nodes for an inspection.
 ///
 /// # Errors
 /// What is wrong with the numbers.

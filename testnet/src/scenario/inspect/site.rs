@@ -1,5 +1,5 @@
-//! The processes of an inspection: voters, nodes that robots share, and nodes of their own for those to which something
-//! happens.
+//! The processes of an inspection: voters, nodes that robots share, and nodes of their own for robots to which
+//! something happens.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,22 +11,22 @@ use crate::site::warehouse::{robot_name, station};
 
 /// The group of all robots.
 pub(super) const GROUP: &str = "inspection";
-/// How long a robot takes to inspect.
+/// How long a robot takes for an inspection.
 const WORKS: Duration = Duration::from_millis(200);
 /// The robots' leases, in milliseconds.
 const LEASE_MS: u64 = 3_000;
 
-/// Who is where.
+/// Which processes are on which node.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) robots: usize,
-    /// Nodes that vote; no robot is on them.
+    /// How many nodes vote; no robot is on them.
     pub(super) voters: usize,
-    /// Nodes that vote, and those that robots share.
+    /// How many nodes vote or are shared by robots.
     pub(super) nodes: usize,
-    /// Robots that are killed; each has a node of its own.
+    /// How many robots are killed; each has a node of its own.
     pub(super) killed: usize,
-    /// Robots that are suspended; each has a node of its own.
+    /// How many robots are suspended; each has a node of its own.
     pub(super) paused: usize,
 }
 
@@ -35,27 +35,27 @@ impl Plan {
         self.nodes + self.killed + self.paused
     }
 
-    /// Nodes of robots that are killed.
+    /// The nodes of robots that are killed.
     pub(super) fn killed_nodes(&self) -> std::ops::Range<usize> {
         self.nodes..self.nodes + self.killed
     }
 
-    /// Those of them whose robots are killed while they are at work.
+    /// The nodes among them whose robots are killed while they are at work.
     pub(super) fn killed_at_work(&self) -> impl Iterator<Item = usize> + use<> {
         self.killed_nodes().skip(1).step_by(2)
     }
 
-    /// The others.
+    /// The other nodes among them.
     pub(super) fn killed_any_time(&self) -> impl Iterator<Item = usize> + use<> {
         self.killed_nodes().step_by(2)
     }
 
-    /// Robots that share nodes: nothing is done to them.
+    /// The robots that share nodes: nothing is done to them.
     pub(super) fn shared(&self) -> Vec<String> {
         (0..self.nodes).flat_map(|node| self.robots_on(node)).collect()
     }
 
-    /// Nodes of robots that are suspended.
+    /// The nodes of robots that are suspended.
     pub(super) fn paused_nodes(&self) -> std::ops::Range<usize> {
         self.nodes + self.killed..self.all_nodes()
     }
@@ -124,7 +124,7 @@ impl Site {
         Ok(Self { net, crews, station })
     }
 
-    /// The whole machine goes: a node and the software on it.
+    /// Kills a whole machine: a node and the software on it.
     pub(super) fn kill(&mut self, at: usize) {
         self.net.kill(at);
         if let Some(crew) = &mut self.crews[at] {
@@ -142,7 +142,7 @@ impl Site {
         self.net.nodes[at].pid().into_iter().chain(crew).try_for_each(|pid| suspend(pid, stop))
     }
 
-    /// What ended by itself.
+    /// The processes that ended by themselves.
     pub(super) fn fallen(&mut self) -> Vec<String> {
         let mut fallen = Vec::new();
         for node in &mut self.net.nodes {

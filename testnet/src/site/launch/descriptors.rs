@@ -8,8 +8,8 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use super::Testnet;
 use crate::error::{LaunchError, io_error};
 
-/// A command whose process may have so many descriptors, and no more, however much it asks for. It is still the process of
-/// the program.
+/// A command whose process may have this many descriptors, and no more, even if it asks for more. It is still the
+/// process of the program.
 pub(super) fn limited(command: &Command, descriptors: u64) -> Command {
     let mut limited = Command::new("sh");
     limited.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""));
@@ -17,14 +17,14 @@ pub(super) fn limited(command: &Command, descriptors: u64) -> Command {
     limited
 }
 
-/// As many as this process may have at all, and whoever it starts.
+/// As many descriptors as this process, and each one that it starts, may have at all.
 fn most() -> Option<u64> {
     getrlimit(Resource::Nofile).maximum
 }
 
 impl Testnet {
-    /// Starts a node that does not run and that may have so many descriptors from its start to its end, or as many as this
-    /// process may have, if those are fewer.
+    /// Starts a node that does not run and that may have this many descriptors from its start to its end, or as many as
+    /// this process may have, if those are fewer.
     ///
     /// # Errors
     /// [`LaunchError::Io`].
@@ -32,8 +32,8 @@ impl Testnet {
         self.launch(at, Some(most().map_or(descriptors, |most| most.min(descriptors))))
     }
 
-    /// From now on a running node may have so many descriptors, whatever it found when it started; as many as ever if none.
-    /// One that does not run is left alone.
+    /// Limits a running node to this many descriptors from here on, whatever it found when it started; to its usual
+    /// number if none. Leaves a node alone that does not run.
     ///
     /// # Errors
     /// [`LaunchError::Io`].
@@ -41,7 +41,7 @@ impl Testnet {
         let node = &self.nodes[at];
         let Some(pid) = node.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) else { return Ok(()) };
         let maximum = most();
-        // What it may ask for stays: only root could give it back.
+        // The maximum that it may ask for stays: only root could give that back.
         let few = descriptors.map(|few| maximum.map_or(few, |most| most.min(few)));
         match prlimit(Some(pid), Resource::Nofile, Rlimit { current: few.or(maximum), maximum }) {
             Ok(_) | Err(Errno::SRCH) => Ok(()),

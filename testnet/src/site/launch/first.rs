@@ -1,4 +1,4 @@
-//! The first operator of a testnet: its key is in the testnet's directory.
+//! The first operator of a testnet, whose key is in the testnet's directory.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -15,15 +15,15 @@ fn invalid(what: impl std::fmt::Display) -> LaunchError {
 }
 
 impl Testnet {
-    /// The file with the key of the shard's first operator.
+    /// The path of the file with the key of the shard's first operator.
     pub fn operator_key(&self) -> PathBuf {
         self.layout.dir.join("operator.key")
     }
 
-    /// The shard's first operator. Its key is made when it is first asked for, and stays in the directory.
+    /// The shard's first operator. The first call makes its key, which stays in the directory.
     ///
     /// # Errors
-    /// [`LaunchError`] if the file cannot be read or made, or holds no key.
+    /// [`LaunchError`] if the file cannot be read or made, or has no key in it.
     pub fn operator(&self) -> Result<OperatorSecret, LaunchError> {
         let path = self.operator_key();
         let what = || io_error(path.display().to_string());
@@ -36,7 +36,7 @@ impl Testnet {
         OperatorSecret::from_text(&text).ok_or_else(|| invalid("no operator's key"))
     }
 
-    /// What a new shard is to be.
+    /// The genesis and the first operator of a new shard.
     pub(super) fn charter(&self) -> Result<(Genesis, SignedFirst), LaunchError> {
         let (secret, genesis) = (self.operator()?, Genesis::from_bytes(rand::random()));
         let place = Place { site: SITE.parse().map_err(invalid)?, shard: ShardId::FIRST, genesis };

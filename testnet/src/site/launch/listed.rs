@@ -8,19 +8,19 @@ use serde::Serialize;
 use super::Testnet;
 use crate::error::{LaunchError, io_error};
 
-/// Where a node is.
+/// The addresses of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeAddress {
-    /// Its PeerId.
+    /// The node's PeerId.
     pub node: String,
-    /// Its control plane itself, whatever relay is before it: an IP address and a port.
+    /// The address of its control plane itself, without a relay before it: an IP address and a port.
     pub control: String,
-    /// Its mesh: a multiaddress.
+    /// The address of its mesh: a multiaddress.
     pub mesh: String,
 }
 
 impl Testnet {
-    /// Where its nodes are, in their order.
+    /// The addresses of its nodes, in their order.
     pub fn addresses(&self) -> Vec<NodeAddress> {
         let address = |node: &super::TestNode| NodeAddress {
             node: node.id.clone(),
@@ -30,7 +30,8 @@ impl Testnet {
         self.nodes.iter().map(address).collect()
     }
 
-    /// Has every node list one more peer, which votes nowhere, from its next start on. Nobody knows where it is.
+    /// Lists one more peer at every node, which votes nowhere, from the node's next start on. No node knows the peer's
+    /// address.
     ///
     /// # Errors
     /// [`LaunchError::Io`] if a configuration cannot be written.

@@ -28,34 +28,34 @@ pub use listed::NodeAddress;
 use node::Made;
 pub use node::TestNode;
 
-/// How a testnet is laid out.
+/// The layout of a testnet.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// The program that is a node: `BINARY run …`.
+    /// The path of the program that is a node: `BINARY run …`.
     pub binary: PathBuf,
-    /// A directory of its own, kept.
+    /// A directory of its own, which is kept.
     pub dir: PathBuf,
     /// How many nodes.
     pub nodes: usize,
-    /// How many of them vote.
+    /// How many nodes vote.
     pub voters: usize,
     /// The preset of all nodes.
     pub preset: String,
     /// Values that override every node's configuration, as `section.key=value`.
     pub overrides: Vec<String>,
-    /// Hosts of their own, one for each node; all on loopback if none.
+    /// Hosts of their own, one for each node; if none, all nodes are on loopback.
     pub hosts: Option<Arc<Hosts>>,
-    /// A relay that joins the nodes' control planes; they reach each other as they are if none.
+    /// A relay that joins the nodes' control planes; if none, the nodes reach each other directly.
     pub links: Option<Links>,
-    /// Whether nodes that are made serve their API over TCP as well.
+    /// Whether new nodes serve their API over TCP as well.
     pub tcp: bool,
 }
 
-/// The site that testnets are.
+/// The name of every testnet's site.
 const SITE: &str = "testnet";
-/// The file in a node's directory that says with whom it does not speak.
+/// The file in a node's directory that lists the peers with which the node does not speak.
 const CUTS: &str = "cuts";
-/// The setting that has nodes obey it.
+/// The setting that makes nodes obey that file.
 pub(crate) const SWITCHES: &str = "testnet.cuts=cuts";
 
 /// A number of nodes. Dropping it ends them.
@@ -67,7 +67,7 @@ pub struct Testnet {
     relay: Option<Relay>,
 }
 
-/// The relay between these nodes, if there is to be one.
+/// The relay between these nodes, if the layout has one.
 fn join(layout: &Layout, nodes: &[TestNode]) -> Result<Option<Relay>, LaunchError> {
     let Some(links) = &layout.links else { return Ok(None) };
     let failed = |output: String| LaunchError::Command { command: "a relay".to_owned(), output };
@@ -78,8 +78,8 @@ fn join(layout: &Layout, nodes: &[TestNode]) -> Result<Option<Relay>, LaunchErro
 }
 
 impl Testnet {
-    /// Makes the nodes' directories and configurations, or finds those that were made before in the same directory: they
-    /// keep their keys and ports. Nothing runs yet.
+    /// Makes the nodes' directories and configurations, or finds those that were made before in the same directory:
+    /// they keep their keys and ports. No node runs yet.
     ///
     /// # Errors
     /// [`LaunchError`].
@@ -91,7 +91,7 @@ impl Testnet {
         }
         let mut nodes = Vec::new();
         let mut all = Vec::new();
-        // No two nodes get the same: all are held until all are given.
+        // No two nodes get the same port: all are held until all are given.
         let mut held = Vec::new();
         for at in 0..layout.nodes {
             let name = format!("n{at}");
@@ -179,7 +179,7 @@ impl Testnet {
         let voters: Vec<String> = self.nodes.iter().take(self.layout.voters).map(|node| node.id.clone()).collect();
         for at in 0..self.nodes.len() {
             let client = self.nodes[at].client();
-            // Once it is known who votes, two that do not keep no connection.
+            // Once the nodes know who votes, two that do not keep no connection.
             let needed =
                 |node: &String| *node != self.nodes[at].id && (at < self.layout.voters || voters.contains(node));
             self.wait_for("all nodes connected", async || {
@@ -192,7 +192,7 @@ impl Testnet {
         let (genesis, first) = self.charter()?;
         match self.nodes[0].client().init_shard(voters, genesis, Some(&first)).await {
             Ok(_) => {}
-            // A lost answer and a second sending.
+            // The answer was lost, and this was a second sending.
             Err(ClientError::NotDone(failure)) if failure.message.contains("exists already") => {}
             Err(error) => return Err(error.into()),
         }
@@ -210,7 +210,7 @@ impl Testnet {
         self.launch(at, None)
     }
 
-    /// `descriptors`: how many it may have; as many as this process if none.
+    /// `descriptors`: how many descriptors it may have; as many as this process if none.
     fn launch(&mut self, at: usize, descriptors: Option<u64>) -> Result<(), LaunchError> {
         let node = &mut self.nodes[at];
         let log = node.dir.join("log");
@@ -233,7 +233,7 @@ impl Testnet {
             .args(self.layout.overrides.iter().chain(&own).flat_map(|set| ["--set", set]))
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "SKEP_LOG" || name == "RUST_BACKTRACE"))
-            // What each takes of memory, disk and descriptors is looked at from outside.
+            // The testnet reads from outside what each node takes of memory, disk and descriptors.
             .env("SKEP_DUMPABLE", "1")
             .envs(node.variables.iter().map(|(name, value)| (name, value)))
             // The node ends when its end of this pipe does, however the launcher ends.
@@ -254,14 +254,14 @@ impl Testnet {
         }
     }
 
-    /// Kills a node with SIGKILL to which somebody else has sent one too; whether it was that which ended it.
+    /// Kills a node with SIGKILL to which another process has sent one too; returns whether the other one ended it.
     pub(crate) fn kill_again(&mut self, at: usize) -> bool {
         let Some(mut child) = self.nodes[at].child.take() else { return false };
         let _ = child.kill();
         child.wait().is_ok_and(|status| status.signal() == Some(Signal::KILL.as_raw()))
     }
 
-    /// Lets a node drain and waits until it is gone; whether it ended well.
+    /// Lets a node drain and waits until it is gone; returns whether it ended well.
     pub async fn stop(&mut self, at: usize) -> bool {
         let Some(mut child) = self.nodes[at].child.take() else { return false };
         drop(child.stdin.take());
@@ -277,7 +277,7 @@ impl Testnet {
         false
     }
 
-    /// Takes away everything that a node stored, but its key and configuration.
+    /// Removes everything that a node stored, except its key and configuration.
     ///
     /// # Errors
     /// [`LaunchError::Io`].
@@ -286,7 +286,7 @@ impl Testnet {
         std::fs::remove_dir_all(&data).map_err(io_error(data.display().to_string()))
     }
 
-    /// Waits until a running node leads, and says which.
+    /// Waits until a running node leads, and returns that node.
     ///
     /// # Errors
     /// [`LaunchError::Timeout`].
@@ -303,7 +303,7 @@ impl Testnet {
         .await
     }
 
-    /// Waits until all these nodes have applied the same and have the same digest; what each says of it.
+    /// Waits until all these nodes have applied the same and have the same digest; returns what each says of it.
     ///
     /// # Errors
     /// [`LaunchError::Timeout`].
@@ -324,7 +324,7 @@ impl Testnet {
         .await
     }
 
-    /// The nodes' hosts, if they have such.
+    /// The nodes' hosts, if they have hosts of their own.
     pub fn hosts(&self) -> Option<&Hosts> {
         self.layout.hosts.as_deref()
     }
@@ -334,7 +334,7 @@ impl Testnet {
         self.relay.as_ref()
     }
 
-    /// Tells every node whom it does not reach, and forgets what it was told before. Needs [`SWITCHES`].
+    /// Tells every node which peers it does not reach, in place of what it was told before. Needs [`SWITCHES`].
     pub(crate) fn throw_switches(&self, pairs: &[(usize, usize)]) -> Result<(), LaunchError> {
         for (at, node) in self.nodes.iter().enumerate() {
             let cut_off = pairs.iter().filter(|(from, _)| *from == at).map(|(_, to)| self.nodes[*to].id.as_str());
@@ -345,7 +345,7 @@ impl Testnet {
         Ok(())
     }
 
-    /// Waits until all these nodes have applied everything that the leader has now.
+    /// Waits until all these nodes have applied everything that the leader has applied at this moment.
     ///
     /// # Errors
     /// [`LaunchError::Timeout`].
@@ -364,7 +364,7 @@ impl Testnet {
         .await
     }
 
-    /// How many of these tasks every running voter holds.
+    /// Returns how many of these tasks every running voter holds.
     ///
     /// # Errors
     /// [`LaunchError`].
@@ -396,7 +396,7 @@ impl Testnet {
         }
     }
 
-    /// Where everything is kept.
+    /// The testnet's directory.
     pub fn dir(&self) -> &Path {
         &self.layout.dir
     }

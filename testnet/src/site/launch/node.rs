@@ -15,11 +15,11 @@ use crate::error::{LaunchError, io_error};
 /// One node.
 #[derive(Debug)]
 pub struct TestNode {
-    /// Its name.
+    /// The node's name.
     pub name: String,
-    /// Its directory.
+    /// The node's directory.
     pub dir: PathBuf,
-    /// Its PeerId.
+    /// The node's PeerId.
     pub id: String,
     pub(super) control: String,
     pub(super) mesh: String,
@@ -43,40 +43,40 @@ impl TestNode {
         Self { name, dir, id, control, mesh, api, variables: Vec::new(), child: None }
     }
 
-    /// Starts with an environment variable from the next time on.
+    /// Sets an environment variable from the next start on.
     pub fn set_variable(&mut self, name: &str, value: &str) {
         self.variables.retain(|(known, _)| known != name);
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
-    /// The port of its mesh: that before the one of its control plane.
+    /// The port of its mesh: one below that of its control plane.
     pub(super) fn mesh_port(&self) -> u16 {
         let control = self.control.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
         control.unwrap_or(1).saturating_sub(1)
     }
 
-    /// Whether its process has ended by itself.
+    /// Whether the node's process has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
-    /// Its process, if it runs.
+    /// The node's process id, if it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// A client of its socket.
+    /// A client of the node's socket.
     pub fn client(&self) -> Client {
         self.client_with(Settings::default())
     }
 
-    /// A client that gives up soon, for asking again and again.
+    /// A client that gives up soon, for repeated questions.
     pub fn impatient_client(&self) -> Client {
         let patience = Duration::from_millis(500);
         self.client_with(Settings { patience, attempt_timeout: patience, ..Settings::default() })
     }
 
-    /// A client of its socket with settings of its own.
+    /// A client of the node's socket with settings of its own.
     pub fn client_with(&self, settings: Settings) -> Client {
         match Client::with_settings(Endpoint::of_dir(&self.dir), settings) {
             Ok(client) => client,
@@ -84,10 +84,10 @@ impl TestNode {
         }
     }
 
-    /// Its TCP endpoint, with its token.
+    /// The node's TCP endpoint, with its token.
     ///
     /// # Errors
-    /// [`LaunchError::Io`] if it was not made for that, or there is no token yet.
+    /// [`LaunchError::Io`] if the node was not made with one, or there is no token yet.
     pub fn tcp_endpoint(&self) -> Result<Endpoint, LaunchError> {
         let address = self.api.clone().ok_or_else(|| io::Error::other("it serves its API at its socket only"));
         let address = address.map_err(io_error(self.name.clone()))?;
@@ -96,7 +96,7 @@ impl TestNode {
         Ok(Endpoint::Tcp { address, token: token.trim().to_owned() })
     }
 
-    /// The tasks that its replica holds.
+    /// Returns the ids of the tasks that the node's replica holds.
     ///
     /// # Errors
     /// [`LaunchError`].
@@ -117,7 +117,7 @@ impl TestNode {
         Ok(held)
     }
 
-    /// Writes a line into its log, to find the place again.
+    /// Writes a line into the node's log, to find the place again.
     pub fn mark(&self, text: &str) {
         if let Ok(mut log) = File::options().append(true).open(self.dir.join("log")) {
             let _ = writeln!(log, "--- {text}");

@@ -1,10 +1,10 @@
 //! What lies between nodes of a testnet: a relay that delays, reorders, doubles, loses and holds back what they send.
 //!
-//! **Contract.** Each node is seen by the others under an address of the relay's. What a node sends to such an address
-//! reaches the node behind it from the address under which the others see the sender, as the [`Law`] of that way has it,
-//! whoever dialled whom. It forwards between nodes of its testnet only, and ends with its handle.
+//! **Contract.** The others see each node under an address of the relay's. What a node sends to such an address reaches
+//! the node behind it, from the address under which the others see the sender, as the [`Law`] of that direction says,
+//! whichever node dialled. The relay forwards only between nodes of its testnet, and ends with its handle.
 //!
-//! **Must not know** what it forwards.
+//! **Must not know** the content of what it forwards.
 
 mod post;
 #[cfg(test)]
@@ -26,7 +26,7 @@ use crate::site::ports::free_socket;
 use post::Ways;
 pub use way::{Counts, Law, Line};
 
-/// Nodes that one relay joins: each two of them have two ways.
+/// The most nodes that one relay joins: there are two directions between each two of them.
 pub const RELAY_NODES_MAX: usize = 64;
 /// The file in a testnet's directory that keeps the relay's addresses: they are in the nodes' configurations.
 const ADDRESSES: &str = "relay.json";
@@ -34,9 +34,9 @@ const ADDRESSES: &str = "relay.json";
 /// How a testnet's nodes are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Links {
-    /// What holds for every way at the start.
+    /// The law of every direction at the start.
     pub law: Law,
-    /// What decides which datagrams are hit.
+    /// The seed of which datagrams are hit.
     pub seed: u64,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn is_in(dir: &Path) -> bool {
 }
 
 impl Relay {
-    /// Joins nodes, given by where they listen, under the addresses that the relay had in this directory before, or under
+    /// Joins nodes, given by their addresses, under the addresses that the relay had in this directory before, or under
     /// fresh ones. If the nodes have hosts of their own, the relay is where all of those reach it.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Relay {
         let ways = Arc::new(Ways::new(nodes.len(), links));
         let (end, ended) = oneshot::channel();
         let (started, starting) = std::sync::mpsc::sync_channel(1);
-        // On a thread of its own: a test that waits for a process would hold up what that process waits for.
+        // The relay has a thread of its own: a test that waits for a process would delay what that process waits for.
         let thread = {
             let ways = Arc::clone(&ways);
             let thread = std::thread::Builder::new().name("relay".to_owned());
@@ -99,38 +99,38 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Where the others see a node.
+    /// The address under which the others see a node.
     pub(crate) fn address(&self, node: usize) -> SocketAddr {
         self.addresses[node]
     }
 
-    /// What holds from one node to another.
+    /// The law from one node to another.
     pub fn law(&self, from: usize, to: usize) -> Law {
         self.ways.between(from, to).law()
     }
 
-    /// From now on this holds from one node to another.
+    /// Sets the law from one node to another.
     pub fn set(&self, from: usize, to: usize, law: Law) {
         self.ways.between(from, to).obey(law);
     }
 
-    /// From now on this holds between two nodes, both ways.
+    /// Sets the law between two nodes, in both directions.
     pub fn set_both(&self, one: usize, other: usize, law: Law) {
         self.set(one, other, law);
         self.set(other, one, law);
     }
 
-    /// From now on this holds between all nodes.
+    /// Sets the law between all nodes.
     pub fn set_all(&self, law: Law) {
         self.pairs().for_each(|(from, to)| self.set(from, to, law));
     }
 
-    /// From now on this holds between a node and all others, both ways.
+    /// Sets the law between a node and all others, in both directions.
     pub fn set_around(&self, node: usize, law: Law) {
         (0..self.addresses.len()).filter(|other| *other != node).for_each(|other| self.set_both(node, other, law));
     }
 
-    /// All ways, from whom to whom.
+    /// All directions: the sender and the receiver of each.
     pub fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let count = self.addresses.len();
         (0..count).flat_map(move |from| (0..count).filter(move |to| *to != from).map(move |to| (from, to)))
@@ -151,7 +151,8 @@ impl Drop for Relay {
     }
 }
 
-/// The relay's sockets: under the addresses in this file, or under fresh ones at an address, which the file keeps then.
+/// Opens the relay's sockets: under the addresses in this file, or under fresh ones at an address, which the file keeps
+/// then.
 fn bind(known: &Path, count: usize, at: Ipv4Addr) -> Result<Vec<UdpSocket>, LaunchError> {
     let what = || io_error(known.display().to_string());
     if known.exists() {

@@ -1,4 +1,4 @@
-//! The relay's sockets: one for each node, under whose address the others see it.
+//! The relay's sockets: one for each node, under whose address the others see the node.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,12 +15,12 @@ use super::way::Way;
 
 /// The largest datagram of UDP.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
-/// Datagrams that are taken from a socket before what has arrived meanwhile is delivered.
+/// How many datagrams are taken from a socket before those that have arrived meanwhile are delivered.
 const BATCH: usize = 64;
-/// Pause after a socket that could not be read.
+/// The pause after a socket could not be read.
 const AFTER_ERROR: Duration = Duration::from_millis(10);
 
-/// All ways between nodes.
+/// All directions between nodes.
 #[derive(Debug)]
 pub(super) struct Ways {
     nodes: usize,
@@ -29,7 +29,7 @@ pub(super) struct Ways {
 
 impl Ways {
     pub(super) fn new(nodes: usize, links: &Links) -> Self {
-        // Each way has a sequence of its own, whatever the others carry.
+        // Each direction has a random sequence of its own, whatever the others carry.
         let way = |at: usize| Mutex::new(Way::new(links.law, links.seed.wrapping_add(at as u64)));
         Self { nodes, all: (0..nodes * nodes).map(way).collect() }
     }
@@ -42,7 +42,7 @@ impl Ways {
 
 struct Post {
     sockets: Vec<UdpSocket>,
-    /// Where nodes listen, and send from.
+    /// The addresses at which nodes listen, and from which they send.
     nodes: Vec<SocketAddr>,
     ways: Arc<Ways>,
     begun: Instant,
@@ -110,7 +110,7 @@ impl Post {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Nobody but the nodes is heard.
+    /// Takes a datagram; those that no node sent are dropped.
     fn take(&self, to: usize, from: SocketAddr, datagram: &[u8]) {
         if let Some(from) = self.nodes.iter().position(|node| *node == from).filter(|from| *from != to) {
             self.ways.between(from, to).enter(datagram, self.now_us());
@@ -123,11 +123,11 @@ impl Post {
         next.map(|us| self.begun + Duration::from_micros(us))
     }
 
-    /// Sends a node what has arrived for it, in the order in which it has.
+    /// Sends a node what has arrived for it, in the order of arrival.
     async fn deliver(&self, to: usize) {
         let now_us = self.now_us();
         while let Some((from, datagram)) = self.arrived(to, now_us) {
-            // To a node that does not run it is lost, as it would be without a relay.
+            // A datagram to a node that does not run is lost, as it would be without a relay.
             let _ = self.sockets[from].send_to(&datagram, self.nodes[to]).await;
         }
     }

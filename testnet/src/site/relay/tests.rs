@@ -4,7 +4,7 @@ use super::{Links, Relay};
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000 * MS;
 
-/// When each datagram leaves, by its first byte, if somebody looks as soon as one can.
+/// When each datagram leaves, by its first byte, if it is taken as soon as possible.
 fn leavings(way: &mut Way) -> Vec<(u64, u8)> {
     let mut all = Vec::new();
     while let Some(now) = way.next_us() {
@@ -85,12 +85,12 @@ fn what_is_doubled_arrives_twice_and_what_is_lost_never() {
 fn a_line_sends_no_faster_than_its_rate_and_drops_what_its_queue_cannot_hold() {
     let line = Line { bytes_per_s: 100_000, queue_bytes: 1_000 };
     let mut way = Way::new(Law::delay(20).through(line), 1);
-    // 100 bytes take a millisecond; ten of them fill the queue.
+    // 100 bytes take a millisecond; ten of these datagrams fill the queue.
     enter_all(&mut way, 12, 0);
     assert_eq!(way.counts().overflowed, 2);
     let all = leavings(&mut way);
     assert_eq!(all, (0..10).map(|n| (21 * MS + u64::from(n) * MS, n)).collect::<Vec<_>>());
-    // What has been sent makes room, whatever has not arrived yet.
+    // What has been sent makes room, even before it has arrived.
     let mut way = Way::new(Law::delay(20).through(line), 1);
     enter_all(&mut way, 10, 0);
     way.enter(&[10; 100], MS - 1);
@@ -98,7 +98,7 @@ fn a_line_sends_no_faster_than_its_rate_and_drops_what_its_queue_cannot_hold() {
     way.enter(&[11; 100], MS);
     assert_eq!(way.counts().overflowed, 1);
     assert_eq!(leavings(&mut way).last(), Some(&(31 * MS, 11)));
-    // A line that was idle has saved nothing.
+    // A line that was idle does not send faster later.
     way.enter(&[12; 100], SECOND);
     way.enter(&[13; 100], SECOND);
     assert_eq!(leavings(&mut way), [(SECOND + 21 * MS, 12), (SECOND + 22 * MS, 13)]);
@@ -189,7 +189,7 @@ fn nodes_see_each_other_under_addresses_that_stay_and_strangers_are_not_heard() 
     assert_eq!(nodes[1].receive(), (b"question".to_vec(), seen[0]));
     nodes[1].0.send_to(b"answer", seen[0]).unwrap();
     assert_eq!(nodes[0].receive(), (b"answer".to_vec(), seen[1]));
-    // A cut of one way leaves the other ways as they are.
+    // A cut of one direction leaves the other directions as they are.
     relay.set(0, 1, Law::default().cut());
     nodes[0].0.send_to(b"into the cut", seen[1]).unwrap();
     nodes[1].0.send_to(b"back", seen[0]).unwrap();

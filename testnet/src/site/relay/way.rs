@@ -1,55 +1,56 @@
-//! What happens to datagrams that go one way between two nodes. Nothing here reads a clock: the time is passed in.
+//! What happens to datagrams in one direction between two nodes. This code reads no clock: the caller passes the time.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// Bytes of datagrams that one way holds. One more is dropped.
+/// The most bytes of datagrams that one direction holds. One more datagram is dropped.
 pub(super) const WAY_BYTES_MAX: usize = 32 << 20;
-/// Datagrams that one way holds. One more is dropped.
+/// The most datagrams that one direction holds. One more is dropped.
 pub(super) const WAY_DATAGRAMS_MAX: usize = 32_768;
-/// Datagrams that wait for a line. One more is dropped, as a router does.
+/// The most datagrams that wait for a line. One more is dropped, as a router does.
 pub(super) const LINE_DATAGRAMS_MAX: usize = 256;
-/// How long a line takes to send what its queue holds, in milliseconds, unless something else is asked for.
+/// How long a line takes to send what its queue holds, in milliseconds, unless the test sets another size.
 const LINE_QUEUE_MS: u64 = 400;
-/// Bytes that the queue of a slow line holds at least: a few datagrams.
+/// The least bytes that the queue of a slow line holds: a few datagrams.
 const LINE_QUEUE_BYTES_MIN: u64 = 6_000;
 /// How long after a datagram its double arrives, in microseconds.
 const DOUBLE_AFTER_US: u64 = 1_000;
 
-/// What happens to datagrams that go one way. By default nothing does.
+/// What happens to datagrams in one direction. By default nothing does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Law {
-    /// How long each is under way, in milliseconds.
+    /// How long each datagram is under way, in milliseconds.
     pub delay_ms: u64,
-    /// By how much that grows at most, in milliseconds. By how much it does is drawn anew each second.
+    /// The most that is added to that, in milliseconds. The relay draws each second how much it adds.
     pub jitter_ms: u64,
-    /// How many of a thousand are held back, so that others overtake them.
+    /// How many of a thousand datagrams are held back, so that others overtake them.
     pub held_back_permille: u32,
-    /// For how long they are, in milliseconds.
+    /// How long they are held back, in milliseconds.
     pub held_back_ms: u64,
-    /// How many of a thousand arrive twice.
+    /// How many of a thousand datagrams arrive twice.
     pub doubled_permille: u32,
-    /// How many of a thousand are lost.
+    /// How many of a thousand datagrams are lost.
     pub lost_permille: u32,
-    /// What sends them; at once if none.
+    /// The line that sends them; none if they are sent at once.
     pub line: Option<Line>,
-    /// Nothing arrives, and what is under way is lost.
+    /// Whether nothing arrives, and what is under way is lost.
     pub cut: bool,
 }
 
 /// A line with a rate, and the queue before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// What it sends in a second.
+    /// How many bytes it sends in a second.
     pub bytes_per_s: u64,
-    /// What may wait for it. A datagram for which there is no room is dropped; one that finds nobody waiting has room.
+    /// How many bytes may wait for it. A datagram for which there is no room is dropped; a datagram before which none
+    /// waits has room.
     pub queue_bytes: usize,
 }
 
 impl Line {
-    /// One with a queue that it sends within 400 ms, as routers before thin links have it.
+    /// A line with a queue that it sends within 400 ms, as routers before thin links have it.
     #[must_use]
     pub fn of(bytes_per_s: u64) -> Self {
         let queue = (bytes_per_s.saturating_mul(LINE_QUEUE_MS) / 1_000).max(LINE_QUEUE_BYTES_MIN);
@@ -58,48 +59,48 @@ impl Line {
 }
 
 impl Law {
-    /// A constant delay, in milliseconds.
+    /// A law with a constant delay, in milliseconds.
     #[must_use]
     pub fn delay(delay_ms: u64) -> Self {
         Self { delay_ms, ..Self::default() }
     }
 
-    /// The same, through a line.
+    /// The same law, through a line.
     #[must_use]
     pub fn through(self, line: Line) -> Self {
         Self { line: Some(line), ..self }
     }
 
-    /// The same, with nothing that arrives.
+    /// The same law, with a cut: nothing arrives.
     #[must_use]
     pub fn cut(self) -> Self {
         Self { cut: true, ..self }
     }
 }
 
-/// What happened to datagrams of one way so far.
+/// What happened to datagrams of one direction so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Datagrams that were sent into it.
+    /// How many datagrams were sent into it.
     pub entered: u64,
-    /// Datagrams that came out, doubles included.
+    /// How many datagrams came out, doubles included.
     pub left: u64,
-    /// Datagrams that a cut or a loss took.
+    /// How many datagrams a cut or a loss took.
     pub lost: u64,
-    /// Datagrams for which a queue had no room.
+    /// How many datagrams found no room in a queue.
     pub overflowed: u64,
 }
 
-/// One way between two nodes. Instants are microseconds from any beginning.
+/// One direction between two nodes. Instants are microseconds from any beginning.
 #[derive(Debug)]
 pub(super) struct Way {
     law: Law,
     rng: SmallRng,
-    /// By when each arrives, and in which order they came.
+    /// Datagrams by when each arrives, and in the order in which they came.
     under_way: BTreeMap<(u64, u64), Vec<u8>>,
     under_way_bytes: usize,
     next: u64,
-    /// What the line has not sent yet: when it will have, and how many bytes.
+    /// What the line has not sent yet: when it will have sent it, and how many bytes.
     waiting: VecDeque<(u64, usize)>,
     waiting_bytes: usize,
     /// Until when the line is busy.
@@ -133,7 +134,8 @@ impl Way {
         self.counts
     }
 
-    /// Another law holds for what enters from now on. What is under way arrives as it was to, unless the way is cut.
+    /// Sets another law for what enters from here on. What is under way arrives as planned, unless the direction is
+    /// cut.
     pub(super) fn obey(&mut self, law: Law) {
         if law.cut {
             self.counts.lost += self.under_way.len() as u64;
@@ -149,7 +151,7 @@ impl Way {
         self.law = law;
     }
 
-    /// A datagram sets out.
+    /// Takes in a datagram.
     pub(super) fn enter(&mut self, datagram: &[u8], now_us: u64) {
         self.counts.entered += 1;
         if self.law.cut || self.hits(self.law.lost_permille) {
@@ -170,12 +172,12 @@ impl Way {
         }
     }
 
-    /// When the next one arrives.
+    /// When the next datagram arrives.
     pub(super) fn next_us(&self) -> Option<u64> {
         self.under_way.first_key_value().map(|((arrives_us, _), _)| *arrives_us)
     }
 
-    /// One that has arrived by now, in the order in which they do.
+    /// Returns a datagram that has arrived by now, in the order of arrival.
     pub(super) fn leave(&mut self, now_us: u64) -> Option<Vec<u8>> {
         let first = self.under_way.first_entry().filter(|entry| entry.key().0 <= now_us)?;
         let datagram = first.remove();
@@ -184,7 +186,7 @@ impl Way {
         Some(datagram)
     }
 
-    /// When the line will have sent so many bytes; none if its queue has no room for them.
+    /// When the line will have sent this many bytes; none if its queue has no room for them.
     fn send(&mut self, bytes: usize, now_us: u64) -> Option<u64> {
         let Some(line) = self.law.line else { return Some(now_us) };
         while let Some((_, sent)) = self.waiting.front().copied().filter(|(sent_us, _)| *sent_us <= now_us) {

@@ -33,11 +33,11 @@ const CLOSES_MS: u64 = 180 * MINUTE_MS;
 pub struct MonthOptions {
     /// How many days.
     pub days: u64,
-    /// What decides everything else.
+    /// The seed of everything else.
     pub seed: u64,
-    /// Tasks that are ordered on each day.
+    /// How many tasks are ordered on each day.
     pub tasks_per_day: u64,
-    /// Commands that are sent.
+    /// How many commands are sent on each day.
     pub commands_per_day: u64,
     /// Agents that come, each under an id of its own, for about two hours.
     pub sessions_per_day: u64,
@@ -53,7 +53,7 @@ impl Default for MonthOptions {
 /// How much of everything there is at the end of a day.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Which day.
+    /// The number of the day, from 1.
     pub day: u64,
     /// Entries of the log so far.
     pub entries: u64,
@@ -90,11 +90,11 @@ pub struct Sample {
 /// Something that has grown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
-    /// What.
+    /// The name of the part that has grown.
     pub part: String,
     /// How much of it there was at the end of [`SETTLED_DAY`].
     pub settled: u64,
-    /// At the end of the last day.
+    /// How much of it there was at the end of the last day.
     pub last: u64,
 }
 

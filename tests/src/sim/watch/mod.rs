@@ -95,7 +95,7 @@ pub(super) enum Seen<'a> {
 /// Something that must never happen, and did.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Violation {
-    /// Which invariant.
+    /// The id of the invariant.
     pub invariant: &'static str,
     /// What was found.
     pub what: String,

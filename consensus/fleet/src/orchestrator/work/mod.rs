@@ -1,4 +1,4 @@
-//! Work for those who asked for it.
+//! Work for the agents that asked for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::state::FleetState;
 #[cfg(test)]
 use crate::state::looks;
 
-/// What an agent said last.
+/// What the node of an agent said last.
 #[derive(Clone, Copy, Debug)]
 struct Wants {
     attachment: AttachmentId,
@@ -29,21 +29,21 @@ struct Wants {
 
 /// Matches pending tasks with agents that asked for work.
 ///
-/// A credit is an upper bound of the tasks ever assigned under an attachment, and the state counts those: whatever is
-/// lost or repeated on the way, nobody is given more than was asked for.
+/// A credit is an upper bound of the tasks ever assigned under an attachment, and the state counts those. So no agent
+/// is given more than it asked for, whatever is lost or repeated on the network.
 #[derive(Clone, Debug)]
 pub(super) struct Work {
     allocator: Allocator,
     wants: BTreeMap<AgentId, Wants>,
-    /// Agents that may have room; looked at again before anything is assigned.
+    /// Agents that may have room; each is checked again before a task is assigned to it.
     hungry: BTreeSet<AgentId>,
-    /// Tasks in a proposal of which nothing was heard yet.
+    /// Tasks in proposals whose outcome is not known yet.
     proposed: BTreeMap<TaskId, (AgentId, LogInstant)>,
-    /// Nothing could be assigned when it was last tried, nor can it before one of these changes.
+    /// What held when nothing could be assigned at the last attempt; nothing can be before a part of it changes.
     fruitless: Option<Fruitless>,
 }
 
-/// What work stood still on.
+/// The state in which no task could be assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fruitless {
     offered_at: u64,
@@ -56,7 +56,7 @@ impl Work {
         Self { allocator: Allocator::new(policy), wants, hungry, proposed, fruitless: None }
     }
 
-    /// An agent said how much it wants.
+    /// An agent said how many tasks it wants.
     pub(super) fn hear(&mut self, said: &AgentHeartbeat, now: LogInstant) {
         let mut wants =
             Wants { attachment: said.attachment, credit_limit: said.credit_limit, place: said.place, heard: now };
@@ -65,20 +65,20 @@ impl Work {
             if known.attachment > said.attachment {
                 return;
             }
-            // A heartbeat that was overtaken takes nothing back.
+            // A heartbeat that arrives late takes nothing back.
             wants.credit_limit = wants.credit_limit.max(known.credit_limit);
         }
-        // Where it is decides what it is given, and not whether there is anything for it.
+        // The position of an agent decides which task it is given, and not whether there is a task for it.
         let same = |known: Wants| (known.attachment, known.credit_limit) == (wants.attachment, wants.credit_limit);
         let news = !known.is_some_and(same);
         self.wants.insert(said.agent.clone(), wants);
-        // One that was silent for too long was let go, and counts again.
+        // An agent that was silent for too long was dropped, and counts again.
         if self.hungry.insert(said.agent.clone()) || news {
             self.fruitless = None;
         }
     }
 
-    /// What an agent holds changed, or how it is attached.
+    /// Notes that what an agent holds, or its attachment, changed.
     pub(super) fn note(&mut self, agent: &AgentId) {
         if self.wants.contains_key(agent) {
             self.hungry.insert(agent.clone());
@@ -86,26 +86,26 @@ impl Work {
         }
     }
 
-    /// Nobody serves an agent any more.
+    /// Forgets an agent that no node serves.
     pub(super) fn forget(&mut self, agent: &AgentId) {
         self.wants.remove(agent);
         self.hungry.remove(agent);
         self.allocator.forget(agent);
     }
 
-    /// The last proposal has been applied, or nobody knows.
+    /// The last proposal was applied, or its outcome is unknown.
     pub(super) fn proposal_ended(&mut self, applied: bool, now: LogInstant) {
         self.proposed.retain(|_, (_, at)| !applied && now.since_ms(*at) < RETRY_AFTER_MS);
         self.fruitless = None;
     }
 
-    /// How much more an agent may be assigned; none if that is nothing.
+    /// How many more tasks an agent may be assigned; none if it may be assigned no task.
     fn room(&self, state: &FleetState, leases: &Leases, agent: &AgentId, now: LogInstant) -> Option<Capacity> {
         #[cfg(test)]
         looks::count();
         let (wants, record) = (self.wants.get(agent)?, state.agent(agent)?);
         let attachment = record.attachment.filter(|known| known.id == wants.attachment)?;
-        // One that was not heard of for half its lease may be gone: its credits wait until it is heard again.
+        // An agent that was silent for half its lease may be gone: its credits wait until its node reports it again.
         let fresh = now.since_ms(wants.heard) <= attachment.lease.ttl_ms / 2;
         if !fresh || !leases.is_live(agent, attachment.id) {
             return None;
@@ -131,7 +131,7 @@ impl Work {
         decisions
     }
 
-    /// Those of the hungry who have room, beside what they were given in proposals of which nothing was heard yet.
+    /// The hungry agents that have room, after the tasks in proposals whose outcome is not known yet.
     fn crew<'a>(&mut self, state: &'a FleetState, leases: &Leases, now: LogInstant) -> Crew<'a> {
         let mut on_their_way: BTreeMap<AgentId, u64> = BTreeMap::new();
         for (agent, _) in self.proposed.values() {
@@ -165,7 +165,8 @@ impl Work {
                 continue;
             }
             let Some(agent) = self.choose(task, &crew, now) else {
-                // What nobody with room can do now, nobody can later in this turn: room only shrinks.
+                // A task that no agent with room can do at this point stays so for the rest of this turn: room only
+                // shrinks.
                 claimable.pass_over(&task.spec.required);
                 continue;
             };
@@ -180,7 +181,7 @@ impl Work {
         decisions
     }
 
-    /// Who gets a task: its former holder, if it is kept for it, else whom the policy chooses.
+    /// The agent that gets a task: its former holder if the task is kept for that agent, else the choice of the policy.
     fn choose(&self, task: &Task, crew: &Crew<'_>, now: LogInstant) -> Option<AgentId> {
         let TaskState::Pending { kept_for, .. } = &task.state else { return None };
         match kept_for.as_ref().filter(|kept| kept.until > now) {
@@ -190,7 +191,7 @@ impl Work {
         }
     }
 
-    /// When a proposal of which nothing was heard is given up.
+    /// When a proposal whose outcome is not known is given up.
     pub(super) fn poll_timeout(&self) -> Option<LogInstant> {
         self.proposed.values().map(|(_, at)| at.plus_ms(RETRY_AFTER_MS)).min()
     }
@@ -201,7 +202,7 @@ impl Work {
         self.wants.len() + self.hungry.len() + self.proposed.len() + self.allocator.kept()
     }
 
-    /// Whether anybody asked for work.
+    /// Whether any agent asked for work.
     pub(super) fn is_anybody_hungry(&self) -> bool {
         !self.hungry.is_empty()
     }

@@ -31,7 +31,7 @@ fn robots_that_move_have_nobody_looked_at_while_there_is_nothing_for_them() {
     orchestrator.handle(Event::Applied, &shard.state, shard.now);
     looks::take();
     assert_eq!(all_say(&shard, &mut orchestrator, 2, 9), 0, "nothing is pending, however much they want");
-    // What comes for them is given.
+    // A task that arrives for these agents is assigned.
     shard.create(1, &[]);
     orchestrator.handle(Event::Applied, &shard.state, shard.now);
     let given = std::iter::from_fn(|| orchestrator.poll_effect()).find(|effect| matches!(effect, Effect::Propose(_)));
@@ -54,7 +54,7 @@ fn of_agents_that_can_do_the_same_one_is_looked_at_for_each_task() {
         given += decisions.len();
         shard.apply(EntryBody::Decisions(decisions));
         orchestrator.handle(Event::ProposalEnded { applied: true }, &shard.state, shard.now);
-        // Everybody who is hungry once, whom the updates are for, and one for each task.
+        // One look at each hungry agent, at each agent that the updates are for, and one for each task.
         let looked = looks::take();
         assert!(looked <= 2 * usize::from(AGENTS) + DECISIONS_PER_PROPOSAL_MAX, "{looked} looks");
     }

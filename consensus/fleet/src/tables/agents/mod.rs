@@ -1,4 +1,4 @@
-//! Agents, who serves them, and since when nobody does.
+//! Agents, which node serves each, and since when no node does.
 
 mod serving;
 
@@ -26,21 +26,23 @@ struct Wish<'a> {
     lease: LeaseTerms,
 }
 
-/// All of them. The tasks know what an agent holds: whoever changes what is known of an agent says how many tasks it holds.
+/// All agents. The tasks know what an agent holds: a caller that changes what is known of an agent says how many tasks
+/// the agent holds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Agents {
     records: OrdMap<AgentId, Arc<AgentRecord>>,
-    /// How many agents nodes serve, by what these can do.
+    /// How many agents nodes serve, by the capabilities of these agents.
     serving: OrdMap<BTreeSet<Capability>, Serving>,
-    /// Agents by the last entry that changed their attachment or what they hold, for whoever tells them.
+    /// Agents by the last entry that changed their attachment or their claims; the orchestrator reads this to tell
+    /// nodes.
     by_change: OrdSet<(u64, AgentId)>,
     changed_at: OrdMap<AgentId, u64>,
-    /// Agents that nobody serves and nobody registered, by since when.
+    /// Agents that no node serves and no operator registered, by when that began.
     idle: OrdSet<(LogInstant, AgentId)>,
 }
 
 impl Agents {
-    /// How many are known.
+    /// How many agents are known.
     pub(crate) fn count(&self) -> u64 {
         self.records.len() as u64
     }
@@ -54,17 +56,17 @@ impl Agents {
         self.records.contains_key(id)
     }
 
-    /// By whom an agent is served; none if by nobody.
+    /// The attachment of an agent; none if no node serves the agent.
     pub(crate) fn attachment(&self, id: &AgentId) -> Option<Attachment> {
         self.records.get(id).and_then(|record| record.attachment)
     }
 
-    /// All of them, in order of their ids.
+    /// All agents, in the order of their ids.
     pub(crate) fn records(&self) -> impl ExactSizeIterator<Item = (&AgentId, &AgentRecord)> {
         self.records.iter().map(|(id, record)| (id, record.as_ref()))
     }
 
-    /// The same, from after one.
+    /// The agents with ids after this one, in the order of their ids.
     pub(crate) fn after(&self, after: Option<AgentId>) -> impl Iterator<Item = (&AgentId, &AgentRecord)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
@@ -78,22 +80,22 @@ impl Agents {
         self.by_change.range(from..).map(|(_, agent)| agent)
     }
 
-    /// Agents that nobody serves and nobody registered, and since when; those first of whom it is longest.
+    /// Agents that no node serves and no operator registered, and since when; the longest idle first.
     pub(crate) fn idle(&self) -> impl Iterator<Item = (LogInstant, &AgentId)> {
         self.idle.iter().map(|(since, agent)| (*since, agent))
     }
 
-    /// Whether nobody has served an agent since then.
+    /// Whether no node has served an agent since this instant.
     pub(crate) fn is_idle_since(&self, agent: &AgentId, since: LogInstant) -> bool {
         self.get(agent).and_then(AgentRecord::forgettable_since) == Some(since)
     }
 
-    /// How many agents nodes serve, by what these can do.
+    /// How many agents nodes serve, by the capabilities of these agents.
     pub(crate) fn serving(&self) -> impl Iterator<Item = (&BTreeSet<Capability>, &Serving)> {
         self.serving.iter()
     }
 
-    /// The role of an agent; one that never registered has one too.
+    /// The role of an agent; an agent that never registered has one too.
     pub(crate) fn role_of(&self, agent: &AgentId) -> Role {
         self.records.get(agent).map_or_else(Role::unregistered, |record| record.role.clone())
     }
@@ -115,7 +117,7 @@ impl Agents {
         Err(AgentRefusal::NotAttached { agent: agent.clone(), attachment }.into())
     }
 
-    /// Does what somebody asks of an agent that holds so many tasks.
+    /// Applies an operation to an agent that holds this many tasks.
     pub(crate) fn apply(&mut self, op: &AgentOp, held: u32, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         match op {
             AgentOp::Register { agent, role } => self.register(agent, role, held, cx),
@@ -128,13 +130,13 @@ impl Agents {
         }
     }
 
-    /// An agent is to stay known, served or not.
+    /// Registers an agent: it stays known, whether a node serves it or not.
     fn register(&mut self, agent: &AgentId, role: &Role, held: u32, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         self.know(agent, role, true, held, cx)?;
         Ok(Receipt::Agent(agent.clone()))
     }
 
-    /// Makes an agent known, or changes its role. `registered`: it is to stay known, served or not.
+    /// Makes an agent known, or changes its role. `registered`: the agent stays known, whether a node serves it or not.
     fn know(
         &mut self,
         agent: &AgentId,
@@ -166,7 +168,7 @@ impl Agents {
         Ok(())
     }
 
-    /// Somebody wants an agent to be known no more. Refused while it holds tasks, or is served.
+    /// Removes an agent on request. Refused while the agent holds tasks, or a node serves it.
     fn remove(&mut self, agent: &AgentId, held: u32, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         let Some(record) = self.records.get(agent) else { return Err(AgentRefusal::NoSuchAgent(agent.clone()).into()) };
         let max = record.role.max_concurrent;
@@ -180,12 +182,13 @@ impl Agents {
         Ok(Receipt::Agent(agent.clone()))
     }
 
-    /// Forgets an agent that no node has served for its time to live, if it was last served when the orchestrator says; whether
-    /// it is forgotten. An agent that has a task or a command that has not ended stays known, and its time begins anew.
+    /// Forgets an agent that no node has served for its time to live, if the agent was last served at the instant that
+    /// the orchestrator names; returns whether the agent is forgotten. An agent that has a task, or a command that has
+    /// not ended, stays known, and its time to live begins anew.
     ///
-    /// Nothing that it did before can be taken for something that it does after it has come again. Its lease was over long
-    /// before; the shard counts attachments for all agents together; its claims are judged by the epochs of the tasks; and
-    /// its commands go to a home that is behind every one that a journal may remember.
+    /// Nothing that the agent did before can be taken for something that it does after it returns. Its lease was over
+    /// long before; the shard counts attachments over all agents; the epochs of the tasks judge its claims; and its
+    /// commands go to a home epoch that is higher than every one that a journal may remember.
     pub(crate) fn forget(&mut self, agent: &AgentId, idle_since: LogInstant, has_work: bool, cx: &mut Cx<'_>) -> bool {
         let is_over = idle_since.plus_ms(cx.limits.agent_ttl_ms) <= cx.now;
         if !is_over || !self.is_idle_since(agent, idle_since) {
@@ -200,7 +203,7 @@ impl Agents {
         true
     }
 
-    /// Lets go of an agent that nobody serves.
+    /// Removes an agent that no node serves.
     fn take_out(&mut self, agent: &AgentId, cx: &mut Cx<'_>) {
         if let Some(since) = self.records.remove(agent).and_then(|record| record.forgettable_since()) {
             self.idle.remove(&(since, agent.clone()));
@@ -211,22 +214,22 @@ impl Agents {
         cx.record((agent.clone(), AgentChange::Removed));
     }
 
-    /// The time to live of an agent that nobody serves begins anew.
+    /// Begins the time to live of an agent that no node serves anew.
     fn count_idle_anew(&mut self, agent: &AgentId, now: LogInstant) {
         if let Some(record) = self.records.get(agent) {
             let record = AgentRecord { idle_since: now, ..AgentRecord::clone(record) };
-            // It is not counted with those that are served, whatever it holds.
+            // The agent is not counted among the served agents, whatever it holds.
             self.set(agent, record, 0);
         }
     }
 
-    /// The shard lost its clock, and cannot tell how long it had none: the time to live of each idle agent begins anew.
+    /// The shard lost its clock and cannot tell for how long: the time to live of each idle agent begins anew.
     pub(crate) fn count_all_idle_anew(&mut self, now: LogInstant) {
         let idle: Vec<AgentId> = self.idle.iter().map(|(_, agent)| agent.clone()).collect();
         idle.iter().for_each(|agent| self.count_idle_anew(agent, now));
     }
 
-    /// A node serves an agent from now on, or goes on to.
+    /// Attaches an agent to a node, or renews its attachment there.
     fn attach(&mut self, agent: &AgentId, wish: &Wish<'_>, held: u32, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         wish.lease.check_within(cx.limits)?;
         let known = self.attachment(agent);
@@ -236,9 +239,9 @@ impl Agents {
         let starts_again = !self.is_known(agent) && is_on(Mutant::AttachmentsStartAgain);
         self.know(agent, wish.role, false, held, cx)?;
         let (node, session) = (wish.node, wish.session);
-        // The same run may still rely on the longer lease that it had.
+        // The same session may still rely on its earlier, longer lease.
         let lease = known.map_or(wish.lease, |known| known.lease.max(wish.lease));
-        // Zero stands for none at the API.
+        // In the API, zero stands for no attachment.
         let attachment = AttachmentId(if starts_again { 0 } else { cx.take_seq() } + 1);
         let attached = Attachment { id: attachment, node, session, lease, assigned: 0, since: cx.now };
         let registered = self.get(agent).is_some_and(|record| record.registered);
@@ -249,7 +252,7 @@ impl Agents {
         Ok(Receipt::Attached { agent: agent.clone(), attachment, lease })
     }
 
-    /// An agent has stopped.
+    /// Ends the attachment of an agent that has stopped.
     fn detach(
         &mut self,
         agent: &AgentId,
@@ -262,7 +265,7 @@ impl Agents {
         Ok(Receipt::Agent(agent.clone()))
     }
 
-    /// Ends an attachment if it is still the one that is meant; whether it is.
+    /// Ends an attachment if it is still the one that is meant; returns whether it was.
     pub(crate) fn end_attachment(
         &mut self,
         agent: &AgentId,
@@ -281,7 +284,7 @@ impl Agents {
         true
     }
 
-    /// One more task was assigned to an agent against a credit.
+    /// Counts one more task that was assigned to an agent against a credit.
     pub(crate) fn count_assigned(&mut self, agent: &AgentId, held: u32, index: u64) {
         let Some(record) = self.records.get(agent) else { return };
         let mut record = AgentRecord::clone(record);
@@ -291,7 +294,7 @@ impl Agents {
         self.put(agent, record, held, index);
     }
 
-    /// An agent, known or not, holds another number of tasks than before the entry at this index, or others.
+    /// Notes that the entry at this index changed how many tasks an agent holds, or which. The agent need not be known.
     pub(crate) fn note_held(&mut self, agent: &AgentId, before: u32, held: u32, index: u64) {
         self.uncount(agent, before);
         self.count_again(agent, held);
@@ -300,7 +303,7 @@ impl Agents {
         }
     }
 
-    /// Takes over an agent, as it was after the entry at this index.
+    /// Restores an agent as it was after the entry at this index.
     pub(crate) fn restore(&mut self, agent: &AgentId, record: AgentRecord, held: u32, index: u64) {
         self.put(agent, record, held, index);
     }
@@ -310,7 +313,7 @@ impl Agents {
         self.touch(agent, index);
     }
 
-    /// Changes what is known of an agent, and nothing that anybody has to be told.
+    /// Changes what is known of an agent, where no node has to be told.
     fn set(&mut self, agent: &AgentId, record: AgentRecord, held: u32) {
         let since = record.forgettable_since();
         self.uncount(agent, held);
@@ -336,7 +339,7 @@ impl Agents {
 /// Agents by role and capabilities.
 pub(crate) type Kinds = BTreeMap<(RoleName, BTreeSet<Capability>), u32>;
 
-/// Agents of other roles that share a capability with this one.
+/// Agents of other roles that share a capability with this role.
 pub(crate) fn overlaps(kinds: &Kinds, role: &Role) -> u32 {
     let shares = |capabilities: &BTreeSet<Capability>| !capabilities.is_disjoint(&role.capabilities);
     let others = kinds.iter().filter(|((name, capabilities), _)| *name != role.name && shares(capabilities));

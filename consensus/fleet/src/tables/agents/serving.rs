@@ -1,4 +1,5 @@
-//! How many agents nodes serve, by what these can do: there are few such kinds, however many agents there are.
+//! How many agents nodes serve, by the capabilities of these agents. There are few such kinds, however many agents
+//! there are.
 
 use std::sync::Arc;
 
@@ -7,17 +8,17 @@ use skep_protocol::text::AgentId;
 
 use super::Agents;
 
-/// Agents that can do the same.
+/// Agents with the same capabilities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Serving {
-    /// How many nodes serve.
+    /// How many of them nodes serve.
     pub(crate) agents: u32,
-    /// How many of them hold as many tasks as they may.
+    /// How many of those hold as many tasks as they may.
     pub(crate) busy: u32,
 }
 
 impl Agents {
-    /// What is known of an agent that holds so many tasks, or how many it holds, is about to change: it is not counted meanwhile.
+    /// Takes an agent out of the counts before its record, or the number of tasks that it holds, changes.
     pub(super) fn uncount(&mut self, agent: &AgentId, held: u32) {
         let Some((record, busy)) = self.served(agent, held) else { return };
         let capabilities = &record.role.capabilities;
@@ -29,7 +30,7 @@ impl Agents {
         }
     }
 
-    /// It has changed, and holds so many by now.
+    /// Puts an agent back into the counts after its change; the agent holds this many tasks.
     pub(super) fn count_again(&mut self, agent: &AgentId, held: u32) {
         let Some((record, busy)) = self.served(agent, held) else { return };
         let serving = self.serving.entry(record.role.capabilities.clone()).or_default();
@@ -37,7 +38,7 @@ impl Agents {
         serving.busy += busy;
     }
 
-    /// An agent, if a node serves it, and whether it is busy, as a number of agents.
+    /// The record of an agent that a node serves, and 1 if the agent is busy, 0 if not; none if no node serves it.
     fn served(&self, agent: &AgentId, held: u32) -> Option<(Arc<AgentRecord>, u32)> {
         let record = self.records.get(agent).filter(|record| record.attachment.is_some())?;
         let is_busy = held >= record.role.max_concurrent;

@@ -16,7 +16,7 @@ use skep_protocol::text::{AgentId, Reason};
 use super::{Agents, Commands, Cx, DeliveryState, Operators};
 use crate::state::changes::count_dropped;
 
-/// Bytes of what the agent's software said of a command: what came of it, or how far it has come.
+/// Bytes of what the agent's software said of a command: its result, or its progress.
 pub(super) fn said_bytes(delivery: &DeliveryState) -> u64 {
     let note = delivery.progress.as_ref().map_or(0, |progress| progress.note.as_str().len() as u64);
     note + delivery.outcome.as_ref().map_or(0, |outcome| outcome.result_bytes() as u64)
@@ -27,7 +27,8 @@ impl Commands {
         self.records.get(&id)?.deliveries.get(agent)
     }
 
-    /// A command is not to be started at an agent any more. It ends at once where nobody can have it.
+    /// Voids a command at an agent: the agent's software is not to start it. The delivery ends at once where no node
+    /// can have it.
     pub(super) fn void(&mut self, id: CommandId, agent: &AgentId, cause: VoidCause, peers: &Agents, cx: &mut Cx<'_>) {
         let Some(delivery) = self.delivery(id, agent).filter(|d| d.outcome.is_none() && d.void.is_none()) else {
             return;
@@ -48,7 +49,8 @@ impl Commands {
         cx.record((id, CommandChange::DeliveryVoided { trace, agent, cause }));
     }
 
-    /// Nobody begins any more what its operator may not ask for by now, and no wave of it is released.
+    /// Calls off the commands that their operator has lost the right to send: no agent starts them, and no wave of them
+    /// is released.
     pub(crate) fn withdraw(&mut self, operators: &Operators, peers: &Agents, cx: &mut Cx<'_>) {
         if is_on(Mutant::RevokedStillSends) {
             return;
@@ -82,7 +84,7 @@ impl Commands {
         agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Expired, peers, cx));
     }
 
-    /// A command was not heard of for too long after its deadline.
+    /// The shard heard nothing of a command for too long after its deadline.
     pub(crate) fn doubt(&mut self, id: CommandId, peers: &Agents, cx: &mut Cx<'_>) {
         let Some(record) = self.record(&id) else { return };
         if record.doubt_at.is_none_or(|at| at > cx.now) || record.is_ended() {
@@ -92,7 +94,7 @@ impl Commands {
         let (heard, silent): (Vec<_>, Vec<_>) = open
             .map(|(agent, delivery)| (agent.clone(), self.silent_from(record, delivery, cx)))
             .partition(|(_, silent_from)| *silent_from > cx.now);
-        // Where it is under way, its end is waited for.
+        // Where the command is under way, the shard waits for its end.
         let doubt_at = heard.into_iter().map(|(_, silent_from)| silent_from).min();
         self.change(id, |record| record.doubt_at = doubt_at);
         for (agent, _) in silent {
@@ -101,7 +103,7 @@ impl Commands {
         }
     }
 
-    /// How a command ended, as the node of an agent has it in its journal.
+    /// Takes the report of how a command ended, as the node of an agent has it in its journal.
     pub(super) fn report_ended(
         &mut self,
         ended: &EndedDelivery,
@@ -113,33 +115,34 @@ impl Commands {
             skep_protocol::command::check_result_within(result, cx.limits).map_err(CommandRefusal::from)?;
         }
         let delivery = self.delivery(id, &ended.agent).ok_or(CommandRefusal::NoSuchCommand(id))?;
-        // A place in the order that it never had: said by mistake, or made up.
+        // The delivery never had this sequence number: the node is mistaken, or made it up.
         if delivery.seq != Some(ended.seq) && !delivery.was_doubted() {
             return Err(CommandRefusal::NoSuchCommand(id).into());
         }
         let known = match &delivery.outcome {
             None => false,
-            // Nobody knew, and now its journal says so: once, and not against an operator's word.
+            // The outcome was unknown, and the journal says it. This is taken once, and never against an operator's
+            // word.
             Some(CommandOutcome::Indeterminate { .. }) => delivery.refined,
             Some(_) => true,
         };
         if !known {
             let full = self.bytes + ended.outcome.result_bytes() as u64 > cx.limits.command_bytes_max;
-            // What there is no room for is left out, and the rest told.
+            // What there is no room for is left out, and the rest is told.
             let outcome = if full { ended.outcome.without_result() } else { ended.outcome.clone() };
             self.end_delivery(id, &ended.agent, outcome, Some(ended.steps), peers, cx);
         }
         Ok(Receipt::DeliveryEnded { command: id })
     }
 
-    /// What is on record of an outcome that was refused: nothing of what came of it, which may be large.
+    /// The record of an outcome that was refused: it leaves out the result, which may be large.
     pub(crate) fn refused_outcome(&self, ended: &EndedDelivery, why: Box<Refusal>) -> ChangeKind {
         let (outcome, agent) = (ended.outcome.without_result(), ended.agent.clone());
         let (command, trace) = (ended.command, self.trace(&ended.command));
         ChangeKind::Command { command, change: CommandChange::OutcomeRefused { trace, agent, outcome, why } }
     }
 
-    /// Whether a node may say what became of a command at an agent: only the one that may have it knows.
+    /// Whether a node may report the outcome of a command at an agent: only the node that may have the command knows.
     pub(crate) fn may_report(&self, command: CommandId, agent: &AgentId, node: NodeId) -> bool {
         self.delivery(command, agent).is_none_or(|delivery| delivery.node == Some(node))
     }
@@ -147,7 +150,8 @@ impl Commands {
     pub(super) fn check_dead_letter(&self, id: CommandId) -> Result<(), Refusal> {
         match self.record(&id) {
             Some(record) if !record.is_ended() => Err(CommandRefusal::Open(id).into()),
-            // Discarded twice is discarded, and so is what was sent again everywhere.
+            // A second discard succeeds without effect, and so does a discard of a command that was redriven
+            // everywhere.
             Some(record) if record.failed > 0 || record.deliveries.values().any(|of| of.redriven.is_some()) => Ok(()),
             _ => Err(CommandRefusal::NotDead(id).into()),
         }
@@ -161,7 +165,7 @@ impl Commands {
         }
     }
 
-    /// Ends a delivery, or mends how it ended.
+    /// Ends a delivery, or refines its outcome.
     pub(super) fn end_delivery(
         &mut self,
         id: CommandId,
@@ -207,13 +211,13 @@ impl Commands {
         self.forget_ended(cx);
     }
 
-    /// Lets go of the oldest commands that ended, while there are too many of them or they take too much, and of the oldest
-    /// dead letters, while there are too many. One that could still be sent again is kept: its id is what tells. All of it
-    /// is in the history.
+    /// Forgets the oldest commands that ended, while there are too many of them or they take too many bytes, and the
+    /// oldest dead letters, while there are too many. A command that an operator could still send again is kept: its id
+    /// shows the repetition. All of it is in the history.
     pub(super) fn forget_ended(&mut self, cx: &mut Cx<'_>) {
         while self.is_crowded(cx.limits) {
             let first = |all_dead| self.first_ended(all_dead, cx.now);
-            // Dead letters last.
+            // Dead letters go last.
             let Some(id) = first(false).or_else(|| first(true)) else { break };
             if self.record(&id).is_some_and(|record| record.is_dead_letter() && !record.is_all_dead()) {
                 self.change(id, |record| record.keep_dead_letters(0));
@@ -245,7 +249,7 @@ impl Commands {
 }
 
 impl DeliveryState {
-    /// Whether nobody knew how it ended: its journal may have it under a place that it has no more.
+    /// Whether the outcome was unknown: the journal may have the command under an earlier sequence number.
     fn was_doubted(&self) -> bool {
         matches!(self.outcome, Some(CommandOutcome::Indeterminate { .. }))
     }

@@ -18,10 +18,10 @@ use skep_protocol::text::{AgentId, GroupName, Reason};
 use super::{Agents, Commands, Cx, Operators};
 
 impl Commands {
-    /// The commands of an agent go to this journal from now on.
+    /// Sends the commands of an agent to this journal from here on.
     ///
-    /// Another journal knows nothing of what the one before it had: whatever that may have had is in doubt, and is never
-    /// delivered again. What nobody can have had is delivered to the new one, in the same order.
+    /// A new journal does not know what the former journal had. What the former journal may have had is in doubt, and
+    /// is never delivered again. What no journal can have had is delivered to the new one, in the same order.
     pub(super) fn open_inbox(
         &mut self,
         agent: &AgentId,
@@ -47,7 +47,7 @@ impl Commands {
         });
         self.regroup(agent, &before, &groups);
         let node = peers.attachment(agent).map(|attachment| attachment.node);
-        // From now on the journal may have all of it.
+        // From here on the journal may have all of it.
         for command in queued {
             self.change(command, |record| {
                 if let Some(delivery) = record.deliveries.get_mut(agent) {
@@ -58,7 +58,7 @@ impl Commands {
         Ok(Receipt::Inbox { agent: agent.clone(), home })
     }
 
-    /// Nobody takes the commands of an agent that is forgotten.
+    /// Closes the inbox of an agent that is forgotten: no journal takes its commands.
     pub(crate) fn close_inbox(&mut self, agent: &AgentId, peers: &Agents, index: u64) {
         if self.outboxes.contains_key(agent) {
             let before = self.change_outbox(agent, index, |outbox| {
@@ -70,8 +70,8 @@ impl Commands {
         }
     }
 
-    /// Lets go of the outbox of an agent that is forgotten once all that was sent to it has ended. If the agent comes back,
-    /// its home is another than any that a journal may remember.
+    /// Forgets the outbox of a forgotten agent once all that was sent to it has ended. If the agent returns, its home
+    /// epoch differs from every one that a journal may remember.
     pub(super) fn forget_outbox(&mut self, agent: &AgentId, peers: &Agents) {
         if peers.is_known(agent) {
             return;
@@ -109,7 +109,7 @@ impl Commands {
             for class in CommandClass::URGENT_FIRST {
                 let (lane, queue) = (outbox.lanes.of_mut(class), queues.of(class));
                 (lane.queue, lane.last) = (queue.clone(), queue.len() as u64);
-                // What nobody can have had is never void: it ends at once.
+                // What no node can have had is never void: it ends at once.
                 lane.voided = OrdSet::new();
             }
             outbox.home
@@ -127,7 +127,8 @@ impl Commands {
         cx.record((agent.clone(), AgentChange::InboxOpened { journal: to, home }));
     }
 
-    /// Behind which places a node goes on that is ahead of all that was released: before what has not ended, which it need not have had.
+    /// The sequence numbers behind which a node continues that is ahead of all that was released: in front of what has
+    /// not ended, which the node need not have had.
     pub(crate) fn back(&self, asked: &PullFor) -> PerClass<Option<u64>> {
         let outbox = self.outboxes.get(&asked.agent);
         PerClass::from_fn(|class| {
@@ -137,19 +138,20 @@ impl Commands {
         })
     }
 
-    /// Whether the commands of an agent go to this journal, in this home.
+    /// Whether the commands of an agent go to this journal, under this home epoch.
     pub(crate) fn is_home(&self, agent: &AgentId, journal: JournalId, home: HomeEpoch) -> bool {
         self.outboxes.get(agent).is_some_and(|outbox| outbox.journal == Some(journal) && outbox.home == home)
     }
 
-    /// The agents for whom entries after this one changed what there is to deliver, or to whom. None comes before all.
+    /// The agents for which entries after this one changed what there is to deliver, or to which node. None comes
+    /// before all.
     pub(crate) fn inboxes_changed_after(&self, index: Option<u64>) -> impl Iterator<Item = &AgentId> {
         let from = index.map_or(0, |index| index.saturating_add(1));
         self.changed.range((from, None)..).filter_map(|(_, agent)| agent.as_ref())
     }
 
-    /// An agent is attached otherwise than it was, or not any more: whoever waits for its commands hears that they are not
-    /// for it.
+    /// An agent was attached anew, or detached: a node that waits for its commands learns that they are not for that
+    /// node.
     pub(crate) fn note_attachment(&mut self, agent: &AgentId, index: u64) {
         if self.outboxes.contains_key(agent) {
             self.change_outbox(agent, index, |_| {});
@@ -161,7 +163,7 @@ impl Commands {
         self.outboxes.get(agent).map(|outbox| outbox.changed_at)
     }
 
-    /// What was released to an agent after a place in its order of a class, oldest first.
+    /// What was released to an agent after a sequence number of a class, oldest first.
     pub(crate) fn deliveries_after<'a>(
         &'a self,
         agent: &AgentId,
@@ -176,14 +178,15 @@ impl Commands {
         queued.filter_map(move |(seq, command)| {
             let record = self.records.get(command)?;
             let void = record.deliveries.get(&agent)?.void;
-            // As it is by now: whoever stated it again knows that the statement before it is not to be believed.
+            // The present authority counts: an operator who stated it again knows that the statement before it does not
+            // count.
             let authority = operators.authority_of(record.signed.operator, limits);
             let (command, authority) = (Arc::clone(&record.signed), Arc::new(authority));
             Some(Delivery { seq: *seq, command, authority, void })
         })
     }
 
-    /// What was released to an agent up to these places in its orders, and is not to be started any more.
+    /// What was released to an agent up to these sequence numbers, and is void.
     pub(crate) fn voids_up_to<'a>(
         &'a self,
         agent: &AgentId,

@@ -1,9 +1,9 @@
 //! Commands, and the outboxes of the agents that they are for.
 //!
-//! A command is accepted once and ends exactly once at each of its agents. It stands in an agent's order of its class
-//! from when it is released to it. From then on the agent's node may have it, so that only that node can say that it was
-//! not started: what is called off then is _void_, and ends when the node has taken that down, or when nothing was heard
-//! of it for too long, as indeterminate.
+//! A command is accepted once and ends exactly once at each of its agents. It has its sequence number in the agent's
+//! order of its class from its release to that agent. From then on the agent's node may have it, so that only that node
+//! can say that the command was not started. A command that is called off then is _void_. It ends when the node has
+//! written that down. If the shard hears nothing of it for too long, it ends as indeterminate.
 
 mod deliveries;
 mod inbox;
@@ -36,75 +36,75 @@ pub(crate) use stored::{CommandsHead, OutboxHead};
 /// Why the orchestrator has to look at a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CommandDue {
-    /// Its next wave.
+    /// Its next wave is due.
     Wave,
-    /// Its deadline.
+    /// Its deadline passed.
     Deadline,
-    /// It was not heard of for too long after its deadline.
+    /// The shard heard nothing of it for too long after its deadline.
     Doubt,
 }
 
 /// A command at one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeliveryState {
-    /// In which wave it is released.
+    /// The number of the wave in which the command is released to the agent.
     pub(crate) wave: u32,
-    /// Its place in the agent's order of its class; none before it is released.
+    /// Its sequence number in the agent's order of its class; none before its release.
     pub(crate) seq: Option<DeliverySeq>,
-    /// The node that may have had it; none as long as nobody can.
+    /// The node that may have had it; none while no node can have had it.
     pub(crate) node: Option<NodeId>,
-    /// Why it is not to be started, if it is not.
+    /// Why the agent's software is not to start it; none if it may.
     pub(crate) void: Option<VoidCause>,
-    /// How it ended.
+    /// How it ended; none before that.
     pub(crate) outcome: Option<CommandOutcome>,
-    /// Whether the outcome was mended once: nobody knew it, and then somebody did.
+    /// Whether the outcome was refined once: it was indeterminate, and then became known.
     pub(crate) refined: bool,
-    /// The command by which it was sent to its agent again after it had failed.
+    /// The command by which an operator sent it to its agent again after it had failed.
     pub(crate) redriven: Option<CommandId>,
     pub(crate) steps: Steps,
-    /// How far the agent's software says it has come; none once it has ended.
+    /// Its progress, as the agent's software said; none once it has ended.
     pub(crate) progress: Option<CommandProgress>,
-    /// How far it had come when that was kept in the history last, in thousandths.
+    /// The progress that the history has of it, in thousandths.
     pub(crate) progress_told: Option<u16>,
-    /// When its node said last that it is under way.
+    /// When its node last said that it is under way.
     pub(crate) heard_at: Option<LogInstant>,
     pub(crate) released_at: Option<LogInstant>,
     pub(crate) ended_at: Option<LogInstant>,
 }
 
 impl DeliveryState {
-    /// Whether it failed, and nothing was sent to its agent in its place.
+    /// Whether it failed, and no command was sent to its agent in its place.
     fn has_failed(&self) -> bool {
         self.redriven.is_none() && self.outcome.as_ref().is_some_and(CommandOutcome::is_failure)
     }
 }
 
-/// A command, and how far it has come at each of its agents.
+/// A command, and its state at each of its agents.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CommandState {
     pub(crate) signed: Arc<SignedCommand>,
     pub(crate) accepted_at: LogInstant,
-    /// The entry that accepted it.
+    /// The index and term of the entry that accepted it.
     pub(crate) accepted_by: (u64, u64),
     /// For how many agents it was accepted.
     pub(crate) agents: u32,
-    /// How it stands at each agent; of one that ended long ago only where it is a dead letter.
+    /// Its state at each agent; of a delivery that ended long ago only if that is a dead letter.
     #[serde(serialize_with = "entries", deserialize_with = "map")]
     pub(crate) deliveries: OrdMap<AgentId, DeliveryState>,
-    /// Deliveries that have not ended.
+    /// How many deliveries have not ended.
     #[serde(skip)]
     pub(crate) open: u32,
-    /// Those that ended, failed, and were not sent again.
+    /// How many deliveries ended, failed, and were not sent again.
     #[serde(skip)]
     pub(crate) failed: u32,
-    /// Bytes of what was said of it by its agents.
+    /// Bytes of what the software of its agents said of it.
     #[serde(skip)]
     pub(crate) said_bytes: u64,
-    /// Waves that were released.
+    /// How many waves were released.
     pub(crate) released: u32,
     pub(crate) next_wave_at: Option<LogInstant>,
     pub(crate) doubt_at: Option<LogInstant>,
-    /// Whether somebody settled what failed of it.
+    /// Whether an operator discarded its dead letters.
     pub(crate) discarded: bool,
 }
 
@@ -112,7 +112,7 @@ fn entries<S: Serializer>(deliveries: &OrdMap<AgentId, DeliveryState>, serialize
     serializer.collect_map(deliveries)
 }
 
-/// By way of a map that does not believe the length that stands in the bytes.
+/// Reads a map without belief in the length that the bytes claim.
 fn map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OrdMap<AgentId, DeliveryState>, D::Error> {
     BTreeMap::deserialize(deserializer).map(|deliveries| deliveries.into_iter().collect())
 }
@@ -134,24 +134,24 @@ impl CommandState {
         self.open == 0
     }
 
-    /// Whether somebody may have to look at it.
+    /// Whether an operator may have to settle it.
     fn is_dead_letter(&self) -> bool {
         self.is_ended() && self.failed > 0 && !self.discarded
     }
 
-    /// Whether it has nothing but dead letters.
+    /// Whether all that it holds are dead letters.
     fn is_all_dead(&self) -> bool {
         self.is_dead_letter() && self.failed as usize == self.deliveries.len()
     }
 
-    /// Lets go of all that is no dead letter, and of so many of those that are, in the order of their agents.
+    /// Drops every delivery that is not a dead letter, and the first of those that are, in the order of their agents.
     fn keep_dead_letters(&mut self, but_first: usize) {
         let dead = self.deliveries.iter().filter(|(_, delivery)| delivery.has_failed()).skip(but_first);
         self.deliveries = dead.map(|(agent, delivery)| (agent.clone(), delivery.clone())).collect();
         self.count();
     }
 
-    /// Counts anew what is told by the deliveries themselves.
+    /// Counts anew what follows from the deliveries themselves.
     fn count(&mut self) {
         let open = self.deliveries.values().filter(|delivery| delivery.outcome.is_none()).count();
         self.open = u32::try_from(open).unwrap_or(u32::MAX);
@@ -166,34 +166,34 @@ impl CommandState {
     }
 }
 
-/// What is on its way to one agent.
+/// The deliveries to one agent.
 #[derive(Clone, Debug, Default)]
 struct Outbox {
-    /// The journal that it goes to; none before the agent's node has opened one.
+    /// The journal that they go to; none before the agent's node has opened one.
     journal: Option<JournalId>,
     home: HomeEpoch,
-    /// Those of an agent that takes commands; empty for others.
+    /// The groups of an agent that takes commands; empty for other agents.
     groups: Arc<BTreeSet<GroupName>>,
     lanes: PerClass<Lane>,
-    /// The last entry that changed what there is to deliver, or to whom.
+    /// The last entry that changed what there is to deliver, or to which node.
     changed_at: u64,
 }
 
-/// What is on its way to one agent of one class.
+/// The deliveries to one agent of one class.
 #[derive(Clone, Debug, Default)]
 struct Lane {
-    /// The place of the last delivery in the present home.
+    /// The last sequence number that was given under the present home epoch.
     last: u64,
-    /// What was released and has not ended, by its place in the present home.
+    /// The commands that were released and have not ended, by their sequence numbers under the present home epoch.
     queue: OrdMap<u64, CommandId>,
-    /// Those of it that are not to be started.
+    /// The sequence numbers of those that are void.
     voided: OrdSet<u64>,
-    /// Commands that have not ended, released or not.
+    /// How many commands have not ended, released or not.
     open: u64,
 }
 
 impl Outbox {
-    /// All that was released and has not ended, in the order of each class.
+    /// All commands that were released and have not ended, in the order of each class.
     fn queued(&self) -> impl Iterator<Item = CommandId> {
         CommandClass::URGENT_FIRST.into_iter().flat_map(move |class| self.lanes.of(class).queue.values().copied())
     }
@@ -204,7 +204,7 @@ impl Outbox {
     }
 }
 
-/// When somebody has to look at a command that has not ended.
+/// When the orchestrator has to look at a command that has not ended.
 fn dues(record: &CommandState) -> impl Iterator<Item = (LogInstant, CommandDue, CommandId)> + use<> {
     let id = record.id();
     let deadline = record.doubt_at.is_none().then(|| (record.deadline(), CommandDue::Deadline, id));
@@ -213,33 +213,34 @@ fn dues(record: &CommandState) -> impl Iterator<Item = (LogInstant, CommandDue, 
     [deadline, wave, doubt].into_iter().flatten()
 }
 
-/// All commands, and what is on its way to each agent.
+/// All commands, and the outbox of each agent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Commands {
     records: OrdMap<CommandId, Arc<CommandState>>,
     outboxes: OrdMap<AgentId, Arc<Outbox>>,
     /// The agents that take commands, by their groups.
     groups: OrdMap<GroupName, OrdSet<AgentId>>,
-    /// The agents of outboxes, by the entry that changed last what there is to deliver, or to whom. None comes before all.
+    /// The agents of outboxes, by the entry that last changed what there is to deliver, or to which node. None comes
+    /// before all.
     changed: OrdSet<(u64, Option<AgentId>)>,
-    /// Where the home of a new outbox begins: behind that of every outbox that was let go of.
+    /// The home epoch of a new outbox: higher than that of every outbox that was dropped.
     homes_from: HomeEpoch,
-    /// The term of the present leader, and when its first entry was stamped.
+    /// The term of the present leader, and the stamp of its first entry.
     led_since: (u64, LogInstant),
     due: OrdSet<(LogInstant, CommandDue, CommandId)>,
-    /// Commands that ended, by their deadlines; those that hold nothing but dead letters come last. A shard may forget the id
-    /// of a command once its deadline has passed.
+    /// Commands that ended, by their deadlines; those that hold nothing but dead letters come last. A shard may forget
+    /// the id of a command once its deadline has passed.
     ended: OrdSet<(bool, LogInstant, CommandId)>,
-    /// Those of them that have dead letters, by their deadlines.
+    /// The commands among them that have dead letters, by their deadlines.
     dead: OrdSet<(LogInstant, CommandId)>,
-    /// How many dead letters they have.
+    /// How many dead letters there are.
     dead_letters: u64,
     deliveries: u64,
     bytes: u64,
 }
 
 impl Commands {
-    /// Does what an operator asks of a command, or takes what the node of an agent says of one.
+    /// Applies an operation to a command: an operator's request, or a node's report.
     pub(crate) fn apply(
         &mut self,
         op: &CommandOp,
@@ -258,14 +259,14 @@ impl Commands {
         }
     }
 
-    /// About how many bytes of a snapshot it takes.
+    /// About how many bytes it takes in a snapshot.
     pub(crate) fn bytes(&self) -> u64 {
         const DELIVERY: u64 = 192;
         const OUTBOX: u64 = 512;
         self.bytes + self.deliveries * DELIVERY + self.outboxes.len() as u64 * OUTBOX
     }
 
-    /// An agent is of other groups than before.
+    /// Moves an agent from its former groups to others.
     fn regroup(&mut self, agent: &AgentId, before: &BTreeSet<GroupName>, now: &BTreeSet<GroupName>) {
         for left in before.difference(now) {
             if let Some(agents) = self.groups.get_mut(left) {
@@ -288,12 +289,12 @@ impl Commands {
             || self.bytes > limits.command_bytes_max / 2
     }
 
-    /// How many dead letters there are beyond those that are kept.
+    /// How many dead letters there are beyond the number that is kept.
     fn dead_letters_beyond(&self, limits: &FleetLimits) -> usize {
         usize::try_from(self.dead_letters.saturating_sub(limits.ended_commands_kept)).unwrap_or(usize::MAX)
     }
 
-    /// The first of the commands that ended, of these kinds, if its deadline has passed.
+    /// The first ended command of this kind, if its deadline has passed.
     fn first_ended(&self, all_dead: bool, now: LogInstant) -> Option<CommandId> {
         let from = (all_dead, LogInstant::ZERO, CommandId::from_bytes([0; 16]));
         let (kind, deadline, id) = self.ended.range(from..).next()?;
@@ -316,7 +317,7 @@ impl Commands {
         }
     }
 
-    /// Takes a record out of them.
+    /// Takes a record out of the indexes.
     fn unindex(&mut self, record: &CommandState) {
         let id = record.id();
         self.deliveries = self.deliveries.saturating_sub(record.deliveries.len() as u64);
@@ -338,7 +339,7 @@ impl Commands {
         })
     }
 
-    /// Whether that is still to come, or has come and was not done.
+    /// Whether this is still to be done, due already or not.
     pub(crate) fn is_due(&self, due: &(LogInstant, CommandDue, CommandId)) -> bool {
         self.due.contains(due)
     }
@@ -361,7 +362,8 @@ impl Commands {
         Some(changed)
     }
 
-    /// Changes the outbox of an agent by the entry at this index. It is there from the agent's first command or inbox on.
+    /// Changes the outbox of an agent by the entry at this index. An outbox exists from the agent's first command or
+    /// inbox on.
     fn change_outbox<T>(&mut self, agent: &AgentId, index: u64, change: impl FnOnce(&mut Outbox) -> T) -> T {
         let (before, changed) = self.mind_outbox(agent, |outbox| {
             let before = std::mem::replace(&mut outbox.changed_at, index);
@@ -372,7 +374,7 @@ impl Commands {
         changed
     }
 
-    /// Lets go of the outbox of an agent.
+    /// Drops the outbox of an agent.
     fn remove_outbox(&mut self, agent: &AgentId) {
         if let Some(outbox) = self.outboxes.remove(agent) {
             self.changed.remove(&(outbox.changed_at, Some(agent.clone())));
@@ -380,7 +382,8 @@ impl Commands {
         }
     }
 
-    /// Changes what is remembered of an outbox, which gives nobody anything new to deliver: nodes that wait go on waiting.
+    /// Changes what is remembered of an outbox, where that gives no node anything new to deliver: waiting nodes
+    /// continue to wait.
     fn mind_outbox<T>(&mut self, agent: &AgentId, change: impl FnOnce(&mut Outbox) -> T) -> T {
         let home = self.homes_from;
         let begin = || Arc::new(Outbox { home, ..Outbox::default() });

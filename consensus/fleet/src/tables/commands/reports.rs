@@ -1,4 +1,4 @@
-//! How far commands have come that go on, and since when nothing was heard of them.
+//! The progress of commands under way, and since when the shard heard nothing of them.
 
 use skep_protocol::command::{CommandChange, CommandProgress, CommandRefusal, DeliveryReport, Steps};
 use skep_protocol::fleet::FleetLimits;
@@ -12,25 +12,25 @@ use super::{CommandState, Commands, Cx, DeliveryState};
 
 /// What a report says that was not known.
 struct News {
-    /// All steps that are known from now on, and those of them that are new.
+    /// All steps that are known after the report, and the new ones among them.
     steps: Steps,
     new_steps: Steps,
-    /// How far the command has come.
+    /// The progress of the command.
     progress: Option<CommandProgress>,
     /// Whether that is far enough beyond what the history has of it.
     keeps: bool,
 }
 
 impl DeliveryState {
-    /// What a report says that is new. None if it was long on its way, and the command was begun anew since. The history keeps
-    /// how far the command has come once that is so many thousandths further.
+    /// What a report says that is new. None if the report is old and the command was begun anew since. The history
+    /// keeps the progress of a command once it has advanced by this many thousandths.
     fn news(&self, report: &DeliveryReport, kept_permille: u16) -> Option<News> {
         if report.steps.started.zip(self.steps.started).is_some_and(|(said, known)| said < known) {
             return None;
         }
         let steps = report.steps.or(self.steps);
         let new_steps = steps.since(self.steps);
-        // Begun anew: what was said of the time before is of no interest.
+        // The command was begun anew: what was said of the time before does not matter.
         let (before, told) = match new_steps.started.is_some() {
             true => (None, None),
             false => (self.progress.as_ref(), self.progress_told),
@@ -47,7 +47,7 @@ impl DeliveryState {
 }
 
 impl Commands {
-    /// How far a command has come, as the node of an agent says. Nothing more is said of one that has ended.
+    /// Takes a node's report of the progress of a command. A command that has ended takes none.
     pub(super) fn report_delivery(&mut self, report: &DeliveryReport, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         let (id, seq) = (report.command, report.seq);
         let delivery = self.delivery(id, &report.agent).filter(|delivery| delivery.seq == Some(seq));
@@ -80,26 +80,26 @@ impl Commands {
         Ok(receipt)
     }
 
-    /// What an agent's software says of a command, without its words if there is no room for them.
+    /// What an agent's software says of a command, without its text if there is no room for that.
     fn fitting(&self, said: CommandProgress, limits: &FleetLimits) -> CommandProgress {
         let full = self.bytes.saturating_add(limits.note_bytes_max) > limits.command_bytes_max;
         if full { CommandProgress { note: Reason::truncated(""), ..said } } else { said }
     }
 
-    /// Takes note of who leads. Before a leader, and when the clock was lost, nodes had nobody to tell what is under way:
-    /// they are given as long as ever from then.
+    /// Notes who leads. Before a leader was there, and when the clock was lost, nodes could report to no leader what is
+    /// under way: from then on they have the full time again.
     pub(crate) fn note_leader(&mut self, clock_lost: bool, cx: &Cx<'_>) {
         if self.led_since.0 != cx.term || clock_lost {
             self.led_since = (cx.term, cx.now);
         }
     }
 
-    /// From when on a delivery is in doubt after its deadline, as far as its node was heard. What nobody would wait for so
-    /// long is in doubt whatever its node says: its software may hang.
+    /// From when on a delivery is in doubt after its deadline, by the last report of its node. A delivery that nobody
+    /// would wait for so long is in doubt whatever its node says: its software may hang.
     pub(super) fn silent_from(&self, record: &CommandState, delivery: &DeliveryState, cx: &Cx<'_>) -> LogInstant {
         let (_, led_since) = self.led_since;
         let heard_at = delivery.heard_at.map_or(led_since, |at| at.max(led_since));
-        // In an era that is over a deadline says nothing of how long that is.
+        // A deadline in an era that is over does not tell how long ago it passed.
         let same_era = record.deadline().era() == cx.now.era();
         let from = if same_era { record.deadline() } else { led_since };
         let latest = from.plus_ms(cx.limits.under_way_ms_max).max(led_since);

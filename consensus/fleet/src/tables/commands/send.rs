@@ -23,7 +23,8 @@ fn receipt(record: &CommandState) -> Receipt {
 
 fn check_valid(command: &Command, cx: &Cx<'_>) -> Result<(), Refusal> {
     let (id, deadline, now) = (command.id, command.deadline, cx.now);
-    // Signed, so that an old command that is sent again is refused however long ago its id was forgotten.
+    // The deadline is signed, so that an old command that is sent again is refused however long ago the shard forgot
+    // its id.
     if deadline <= now {
         return Err(CommandRefusal::Expired { command: id, deadline, now }.into());
     }
@@ -75,7 +76,7 @@ fn new_command(signed: &SignedCommand, agents: &[AgentId], cx: &Cx<'_>) -> Comma
 }
 
 impl Commands {
-    /// An operator wants something of agents.
+    /// Accepts a command from an operator.
     pub(super) fn send(
         &mut self,
         signed: &SignedCommand,
@@ -85,7 +86,7 @@ impl Commands {
     ) -> Result<Receipt, Refusal> {
         let command = signed.statement();
         if let Some(known) = self.records.get(&command.id) {
-            // The same command under another request: whoever sends it has lost track of the first.
+            // The same command under another request id: its sender has lost track of the first request.
             let same = known.signed.body() == signed.body();
             return if same { Ok(receipt(known)) } else { Err(CommandRefusal::Exists(command.id).into()) };
         }
@@ -93,7 +94,7 @@ impl Commands {
         operators.check_place(&command.place)?;
         check_valid(command, cx)?;
         operators.check_granted(command.operator, &command.verb, &command.target, command.deadline, cx)?;
-        // To take another's place is to call it off.
+        // A command that supersedes another one calls that one off.
         if let Some(former) = command.supersedes.and_then(|former| self.record(&former)) {
             let former = Arc::clone(&former.signed);
             operators.check_granted(command.operator, &former.verb, &former.target, cx.now, cx)?;
@@ -124,16 +125,16 @@ impl Commands {
         Ok(receipt)
     }
 
-    /// A command that was sent in the place of a dead letter is known by what stands there for as long as that is kept: its own
-    /// record may be forgotten first.
+    /// A command that was sent in the place of a dead letter is known by the note there for as long as the dead letter
+    /// is kept: its own record may be forgotten first.
     fn check_not_redriven(&self, command: &Command, agents: &[AgentId]) -> Result<(), Refusal> {
         let Some(parent) = command.parent else { return Ok(()) };
         let is_it = |agent: &AgentId| self.delivery(parent, agent).is_some_and(|of| of.redriven == Some(command.id));
         if agents.iter().any(is_it) { Err(CommandRefusal::Exists(command.id).into()) } else { Ok(()) }
     }
 
-    /// A command that names a parent with the same verb takes the place of the parent's dead letters at its agents. Whoever may
-    /// command an agent to do this may settle the dead letter there.
+    /// A command that names a parent with the same verb takes the place of the parent's dead letters at its agents. An
+    /// operator who may command an agent to do this may settle the dead letter there.
     fn redrive(&mut self, command: &Command, agents: &[AgentId]) {
         let Some(parent) = command.parent else { return };
         let record = self.record(&parent).filter(|record| record.signed.verb == command.verb);
@@ -153,10 +154,10 @@ impl Commands {
         });
     }
 
-    /// For whom a command is.
+    /// The agents that a command is for.
     fn resolve(&self, target: &Target, peers: &Agents) -> Result<Vec<AgentId>, Refusal> {
         let agents: Vec<AgentId> = match target {
-            // One that is not there gets it when it comes.
+            // An agent that is away gets the command when it returns.
             Target::Agent(agent) if peers.is_known(agent) => vec![agent.clone()],
             Target::Agent(agent) => return Err(AgentRefusal::NoSuchAgent(agent.clone()).into()),
             Target::Group(group) => self.groups.get(group).into_iter().flatten().cloned().collect(),
@@ -168,8 +169,9 @@ impl Commands {
         if agents.is_empty() { Err(CommandRefusal::NoAgents(format!("of {target}")).into()) } else { Ok(agents) }
     }
 
-    /// The agents to which a command cannot go, since too many like it have not ended there. One agent that is away for long
-    /// keeps no other from what is for both: the command is refused only if there is room at none of them.
+    /// The agents that a command cannot go to, since too many commands like it have not ended there. An agent that is
+    /// away for long does not keep a command from the other agents: the shard refuses the command only if there is room
+    /// at none of them.
     fn check_room(
         &self,
         signed: &SignedCommand,
@@ -198,11 +200,11 @@ impl Commands {
         }
     }
 
-    /// Lets the next wave of a command out, if it is still the next.
+    /// Releases the next wave of a command, if this is still the next.
     pub(crate) fn release_wave(&mut self, id: CommandId, wave: u32, peers: &Agents, cx: &mut Cx<'_>) {
         let Some(record) = self.record(&id) else { return };
         let next = record.next_wave_at.is_some() && record.released == wave && !record.is_ended();
-        // What is not released by its deadline ends with it.
+        // What is not released by the deadline ends with it.
         if next && record.deadline() > cx.now {
             self.let_out(id, wave, peers, cx);
         }
@@ -247,7 +249,7 @@ impl Commands {
         }
     }
 
-    /// What an operator wants of a command that was sent.
+    /// Applies a control to a command that was sent.
     pub(super) fn control(
         &mut self,
         control: &CommandControl,
@@ -292,7 +294,7 @@ impl Commands {
                 self.end_delivery(id, agent, outcome, None, peers, cx);
             }
         }
-        // What it ended may be forgotten already.
+        // The record that this ended may be forgotten already.
         Ok(self.record(&id).map_or(before, receipt))
     }
 }

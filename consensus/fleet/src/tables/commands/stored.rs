@@ -1,4 +1,4 @@
-//! Commands in a snapshot: what is not told by the commands themselves, and how all of it is made anew.
+//! Commands in a snapshot: what does not follow from the commands themselves, and how the rest is made anew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use skep_protocol::time::LogInstant;
 
 use super::{CommandState, Commands, Lane, Outbox};
 
-/// What there is of it once.
+/// The parts of which a shard has one.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CommandsHead {
     homes_from: HomeEpoch,
     led_since: (u64, LogInstant),
 }
 
-/// The part of an outbox that is not told by the commands in it.
+/// The part of an outbox that does not follow from the commands in it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct OutboxHead {
     journal: Option<JournalId>,
@@ -46,13 +46,13 @@ impl Commands {
         self.records.iter().map(|(_, record)| record.as_ref())
     }
 
-    /// Nothing yet. Outboxes are restored before the records that are in them.
+    /// An empty table. Outboxes are restored before the records that are in them.
     pub(crate) fn from_head(head: CommandsHead) -> Self {
         let CommandsHead { homes_from, led_since } = head;
         Self { homes_from, led_since, ..Self::default() }
     }
 
-    /// Takes over an outbox, as it was after an entry.
+    /// Restores an outbox as it was after an entry.
     pub(crate) fn restore_outbox(&mut self, agent: AgentId, head: OutboxHead, applied: u64) {
         let OutboxHead { journal, home, groups, last } = head;
         if journal.is_some() {
@@ -64,7 +64,7 @@ impl Commands {
         self.outboxes.insert(agent, Arc::new(outbox));
     }
 
-    /// Takes over a command, and puts it into the outboxes of its agents.
+    /// Restores a command, and puts it into the outboxes of its agents.
     pub(crate) fn restore_record(&mut self, mut record: CommandState) {
         record.count();
         self.index(&record);

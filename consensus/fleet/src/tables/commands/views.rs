@@ -1,4 +1,4 @@
-//! What is told of commands.
+//! What queries show of commands.
 
 use std::sync::Arc;
 
@@ -49,8 +49,8 @@ fn summary(record: &CommandState) -> CommandView {
 }
 
 impl Commands {
-    /// A command, with about so many bytes of its deliveries, from after an agent on, and one at least; also after which agent
-    /// the next ones are, if there are more.
+    /// A command with about this many bytes of its deliveries, from after an agent on, and at least one; also the agent
+    /// after which the next page begins, if there is more.
     pub(crate) fn page(
         &self,
         id: &CommandId,
@@ -73,7 +73,7 @@ impl Commands {
         Some((CommandView { deliveries, ..summary(record) }, next))
     }
 
-    /// Commands in order of their ids, from after one, without their deliveries.
+    /// Commands in the order of their ids, from after this one, without their deliveries.
     pub(crate) fn after(&self, after: Option<CommandId>) -> impl Iterator<Item = CommandView> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.records.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, record)| summary(record))

@@ -1,8 +1,8 @@
-//! What can be claimed, in its order.
+//! The tasks that can be claimed, in their order.
 //!
-//! Where a pending task stands follows from the task and the clock of the state, and is kept up to date as that goes on. So
-//! whoever looks for work sees what it may have, and nothing else: however many tasks wait for their time, are kept for
-//! somebody or have become worthless, they hide nothing that is ready.
+//! The standing of a pending task follows from the task and the clock of the state, and is kept up to date as the clock
+//! advances. So a search for work sees only tasks that the agent may have. Tasks that wait for their time, are kept for
+//! an agent or have expired hide no ready task, however many they are.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,21 +15,21 @@ use skep_protocol::time::LogInstant;
 
 use super::Tasks;
 
-/// Where a pending task stands among all: the most urgent first, then the oldest.
+/// The rank of a pending task: the most urgent first, then the oldest.
 type Rank = (Reverse<Priority>, u64, TaskId);
-/// Pending tasks in their order.
+/// Pending tasks in the order of their ranks.
 pub(super) type Ranks = OrdSet<Rank>;
 
-/// Pending tasks that require the same.
+/// Pending tasks that require the same capabilities.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Waiting {
-    /// How many, those included that nobody may have now.
+    /// How many tasks, those included that no agent may have yet.
     count: u64,
-    /// Those that whoever can do them may have.
+    /// The tasks that any able agent may have.
     open: Ranks,
 }
 
-/// Who may have a task that it can do.
+/// Which agents may have a task, of those that can do it.
 enum Standing<'a> {
     Everybody,
     Only(&'a AgentId),
@@ -51,7 +51,7 @@ fn standing(task: &Task, at: LogInstant) -> Standing<'_> {
     }
 }
 
-/// When a pending task stands otherwise than before.
+/// The instants at which the standing of a pending task changes.
 fn gates(task: &Task) -> [Option<LogInstant>; 3] {
     let TaskState::Pending { not_before, kept_for } = &task.state else { return [None; 3] };
     let kept = kept_for.as_ref().filter(|kept| kept.exclusive).map(|kept| kept.until);
@@ -59,8 +59,8 @@ fn gates(task: &Task) -> [Option<LogInstant>; 3] {
 }
 
 impl Tasks {
-    /// Pending tasks that one of these agents may have at an instant, most urgent first, of those that it can do. The instant
-    /// is not before the last entry. So many are looked at and no more.
+    /// Pending tasks that at least one of these agents can do and may have at an instant, most urgent first. The
+    /// instant is not before the last entry. At most this many tasks are looked at.
     pub(crate) fn claimable<'b>(
         &self,
         now: LogInstant,
@@ -92,8 +92,8 @@ impl Tasks {
         self.pending_count = self.pending_count.saturating_sub(1);
     }
 
-    /// The clock has come to where it is: what it has passed stands otherwise. Each task is looked at once for each of its
-    /// instants.
+    /// Takes note that the clock has advanced: updates the standing of tasks whose instant has passed. Each task is
+    /// looked at once for each of its instants.
     pub(crate) fn open_gates(&mut self, now: LogInstant) {
         while let Some((at, id)) = self.gates.get_min().copied().filter(|(at, _)| *at <= now) {
             self.gates.remove(&(at, id));
@@ -131,10 +131,10 @@ impl Tasks {
     }
 }
 
-/// Tasks that require the same, of which some were not looked at yet.
+/// Tasks with the same requirements, of which some were not looked at yet.
 struct Kind<'a> {
     required: &'a BTreeSet<Capability>,
-    /// Whose they are alone; none if anybody may have them.
+    /// The agent that the tasks are kept for; none if any agent may have them.
     only: Option<&'a AgentId>,
     next: Rank,
     rest: Box<dyn Iterator<Item = Rank> + 'a>,
@@ -150,8 +150,8 @@ impl<'a> Kind<'a> {
     }
 }
 
-/// Tasks that can be claimed, most urgent first, over all requirements that somebody meets. Looks at a bounded number of
-/// tasks, each of which somebody may have.
+/// Tasks that can be claimed, most urgent first, over all requirements that an agent meets. Looks at a bounded number
+/// of tasks, each of which some agent may have.
 pub(crate) struct Claimable<'a> {
     tasks: &'a Tasks,
     now: LogInstant,
@@ -160,7 +160,7 @@ pub(crate) struct Claimable<'a> {
 }
 
 impl<'a> Claimable<'a> {
-    /// Tasks for these agents, with what each of them can do.
+    /// Tasks for these agents, with the capabilities of each.
     fn new<'b>(
         tasks: &'a Tasks,
         now: LogInstant,
@@ -195,12 +195,12 @@ impl<'a> Claimable<'a> {
         Self { tasks, now, kinds, looks }
     }
 
-    /// Nobody can do any more what requires this.
+    /// Passes over all tasks with these requirements: no agent with room can do them.
     pub(crate) fn pass_over(&mut self, required: &BTreeSet<Capability>) {
         self.kinds.retain(|kind| kind.required != required || kind.only.is_some());
     }
 
-    /// An agent takes no more: nobody else may have what is its alone.
+    /// Notes that an agent takes no more: no other agent may have the tasks kept for it.
     pub(crate) fn has_enough(&mut self, agent: &AgentId) {
         self.kinds.retain(|kind| kind.only != Some(agent));
     }
@@ -214,8 +214,8 @@ impl<'a> Claimable<'a> {
     }
 }
 
-/// What stands otherwise at an instant than at the last entry, by whose alone it is and what it requires. Of more than is
-/// looked at for one claim the rest waits for the next entry.
+/// The tasks whose standing at an instant differs from that at the last entry, by the agent that they are kept for and
+/// by what they require. If there are more than one claim looks at, the others wait for the next entry.
 fn opened(
     tasks: &Tasks,
     now: LogInstant,

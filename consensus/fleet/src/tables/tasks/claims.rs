@@ -1,4 +1,4 @@
-//! Who does a task, and how far it is.
+//! Who holds a task, and its progress.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn is_worthless(task: &Task, now: LogInstant) -> bool {
 }
 
 impl Tasks {
-    /// An agent takes a task: one that it names, or the most urgent one that it may have.
+    /// Gives an agent a task that it names, or the most urgent task that it may have.
     pub(super) fn claim(
         &mut self,
         agent: &AgentId,
@@ -55,7 +55,7 @@ impl Tasks {
         self.give(id, agent, None, agents, cx)
     }
 
-    /// Gives a task to an agent that asked for work, if everything is still as the orchestrator saw it.
+    /// Assigns a task to an agent that asked for work, if everything is still as the orchestrator saw it.
     pub(crate) fn assign(
         &mut self,
         id: TaskId,
@@ -96,7 +96,7 @@ impl Tasks {
         Ok(receipt)
     }
 
-    /// The holder of a task says how far it is.
+    /// Takes a progress report from the holder of a task.
     pub(super) fn report_progress(
         &mut self,
         claim: &Claim,
@@ -120,7 +120,7 @@ impl Tasks {
         Ok(receipt)
     }
 
-    /// The holder of a task does not want it.
+    /// Releases a task that its holder does not want.
     pub(super) fn give_back(
         &mut self,
         claim: &Claim,
@@ -160,8 +160,8 @@ impl Tasks {
         self.claimable(cx.now, [(agent, &role.capabilities)], cx.limits.claim_scan_max).next().map(|task| task.id)
     }
 
-    /// Whether a claim is the latest of its task and belongs to its agent; since when it is held, and what it was
-    /// assigned under.
+    /// Checks that a claim is the latest of its task and belongs to its agent; returns since when the agent holds it,
+    /// and what it was assigned under.
     pub(super) fn check_claim(&self, claim: &Claim) -> Result<(LogInstant, Option<AttachmentId>), Refusal> {
         let task = self.records.get(&claim.task).ok_or(TaskRefusal::NoSuchTask(claim.task))?;
         if claim.epoch != task.epoch && !is_on(Mutant::NoFenceInApply) {

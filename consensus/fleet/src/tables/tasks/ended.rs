@@ -1,6 +1,7 @@
-//! Tasks that ended: the last ones are kept, and dead letters apart from the others.
+//! Tasks that ended: the latest are kept, dead letters apart from the others.
 //!
-//! A dead letter waits for somebody to look at it. What ends well ends by the thousand, and pushes none of them out.
+//! A dead letter waits until an operator settles it. Tasks that end well end by the thousand, and push out no dead
+//! letter.
 
 use imbl::{OrdMap, OrdSet};
 use skep_protocol::fleet::FleetLimits;
@@ -25,7 +26,7 @@ struct Kind {
 }
 
 impl Kind {
-    /// Whether there are too many, or they take too much. One is kept however large it is.
+    /// Whether there are too many, or they take too many bytes. One is kept however large it is.
     fn is_beyond(&self, count_max: u64, is_too_large: bool) -> bool {
         let count = self.order.len() as u64;
         count > count_max || (is_too_large && count > 1)
@@ -33,7 +34,7 @@ impl Kind {
 }
 
 impl Ended {
-    /// How many there are.
+    /// How many tasks that ended are kept.
     pub(super) fn len(&self) -> usize {
         self.dead.order.len() + self.others.order.len()
     }
@@ -47,18 +48,18 @@ impl Ended {
         if status == TaskStatus::DeadLettered { &mut self.dead } else { &mut self.others }
     }
 
-    /// A task that ended takes so many bytes from now on.
+    /// Notes how many bytes a task that ended takes from here on.
     pub(super) fn weigh(&mut self, task: &Task) {
         self.kind(task.state.status()).bytes += task.bytes();
     }
 
-    /// A task ended, with this status.
+    /// Notes that a task ended with this status.
     pub(super) fn note(&mut self, seq: u64, id: TaskId, status: TaskStatus) {
         self.kind(status).order.insert((seq, id));
         self.seqs.insert(id, seq);
     }
 
-    /// A task that ended is changed or forgotten.
+    /// Takes out a task that is about to change or to be forgotten.
     pub(super) fn remove(&mut self, task: &Task) {
         let seq = self.seqs.remove(&task.id);
         let kind = self.kind(task.state.status());
@@ -68,8 +69,8 @@ impl Ended {
         }
     }
 
-    /// The next one to be forgotten, if one is to be. Dead letters have half of the room at most, so that there is some for
-    /// what ends well.
+    /// The next task to be forgotten, if one is to be. Dead letters have at most half of the room, so that some is left
+    /// for tasks that end well.
     fn surplus(&self, limits: &FleetLimits) -> Option<TaskId> {
         let (count_max, bytes_max) = (limits.terminal_tasks_kept, limits.terminal_task_bytes_kept);
         let (dead, all) = (self.dead.bytes, self.dead.bytes.saturating_add(self.others.bytes));
@@ -85,8 +86,8 @@ impl Ended {
 }
 
 impl Tasks {
-    /// Lets go of the tasks that ended first, while there are too many of them or they take too much. All of them are in the
-    /// history.
+    /// Forgets the tasks that ended first, while there are too many of them or they take too many bytes. All of them
+    /// are in the history.
     pub(super) fn forget_ended(&mut self, agents: &mut Agents, cx: &mut Cx<'_>) {
         while let Some(id) = self.ended.surplus(cx.limits) {
             let Some(task) = self.records.remove(&id) else { break };

@@ -1,4 +1,4 @@
-//! How a task ends, or an attempt at it.
+//! How a task, or an attempt at it, ends.
 
 use std::sync::Arc;
 
@@ -15,14 +15,15 @@ use skep_protocol::time::LogInstant;
 use super::era::expiry_of;
 use super::{Agents, Cx, Tasks};
 
-/// The attempt after one that did not succeed, and the change that tells of it.
+/// The attempt after one that failed, and the change that tells of it.
 struct Next {
     not_before: LogInstant,
     kept_for: Option<KeptFor>,
     change: TaskChange,
 }
 
-/// A claim is taken back while its holder's lease may run: nobody else gets the task before that has ended.
+/// Fences a claim that is taken back while the lease of its holder may run: no other agent gets the task before that
+/// lease has ended.
 fn fence(task: &mut Task, agents: &Agents, now: LogInstant) {
     let TaskState::Claimed { by, .. } = &task.state else { return };
     if let Some(attachment) = agents.attachment(by) {
@@ -31,7 +32,7 @@ fn fence(task: &mut Task, agents: &Agents, now: LogInstant) {
 }
 
 impl Tasks {
-    /// The holder of a task has done it.
+    /// Completes a task at its holder's word.
     pub(super) fn complete(
         &mut self,
         claim: &Claim,
@@ -50,7 +51,7 @@ impl Tasks {
         Ok(receipt)
     }
 
-    /// The holder of a task could not do it.
+    /// Ends an attempt whose holder failed.
     pub(super) fn fail(
         &mut self,
         claim: &Claim,
@@ -72,7 +73,7 @@ impl Tasks {
         Ok(self.end_attempt(task, reason.clone(), retryable.then_some(next), agents, cx))
     }
 
-    /// Nobody is to do a task.
+    /// Cancels a task: no agent is to do it.
     pub(super) fn cancel(
         &mut self,
         id: TaskId,
@@ -80,7 +81,7 @@ impl Tasks {
         agents: &mut Agents,
         cx: &mut Cx<'_>,
     ) -> Result<Receipt, Refusal> {
-        // Also a dead letter, which nobody need look at any more then.
+        // This holds for a dead letter too, which is then settled.
         self.check_status(id, |status| !status.is_terminal() || status == TaskStatus::DeadLettered)?;
         let mut task = self.take(id, agents, cx)?;
         fence(&mut task, agents, cx.now);
@@ -90,7 +91,8 @@ impl Tasks {
         Ok(receipt)
     }
 
-    /// Whoever looked at a dead letter may be late: somebody may have redriven it, and it may be done by now.
+    /// Changes a dead letter if it still is one. The operator may be late: another may have redriven the task, and it
+    /// may be done already.
     pub(super) fn settle_dead_letter(
         &mut self,
         id: TaskId,
@@ -103,7 +105,7 @@ impl Tasks {
         if again { self.requeue(id, reason, agents, cx) } else { self.cancel(id, reason, agents, cx) }
     }
 
-    /// A task is to be done as if nobody had tried it.
+    /// Requeues a task as if no agent had tried it.
     pub(super) fn requeue(
         &mut self,
         id: TaskId,
@@ -144,7 +146,7 @@ impl Tasks {
         self.end_attempt(task, reason, Some(Next { not_before, kept_for: None, change }), agents, cx);
     }
 
-    /// Takes back everything that an agent holds, which went away.
+    /// Takes back everything that an agent holds that went away.
     pub(crate) fn reclaim_all(&mut self, from: &AgentId, cause: ReclaimCause, agents: &mut Agents, cx: &mut Cx<'_>) {
         let held: Vec<TaskId> = self.held.get(from).into_iter().flatten().copied().collect();
         for task in held {
@@ -163,7 +165,7 @@ impl Tasks {
     ) {
         let Ok(mut task) = self.take(id, agents, cx) else { return };
         if matches!(cause, ReclaimCause::Detached | ReclaimCause::Released) {
-            // Neither done nor failed: it is as if it had not been tried.
+            // The attempt neither succeeded nor failed: it does not count.
             task.attempts = task.attempts.saturating_sub(1);
             let (not_before, epoch, from) = (cx.now, task.epoch, from.clone());
             task.state = TaskState::Pending { not_before, kept_for: None };
@@ -183,7 +185,7 @@ impl Tasks {
         self.end_attempt(task, reason, Some(Next { not_before, kept_for, change }), agents, cx);
     }
 
-    /// Ends a task that is worthless by now, claimed or not.
+    /// Ends a task that has expired, claimed or not.
     pub(crate) fn expire(&mut self, id: TaskId, agents: &mut Agents, cx: &mut Cx<'_>) {
         let Some(task) = self.records.get(&id) else { return };
         let due = expiry_of(task).is_some_and(|at| at <= cx.now);
@@ -197,7 +199,8 @@ impl Tasks {
         cx.record((id, TaskChange::Expired));
     }
 
-    /// Ends an attempt that did not succeed: another one, unless there is none or they are used up, or a dead letter.
+    /// Ends an attempt that did not succeed. Another attempt follows, or a dead letter if none is allowed or they are
+    /// used up.
     fn end_attempt(
         &mut self,
         mut task: Task,

@@ -7,8 +7,8 @@ use skep_protocol::time::LogInstant;
 
 use super::{Agents, Cx, Tasks};
 
-/// When a live task expires. A claim from an earlier era goes on until it is stale: nobody knows how long ago the task
-/// expired.
+/// When a live task expires. A claim from an earlier era continues until it is stale: nobody knows how long ago the
+/// task expired.
 pub(super) fn expiry_of(task: &Task) -> Option<LogInstant> {
     let at = task.expires_at?;
     match &task.state {
@@ -22,12 +22,12 @@ pub(super) fn expiry_of(task: &Task) -> Option<LogInstant> {
     }
 }
 
-/// Whether, when the clock was lost, the claim was not stale and its task not expired.
+/// Whether, when the clock was lost, the claim was not stale and its task had not expired.
 fn is_in_time(task: &Task, stale_at: LogInstant, before: LogInstant) -> bool {
     stale_at > before && task.expires_at.is_none_or(|at| at > before)
 }
 
-/// Whether something of a task was still to come when the clock was lost, and has to be counted anew.
+/// Whether an instant of a task was still to come when the clock was lost, and has to be counted anew.
 fn is_carried_over(task: &Task, before: LogInstant) -> bool {
     let waits = match &task.state {
         TaskState::Pending { not_before, kept_for } => {
@@ -46,10 +46,11 @@ impl Tasks {
     /// A new era has begun. `before` is the clock of the old one.
     ///
     /// Nobody knows how long there was no clock. What must not be late has passed: deadlines of requests and commands,
-    /// waves with the deadlines of their commands, and what pending tasks are valid for. What must not be early counts
-    /// what was left of it again, from now: fences, because the robot behind one may still act; retry backoff; the time
-    /// for which a task is kept for its former holder. A claim that was in time is as good as new, since there was
-    /// nobody to whom its holder could have reported; if the holder is gone, its lease ends and takes the claim with it.
+    /// waves with the deadlines of their commands, and the time for which pending tasks are valid. What must not be
+    /// early counts its remaining time again, from the start of the new era: fences, because the robot behind one may
+    /// still act; retry backoff; the time for which a task is kept for its former holder. A claim that was in time is
+    /// as good as new, since its holder had no leader to report to; if the holder is gone, its lease ends and takes the
+    /// claim with it.
     pub(crate) fn carry_over(&mut self, before: LogInstant, agents: &mut Agents, cx: &mut Cx<'_>) {
         let carried = self.records.values().filter(|task| is_carried_over(task, before)).map(|task| task.id);
         let carried: Vec<TaskId> = carried.collect();

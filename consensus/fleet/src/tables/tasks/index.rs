@@ -1,4 +1,4 @@
-//! Where tasks are found: what is told of each by itself, and who holds it.
+//! The indexes of tasks: those that follow from each task alone, and who holds it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::era::expiry_of;
 use super::{Agents, Cx, Due, Tasks, receipt};
 
 impl Tasks {
-    /// Takes a task out of every index, to be changed and put back.
+    /// Takes a task out of every index, so that the caller can change it and put it back.
     pub(super) fn take(&mut self, id: TaskId, agents: &mut Agents, cx: &Cx<'_>) -> Result<Task, Refusal> {
         let task = self.records.get(&id).cloned().ok_or(TaskRefusal::NoSuchTask(id))?;
         self.unindex(&task, agents, cx);
@@ -38,7 +38,7 @@ impl Tasks {
         self.forget_ended(agents, cx);
     }
 
-    /// Everything that can be told from the task itself.
+    /// Puts a task into the indexes that follow from the task alone.
     pub(super) fn index(&mut self, task: &Task, agents: &mut Agents, cx: &Cx<'_>) {
         self.bytes += task.bytes();
         match &task.state {
@@ -63,7 +63,7 @@ impl Tasks {
         }
     }
 
-    /// The same, before it changes.
+    /// Takes a task out of these indexes before it changes.
     pub(super) fn unindex(&mut self, task: &Task, agents: &mut Agents, cx: &Cx<'_>) {
         self.bytes = self.bytes.saturating_sub(task.bytes());
         match &task.state {

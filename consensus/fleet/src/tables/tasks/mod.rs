@@ -1,4 +1,4 @@
-//! Tasks: what is to be done, who does it, and how it ended.
+//! Tasks: what is to be done, which agent does it, and how it ended.
 
 mod claimable;
 mod claims;
@@ -30,35 +30,35 @@ pub(crate) use why_waiting::why_waiting;
 /// Why the orchestrator has to look at a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Due {
-    /// Its claim is without progress.
+    /// Its claim shows no progress.
     StaleClaim,
-    /// It is worthless by now.
+    /// It has expired.
     TaskExpiry,
 }
 
-/// All of them: live ones, and a bounded tail of ended ones.
+/// All tasks: the live ones, and a bounded number of those that ended last.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tasks {
     records: OrdMap<TaskId, Arc<Task>>,
-    /// Pending tasks by what they require: nobody is kept from work by tasks that others have to do.
+    /// Pending tasks by what they require: tasks that other agents have to do keep no agent from work.
     pending: OrdMap<BTreeSet<Capability>, Waiting>,
     /// Pending tasks that are kept for one agent alone, by what they require.
     kept: OrdMap<(AgentId, BTreeSet<Capability>), Ranks>,
     pending_count: u64,
     /// When claims become stale and tasks expire.
     due: OrdSet<(LogInstant, Due, TaskId)>,
-    /// Terminal tasks.
+    /// Tasks that ended.
     ended: Ended,
     /// Bytes of all tasks.
     bytes: u64,
-    /// The highest epoch of any task that was forgotten: one that takes up its id again goes on above it.
+    /// The highest epoch of any task that was forgotten: a new task with the same id continues above it.
     epoch_floor: ClaimEpoch,
     /// Tasks that agents hold.
     held: OrdMap<AgentId, OrdSet<TaskId>>,
     /// The last entry that made a task pending.
     offered_at: u64,
-    /// When pending tasks stand otherwise than they do: when they can be had by whoever cannot have them yet, and when they
-    /// are worthless.
+    /// The instants at which the standing of pending tasks changes: when an agent may have a task that it cannot have
+    /// yet, and when the task expires.
     gates: OrdSet<(LogInstant, TaskId)>,
 }
 
@@ -67,18 +67,18 @@ fn receipt(task: &Task) -> Receipt {
 }
 
 impl Tasks {
-    /// None yet, in a shard that has forgotten tasks up to an epoch.
+    /// An empty table, in a shard that has forgotten tasks up to an epoch.
     pub(crate) fn above(epoch_floor: ClaimEpoch) -> Self {
         Self { epoch_floor, ..Self::default() }
     }
 
-    /// Takes over a task, as it was after the entry that was applied last. Those that ended are listed later.
+    /// Restores a task as it was after the last applied entry. The order of those that ended is restored later.
     pub(crate) fn restore(&mut self, task: Task, agents: &mut Agents, cx: &Cx<'_>) {
         self.index(&task, agents, cx);
         self.records.insert(task.id, Arc::new(task));
     }
 
-    /// Takes over the place of a task in the order of ends; whether it has ended.
+    /// Restores the place of a task in the order of ends; returns whether the task has ended.
     pub(crate) fn restore_ended(&mut self, seq: u64, id: TaskId) -> bool {
         let status = self.get(&id).map(|task| task.state.status()).filter(|status| status.is_terminal());
         if let Some(status) = status {
@@ -101,19 +101,19 @@ impl Tasks {
         self.records.get(id).map(AsRef::as_ref)
     }
 
-    /// All of them, in order of their ids.
+    /// All tasks, in the order of their ids.
     pub(crate) fn records(&self) -> impl Iterator<Item = &Task> {
         self.records.values().map(AsRef::as_ref)
     }
 
-    /// The same, from after one.
+    /// The tasks with ids after this one, in the order of their ids.
     pub(crate) fn after(&self, after: Option<TaskId>) -> impl Iterator<Item = &Task> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         self.records.range((from, Unbounded)).map(|(_, task)| task.as_ref())
     }
 
-    /// How many there are.
+    /// How many tasks there are.
     pub(crate) fn count(&self) -> usize {
         self.records.len()
     }
@@ -123,17 +123,17 @@ impl Tasks {
         self.ended.len()
     }
 
-    /// Those that ended, each with its place in the order of ends.
+    /// The tasks that ended, each with its place in the order of ends.
     pub(crate) fn ended(&self) -> impl Iterator<Item = &(u64, TaskId)> {
         self.ended.iter()
     }
 
-    /// How many wait for somebody.
+    /// How many tasks are pending.
     pub(crate) fn pending_count(&self) -> u64 {
         self.pending_count
     }
 
-    /// What an agent holds.
+    /// The tasks that an agent holds.
     pub(crate) fn held_by(&self, agent: &AgentId) -> impl Iterator<Item = &Task> {
         let tasks = self.held.get(agent).into_iter().flat_map(|held| held.iter());
         tasks.filter_map(|id| self.records.get(id).map(AsRef::as_ref))
@@ -144,7 +144,7 @@ impl Tasks {
         self.offered_at
     }
 
-    /// When the next pending task stands otherwise than at an instant: it may be had by somebody then.
+    /// The next instant at which the standing of a pending task changes: an agent may be able to claim it then.
     pub(crate) fn next_gate(&self, now: LogInstant) -> Option<LogInstant> {
         let after = (now.plus_ms(1), TaskId::from_bytes([0; 16]));
         self.gates.range(after..).next().map(|(at, _)| *at)
@@ -158,12 +158,12 @@ impl Tasks {
         })
     }
 
-    /// Whether that is still to come, or has come and was not done.
+    /// Whether this is still to be done, due already or not.
     pub(crate) fn is_due(&self, due: &(LogInstant, Due, TaskId)) -> bool {
         self.due.contains(due)
     }
 
-    /// Does what somebody asks of a task.
+    /// Applies an operation to a task.
     pub(crate) fn apply(&mut self, op: &TaskOp, agents: &mut Agents, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         match op {
             TaskOp::Create { task, spec } => self.create(*task, spec, agents, cx),
@@ -180,7 +180,7 @@ impl Tasks {
         }
     }
 
-    /// Somebody wants something done.
+    /// Creates a task.
     fn create(
         &mut self,
         id: TaskId,

@@ -8,7 +8,7 @@ use skep_protocol::time::LogInstant;
 
 use super::Agents;
 
-/// Why nobody works on a task at an instant; none if somebody does, or if it has ended.
+/// Why no agent works on a task at an instant; none if an agent does, or if the task has ended.
 pub(crate) fn why_waiting(task: &Task, now: LogInstant, agents: &Agents) -> Option<WaitReason> {
     let TaskState::Pending { not_before, kept_for } = &task.state else { return None };
     if *not_before > now {

@@ -1,8 +1,8 @@
-//! What the history of one shard holds: which entries, and in which segments. It reads and writes nothing.
+//! What the history of one shard holds: which entries, and in which segments. This code reads and writes nothing.
 //!
-//! A segment is a part of the history that goes as a whole. It holds consecutive entries, so that the one in which an
-//! entry is, if it is anywhere, is known without a look at the disk. New entries go to the last one, and what is fetched
-//! of earlier times to the first; a full one is followed, or preceded, by another.
+//! A segment is a part of the history that is dropped as a whole. It holds consecutive entries, so that the segment of
+//! an entry is known without a look at the disk. New entries go to the last segment, and fetched entries of earlier
+//! times to the first; a full one is followed, or preceded, by another.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use skep_protocol::time::LogInstant;
 pub struct HistoryOptions {
     /// How long what an entry did is kept, in milliseconds of the shard's clock.
     pub retention_ms: u64,
-    /// Bytes of all shards beyond which the oldest segment goes.
+    /// The most bytes of all shards; above this the oldest segment is dropped.
     pub bytes_max: u64,
 }
 
@@ -37,15 +37,15 @@ impl HistoryOptions {
     }
 }
 
-/// Entries that are not there, up to an end.
+/// Entries that are missing, up to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Gap {
     pub(super) end: u64,
-    /// Whether nobody has them: they are not looked for.
+    /// Whether no voter has them, so that they are not looked for.
     pub(super) lost: bool,
 }
 
-/// A part of the history that goes as a whole.
+/// A part of the history that is dropped as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) number: u64,
@@ -61,10 +61,10 @@ impl Segment {
     }
 }
 
-/// What a segment says of itself on disk.
+/// What a segment records of itself on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Meta {
-    /// What is before it is gone.
+    /// The first index of the history: everything before it is gone.
     pub(super) floor: u64,
     pub(super) first: u64,
     pub(super) end: u64,
@@ -74,12 +74,13 @@ pub(super) struct Meta {
     pub(super) newest: Option<LogInstant>,
 }
 
-/// How long it was at least from one instant to a later one: between two eras nobody knows.
+/// How long it was at least from one instant to a later one, in milliseconds; the time between two eras is unknown and
+/// counts nothing.
 fn elapsed_ms(later: LogInstant, earlier: LogInstant) -> u64 {
     if later <= earlier { 0 } else { later.checked_since_ms(earlier).unwrap_or(later.ms_in_era()) }
 }
 
-/// The history of one shard: all entries of `floor..next` but the gaps.
+/// The history of one shard: all entries of `floor..next` except the gaps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shelf {
     floor: u64,
@@ -87,15 +88,15 @@ pub(super) struct Shelf {
     gaps: BTreeMap<u64, Gap>,
     /// By the first entry that belongs to each.
     segments: BTreeMap<u64, Segment>,
-    /// Entries from here on can be applied again, from the snapshot and the log: what is missing of them is not to be let
-    /// go of.
+    /// Entries from here on can be applied again, from the snapshot and the log: if they are missing, they must not be
+    /// dropped.
     base: u64,
-    /// Entries that were let go of for want of room, since the process began.
+    /// How many entries were dropped for want of room since the process began.
     given_back: u64,
 }
 
 impl Shelf {
-    /// The shelf whose segments say this of themselves.
+    /// The shelf that these records of its segments describe.
     pub(super) fn load(mut found: Vec<(u64, Meta)>) -> Self {
         found.sort_by_key(|(_, meta)| meta.first);
         let floor = found.iter().map(|(_, meta)| meta.floor).max().unwrap_or(0);
@@ -113,14 +114,14 @@ impl Shelf {
         shelf
     }
 
-    /// Takes over what is known of a history that this one is in the place of.
+    /// Takes over what is known of the history that this one replaces.
     pub(super) fn inherit(&mut self, other: &Self) {
         self.base = other.base;
         self.given_back = other.given_back;
         self.begin_before(other.next);
     }
 
-    /// What a segment is to say of itself.
+    /// What a segment is to record of itself.
     pub(super) fn meta(&self, number: u64) -> Option<Meta> {
         let (first, segment) = self.segments.iter().find(|(_, segment)| segment.number == number)?;
         let after = self.segments.range(first + 1..).next();
@@ -145,7 +146,7 @@ impl Shelf {
         index < self.floor || (index < self.next && self.gap_at(index).is_none())
     }
 
-    /// Whether everything before an index is there, but what could not be applied again.
+    /// Whether everything before an index is there, except what could not be applied again.
     pub(super) fn reaches(&self, next: u64) -> bool {
         let missing = |start: u64, end: u64| start.max(self.base) < end.min(next);
         self.next >= next && !self.gaps.iter().any(|(start, gap)| !gap.lost && missing(*start, gap.end))
@@ -156,7 +157,7 @@ impl Shelf {
         !self.reaches(self.next)
     }
 
-    /// Entries from an index on are to be kept until they are here: what is before it is in the snapshot.
+    /// Sets the index from which entries are kept in the log until they are here: what is before it is in the snapshot.
     pub(super) fn set_base(&mut self, next: u64) {
         self.base = self.base.max(next);
     }
@@ -165,7 +166,8 @@ impl Shelf {
         self.base
     }
 
-    /// The state goes on from an index, and nothing before it is applied again: what is missing there has to be fetched.
+    /// Notes that the state continues from an index, and nothing before it is applied again: what is missing there has
+    /// to be fetched.
     pub(super) fn begin(&mut self, next: u64) {
         self.set_base(next);
         self.begin_before(next);
@@ -178,7 +180,7 @@ impl Shelf {
         }
     }
 
-    /// Entries are there.
+    /// Notes that entries are there.
     pub(super) fn cover(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -188,7 +190,7 @@ impl Shelf {
         self.clear(range);
     }
 
-    /// Entries turn out not to be there.
+    /// Notes that entries are missing.
     pub(super) fn miss(&mut self, range: Range<u64>) {
         let range = range.start.max(self.floor)..range.end.min(self.next);
         if !range.is_empty() {
@@ -196,7 +198,7 @@ impl Shelf {
         }
     }
 
-    /// Nobody has these entries: they are not looked for any more.
+    /// Declares these entries lost, since no voter has them: they are not looked for.
     pub(super) fn lose(&mut self, range: Range<u64>) {
         let gaps: Vec<(u64, Gap)> = self.gaps_in(&range);
         for (start, gap) in gaps {
@@ -210,7 +212,7 @@ impl Shelf {
         self.gaps.iter().rev().find(|(_, gap)| !gap.lost).map(|(start, gap)| *start..gap.end)
     }
 
-    /// Whether there is nothing before an entry that is missing.
+    /// Whether nothing is kept before an entry that is missing.
     pub(super) fn is_lowest(&self, index: u64) -> bool {
         self.segments.first_key_value().is_none_or(|(first, _)| index <= *first)
     }
@@ -239,7 +241,7 @@ impl Shelf {
 
     fn set_gap(&mut self, range: Range<u64>, lost: bool) {
         self.clear(range.clone());
-        // One with its neighbours of the same kind.
+        // Joins the gap with its neighbours of the same kind.
         let before = self.gaps.range(..range.start).next_back().map(|(start, gap)| (*start, *gap));
         let start = match before.filter(|(_, gap)| gap.end == range.start && gap.lost == lost) {
             Some((start, _)) => start,
@@ -261,7 +263,7 @@ impl Shelf {
         }
     }
 
-    /// What is lost and has nothing below it is before the edge.
+    /// Moves the floor above lost entries that have nothing below them.
     fn settle_floor(&mut self) {
         while let Some((start, gap)) = self.gaps.first_key_value().map(|(start, gap)| (*start, *gap)) {
             if !gap.lost || start > self.floor {
@@ -274,7 +276,7 @@ impl Shelf {
 }
 
 impl Shelf {
-    /// The number of the segment that an entry goes to; a new one at either end, if the one there is full.
+    /// The number of the segment that an entry goes to; a new one at either end if the one there is full.
     pub(super) fn place(&mut self, index: u64, options: &HistoryOptions) -> u64 {
         let last = self.segments.last_key_value().map(|(first, _)| *first);
         let found = self.segments.range(..=index).next_back();
@@ -303,7 +305,7 @@ impl Shelf {
         number
     }
 
-    /// So many bytes of an instant were put into a segment.
+    /// Notes that this many bytes of an instant were put into a segment.
     pub(super) fn note(&mut self, number: u64, bytes: u64, at: LogInstant) {
         if let Some(segment) = self.segments.values_mut().find(|segment| segment.number == number) {
             segment.bytes += bytes;
@@ -312,12 +314,12 @@ impl Shelf {
         }
     }
 
-    /// Takes over the segments of a copy of itself in which something was placed.
+    /// Takes over the segments of a copy of itself that was written to.
     pub(super) fn take_segments(&mut self, other: &mut Self) {
         self.segments = std::mem::take(&mut other.segments);
     }
 
-    /// Lets go of the oldest segment, unless it is the only one. Its number.
+    /// Drops the oldest segment, unless it is the only one. Returns its number.
     pub(super) fn drop_oldest(&mut self) -> Option<u64> {
         if self.segments.len() < 2 {
             return None;
@@ -330,7 +332,7 @@ impl Shelf {
         Some(gone.number)
     }
 
-    /// Everything from an entry on to where the history begins now was let go of for want of room.
+    /// Counts everything from an entry up to the new begin of the history as dropped for want of room.
     pub(super) fn count_given_back(&mut self, from: u64) {
         self.given_back += self.floor.saturating_sub(from);
     }
@@ -339,13 +341,13 @@ impl Shelf {
         self.given_back
     }
 
-    /// The bytes that are left without the oldest segment; none if it is the one that is written to.
+    /// The bytes that are left without the oldest segment; none if that is the one that is written to.
     pub(super) fn bytes_without_oldest(&self) -> Option<u64> {
         let rest = self.segments.values().skip(1).map(|segment| segment.bytes);
         self.can_shrink().then(|| rest.sum())
     }
 
-    /// The number of the oldest segment, which says where the history begins.
+    /// The number of the oldest segment, which records where the history begins.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.segments.first_key_value().map(|(_, segment)| segment.number)
     }
@@ -354,13 +356,14 @@ impl Shelf {
         self.segments.values().any(|segment| segment.number == number)
     }
 
-    /// Whether the oldest segment is to go: everything in it is too old, or there are too many.
+    /// Whether the oldest segment is to be dropped: everything in it is too old, or there are too many.
     pub(super) fn is_outdated(&self, now: Option<LogInstant>, options: &HistoryOptions) -> bool {
         let too_many = self.segments.len() > limits::HISTORY_SEGMENTS_MAX;
         self.segments.len() > 1 && (too_many || self.oldest_age_ms(now) > options.retention_ms)
     }
 
-    /// How old the latest entry of the oldest segment is at least, in milliseconds: what is between two eras counts nothing.
+    /// The least age of the latest entry of the oldest segment, in milliseconds: the time between two eras counts
+    /// nothing.
     fn oldest_age_ms(&self, now: Option<LogInstant>) -> u64 {
         let mut at = now;
         let mut age_ms = 0_u64;
@@ -378,7 +381,7 @@ impl Shelf {
         self.segments.values().map(|segment| segment.bytes).sum()
     }
 
-    /// Whether a segment could go.
+    /// Whether a segment could be dropped.
     pub(super) fn can_shrink(&self) -> bool {
         self.segments.len() > 1
     }
@@ -406,7 +409,7 @@ impl Shelf {
         self.next >= next && self.gaps.keys().all(|start| *start >= next)
     }
 
-    /// The edge as whoever wants entries from an index on is told.
+    /// What the history tells a reader that wants entries from an index on.
     pub(super) fn edge(&self, from: u64) -> HistoryEdge {
         let missing = self.gap_at(from).map(|(start, gap)| Missing { from: start, end: gap.end, lost: gap.lost });
         let begins_at = self.segments.values().find_map(|segment| segment.oldest);
@@ -422,7 +425,7 @@ impl Shelf {
         from..end.max(from)
     }
 
-    /// The numbers of the segments in which entries of a range are, in their order.
+    /// The numbers of the segments with entries of a range, in their order.
     pub(super) fn segments_of(&self, range: &Range<u64>) -> Vec<u64> {
         let from = self.segments.range(..=range.start).next_back().map_or(range.start, |(first, _)| *first);
         if range.is_empty() {

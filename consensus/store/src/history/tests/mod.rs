@@ -27,7 +27,7 @@ fn progress(task: TaskId, at: u64, checkpoint_bytes: usize) -> Change {
     Change { at: LogInstant::from_raw(at), request: None, what }
 }
 
-/// One report of progress, with a checkpoint of so many bytes.
+/// One report of progress, with a checkpoint of this many bytes.
 fn set(index: u64, checkpoint_bytes: usize) -> ChangeSet {
     ChangeSet { index, term: 1, changes: vec![progress(task(), index * 500, checkpoint_bytes)] }
 }
@@ -116,7 +116,7 @@ fn holders_of_other_tasks_are_not_in_it() {
     assert_eq!(history.of_task(SHARD, other, None, 10).unwrap().0.len(), 1);
 }
 
-/// Everything from an entry on, and how many answers it took.
+/// Everything from an entry on, and how many answers that took.
 fn read_through(history: &History, from: u64) -> (Vec<Change>, Vec<ChangesFound>) {
     let (mut changes, mut answers, mut at) = (Vec::new(), Vec::new(), (from, 0));
     loop {
@@ -178,7 +178,7 @@ fn what_a_crash_kept_from_the_history_is_written_when_the_log_is_applied_again()
     assert_eq!(indexes(&history), (0..15).collect::<Vec<_>>());
 }
 
-/// A directory in which no database can be made, until it is mended.
+/// A directory in which no database can be made until the test repairs it.
 fn blocked() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let (file, path) = (dir.path().join("data"), dir.path().join("data").join("history"));
@@ -269,7 +269,7 @@ fn what_is_too_old_goes_by_whole_segments_and_readers_are_told_where_it_begins()
     let segments = tables.database.keyspace_count();
     let now = LogInstant::from_raw(20_000);
     history.retain(SHARD, Some(now));
-    // Three entries to a segment, and those that are all of before 4,000 ms are gone.
+    // There are three entries to a segment, and the segments whose entries are all from before 4,000 ms are gone.
     assert_eq!(segments - tables.database.keyspace_count(), 2);
     let (complete, begins) = history.is_complete(SHARD, 40);
     assert_eq!((complete, begins), (true, 6));

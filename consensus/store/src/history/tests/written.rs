@@ -1,4 +1,4 @@
-//! What is in memory, what is in tables, and what a crash takes of it.
+//! What is in memory, what is in tables, and what a crash takes of that.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn until_taken(history: &History) {
     }
 }
 
-/// Ends a history as a crash does: what is in memory is gone.
+/// Ends a history as a crash does: the rows in memory are gone.
 fn crash(history: History) {
     until_taken(&history);
     lock(&history.inner.stands).values_mut().for_each(|stand| *stand = Stand::of(stand.kept.clone()));
@@ -50,7 +50,7 @@ fn what_is_in_memory_is_read_in_its_place_among_what_is_in_tables() {
     for persisted in [false, true] {
         assert_eq!(indexes(&history), (0..9).collect::<Vec<_>>(), "in tables: {persisted}");
         assert_eq!(history.is_complete(SHARD, 9), (true, 0));
-        // Two rows of this size to an answer.
+        // Two rows of this size fill an answer.
         let (mut at, mut read) = ((0, 0), Vec::new());
         while at.0 < 9 {
             let found = history.changes(SHARD, at.0, at.1, 9_000).unwrap();

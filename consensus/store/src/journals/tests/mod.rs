@@ -66,7 +66,7 @@ fn write(journals: &Journals, reports: &mut mpsc::Receiver<JournalReport>, name:
     assert_eq!(reports.blocking_recv(), Some(JournalReport::Written { key: 7 }));
 }
 
-/// Lets go of the journals and waits until another can have them.
+/// Drops the journals and waits until another handle can have them.
 fn reopen(
     dir: &Path,
     journals: Journals,
@@ -93,12 +93,12 @@ fn what_was_reported_written_is_there_after_a_restart() {
     write(&journals, &mut reports, "r1", writes);
     write(&journals, &mut reports, "r1", vec![JournalWrite::Remove(entry(1).seq)]);
     let (journals, mut reports) = reopen(dir.path(), journals, reports);
-    // A journal that holds something is told without being asked for.
+    // A journal that holds something is reported without a question.
     let journal = JournalState::new(head, vec![entry(2)]);
     let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: Box::new(journal.clone()) };
     assert_eq!(reports.blocking_recv(), Some(told));
     assert_eq!(opened(&journals, &mut reports, "r1"), journal);
-    // Another agent whose name begins alike has its own.
+    // Another agent whose name has the same beginning has a journal of its own.
     assert_eq!(opened(&journals, &mut reports, "r10").entries, []);
     assert_eq!(opened(&journals, &mut reports, "r").entries, []);
 }
@@ -118,7 +118,7 @@ fn what_was_begun_is_known_after_a_restart_until_the_floor_has_passed_its_deadli
     for round in 0..2 {
         let journal = opened(&journals, &mut reports, "r1");
         assert_eq!((names(&journal), journal.clock_floor), (vec![5, 9], LogInstant::from_raw(4_000)), "round {round}");
-        // All is written anew meanwhile.
+        // All journals are written anew meanwhile.
         for key in 0..=RECORDS_MAX {
             let writes = vec![JournalWrite::Head(head)];
             journals.submit(JournalJob::Write { key, shard: SHARD, agent: agent("r1"), writes });
@@ -128,7 +128,7 @@ fn what_was_begun_is_known_after_a_restart_until_the_floor_has_passed_its_deadli
         }
         (journals, reports) = reopen(dir.path(), journals, reports);
     }
-    // It never falls.
+    // The number never falls.
     write(&journals, &mut reports, "r1", vec![JournalWrite::ClockFloor(LogInstant::from_raw(1)), begun(4)]);
     write(&journals, &mut reports, "r1", vec![JournalWrite::ClockFloor(LogInstant::from_raw(9_000))]);
     assert_eq!(names(&opened(&journals, &mut reports, "r1")), []);
@@ -191,7 +191,7 @@ fn what_is_not_believed_any_more_of_operators_is_kept_once_for_all_agents_that_t
     }
     write(&journals, &mut reports, "r1", vec![JournalWrite::Stated { operator, serial: 4 }]);
     write(&journals, &mut reports, "r2", vec![JournalWrite::Stated { operator, serial: 2 }]);
-    // The agent that had it written is gone for good.
+    // The agent whose journal wrote it is gone for good.
     write(&journals, &mut reports, "r1", vec![JournalWrite::Forget]);
     for round in 0..2 {
         let known = ["r2", "r3", "new"].map(|name| {
@@ -199,7 +199,7 @@ fn what_is_not_believed_any_more_of_operators_is_kept_once_for_all_agents_that_t
             (journal.stated.last(&journal.head, &operator), journal.stated.last(&heads[0], &operator))
         });
         assert_eq!(known, [(Some(4), Some(4)), (None, Some(4)), (None, Some(4))], "round {round}");
-        // All is written anew meanwhile.
+        // All journals are written anew meanwhile.
         for key in 0..=RECORDS_MAX {
             let writes = vec![JournalWrite::Head(heads[2])];
             journals.submit(JournalJob::Write { key, shard: SHARD, agent: agent("r3"), writes });
@@ -279,7 +279,7 @@ fn the_log_is_let_go_of_and_nothing_with_it() {
     assert!(segments <= 2 + limits::JOURNAL_SPARE_SEGMENTS, "{segments} segments are kept");
 }
 
-/// A command with arguments as large as they may be.
+/// A command with arguments of the greatest size.
 fn large(n: u64) -> JournalEntry {
     let by = OperatorSecret::from_seed(&[1; 32]);
     let entry = entry(n);
@@ -307,7 +307,7 @@ fn journals_that_are_larger_than_any_record_are_written_anew_and_are_there_after
         journal.entries[3].phase = ended;
         expected.push((name, journal));
     }
-    // So much comes and goes that it is let go of again and again.
+    // So many commands come and go that the log is dropped again and again.
     let passing: Vec<JournalEntry> = (100..110).map(large).collect();
     for n in 0..300 {
         write(&journals, &mut reports, "r2", passing.iter().cloned().map(JournalWrite::Put).collect());
@@ -346,7 +346,7 @@ fn journals_of_agents_that_come_and_go_are_forgotten_and_never_one_that_is_used_
     release(&journals, "first");
     opened(&journals, &mut reports, &names[0]);
     release(&journals, &names[0]);
-    // One too many: that which was used longest ago is forgotten.
+    // There is one too many: the journal that was used longest ago is forgotten.
     let (journals, mut reports) = reopen(dir.path(), journals, reports);
     assert!(matches!(reports.blocking_recv(), Some(JournalReport::Opened { agent: of, .. }) if of == agent("holds")));
     assert_eq!(opened(&journals, &mut reports, "first").head.id, first);
@@ -375,8 +375,8 @@ fn journals_of_an_earlier_skep_are_refused_and_not_misread() {
     assert!(refused.to_string().contains("earlier Skep"), "{refused}");
 }
 
-/// Of the kind of ches/docker-kafka#28: what is advised is right for what happened. To move the data directory away would lose a
-/// replica, and mend no journal.
+/// A case like ches/docker-kafka#28: the advice fits what happened. Moving the data directory away would lose a
+/// replica, and repair no journal.
 #[test]
 fn journals_that_are_damaged_are_the_only_ones_to_be_moved_away() {
     let dir = tempfile::tempdir().unwrap();

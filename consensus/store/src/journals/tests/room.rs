@@ -21,7 +21,7 @@ fn wait_for(journals: &Journals, pressure: DiskPressure) {
     }
 }
 
-/// An end with as much to say as may be.
+/// An end with the longest result.
 fn end(entry: &JournalEntry) -> JournalStep {
     let result = vec![1; limits::ARGS_BYTES_MAX];
     step(entry, JournalPhase::Ended { outcome: CommandOutcome::Succeeded { result } })
@@ -64,7 +64,7 @@ fn what_finds_no_room_in_a_journal_is_reported_once_it_does_and_nothing_ends_for
         let head = opened(&journals, &mut reports, "r1").head;
         tightness.set(true);
         let entry = large(1);
-        // More than goes into the segments that are there.
+        // That is more than goes into the segments that are there.
         let (all, fit) = (600, 450);
         for n in 0..all {
             let entry = JournalEntry { seq: DeliverySeq { n, ..entry.seq }, ..entry.clone() };

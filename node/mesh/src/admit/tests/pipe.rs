@@ -15,10 +15,13 @@ use tokio::time::{Instant, Sleep};
 /// What is sent at once, and when it is there.
 type Sent = (Instant, Vec<u8>);
 
+/// So much is under way at a time at most: more is an error.
+const PARCELS: usize = 1_024;
+
 pub(crate) struct Pipe {
     delay: Duration,
-    to_other: mpsc::UnboundedSender<Sent>,
-    from_other: mpsc::UnboundedReceiver<Sent>,
+    to_other: mpsc::Sender<Sent>,
+    from_other: mpsc::Receiver<Sent>,
     /// What is under way, and when the first of it is there.
     coming: Option<(Pin<Box<Sleep>>, Vec<u8>)>,
     there: VecDeque<u8>,
@@ -27,7 +30,7 @@ pub(crate) struct Pipe {
 
 /// Two ends. What one sends takes so long to the other.
 pub(crate) fn pipe(delay: Duration) -> (Pipe, Pipe) {
-    let ((to_a, from_b), (to_b, from_a)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let ((to_a, from_b), (to_b, from_a)) = (mpsc::channel(PARCELS), mpsc::channel(PARCELS));
     let end = |to_other, from_other| {
         let (coming, there, written) = (None, VecDeque::new(), Arc::default());
         Pipe { delay, to_other, from_other, coming, there, written }
@@ -69,7 +72,7 @@ impl AsyncRead for Pipe {
 
 impl AsyncWrite for Pipe {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let sent = self.to_other.send((Instant::now() + self.delay, bytes.to_vec()));
+        let sent = self.to_other.try_send((Instant::now() + self.delay, bytes.to_vec()));
         sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         self.written.fetch_add(bytes.len(), Ordering::Relaxed);
         Poll::Ready(Ok(bytes.len()))

@@ -1,7 +1,7 @@
-//! Commands, on the side of the agent's software.
+//! Commands, as the agent's software meets them.
 //!
-//! What was said and not answered is said again on every new stream, so that neither a node that restarts nor a stream
-//! that breaks loses or doubles anything.
+//! What the software said is said again on every new stream until the node answers it. So neither a restart of the node
+//! nor a broken stream loses or doubles anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -17,67 +17,70 @@ use tokio::sync::{mpsc, watch};
 
 use super::{AgentStatus, Fenced, Shared, boot_ms};
 
-/// Commands that were offered and nobody has taken up yet: as many as a node hands out.
+/// The most commands that were offered and that the software has not taken up: as many as a node hands out.
 const OFFERS_QUEUED_MAX: usize = INBOX_MAX + INBOX_URGENT_MAX;
-/// News of one command that were not looked at. The last of each kind matter, and there are few.
+/// The most pieces of news of one command that the software has not read. The last of each kind matter, and there are
+/// few.
 const NEWS_QUEUED_MAX: usize = 32;
-/// A node that has just been attached to may not know the command yet: how often it is told again, and how far apart.
+/// How often a step is said again to a node that does not know the command, and the wait between. A node that has just
+/// attached the agent may not know the command yet.
 const SAID_AGAIN_MAX: u32 = 100;
 const SAY_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Why a command is not to be done.
+/// Why the software must not do a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotStarted {
-    /// It is not to be started any more.
-    #[error("it is not to be started: {0}")]
+    /// The command is void: it must not be started.
+    #[error("the command must not be started: {0}")]
     Void(String),
-    /// It was to be started before now, on this machine's own clock.
-    #[error("its time to start passed {late_ms} ms ago")]
+    /// The time to start it has passed, on this machine's own clock.
+    #[error("the time to start the command passed {late_ms} ms ago")]
     TooLate {
-        /// How long ago, in milliseconds.
+        /// How long ago that was, in milliseconds.
         late_ms: u64,
     },
-    /// The agent's lease was over, on this machine's own clock: another run of its software may have the agent.
-    #[error("the agent's lease ended {ago_ms} ms ago; the agent may have another owner")]
+    /// The agent's lease was over, on this machine's own clock: another session may have the agent.
+    #[error("the agent's lease ended {ago_ms} ms ago; another session may have the agent")]
     LeaseOver {
-        /// How long ago, in milliseconds; 0 if it never ran, or was taken back.
+        /// How long ago the lease ended, in milliseconds; 0 if it never ran, or was taken back.
         ago_ms: u64,
     },
-    /// Its node does not know it, or the agent is not attached any more.
-    #[error("the node does not know it any more")]
+    /// The node does not know the command, or the agent is not attached.
+    #[error("the node does not know the command")]
     Lost,
-    /// Its node holds nothing of it, and hears no word of how it ended any more: its software was gone for days, or what it
-    /// said before was recorded and the answer was lost.
-    #[error("the node has let go of it: how it ended was recorded before, or is recorded nowhere")]
+    /// The node holds nothing of the command, and takes no outcome of it: the software was gone for days, or the node
+    /// recorded an earlier outcome and its answer was lost.
+    #[error("the node has forgotten the command: its outcome was recorded before, or is recorded nowhere")]
     Forgotten,
 }
 
-/// Until when a command may be begun, and when that was looked at, in milliseconds of this machine's boot clock.
+/// Until when the software may begin a command, and when that was checked, in milliseconds of this machine's boot
+/// clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartLeft {
-    /// When it was looked at.
+    /// When that was checked.
     pub at_ms: u64,
-    /// From when on it must not be begun.
+    /// The instant from which on the command must not be begun.
     pub until_ms: u64,
 }
 
-/// What is known of one command here.
+/// What the software's side knows of one command.
 struct Waiting {
-    /// What was said of it last and not answered yet.
+    /// What the software said last and the node has not answered.
     last: Option<Step>,
     news: mpsc::Sender<News>,
-    /// How often what was said was ignored since nobody waits for it any more.
+    /// How often the node ignored it since no caller waits for the answer.
     ignored: u32,
 }
 
-/// What the stream and the software share of commands.
+/// What the stream and the software share about commands.
 pub(super) struct CommandDesk {
-    /// The groups of an agent that takes commands.
+    /// The groups of an agent that takes commands; none for an agent that takes none.
     takes: watch::Sender<Option<Vec<String>>>,
     waiting: std::sync::Mutex<BTreeMap<Vec<u8>, Waiting>>,
-    /// The greatest fencing token that this run of the software was given.
+    /// The greatest fencing token that this session was given.
     token: std::sync::Mutex<GoToken>,
-    /// Commands of which something is to be said.
+    /// Commands of which the stream has something to say.
     to_say: watch::Sender<BTreeSet<Vec<u8>>>,
     offers: mpsc::Sender<(v1::Command, mpsc::Receiver<News>)>,
 }
@@ -90,8 +93,8 @@ impl CommandDesk {
         (Self { takes, waiting, token, to_say, offers }, offered)
     }
 
-    /// Takes note of the token of a word to go. It is the run of the software that owns the agent, not the word: what was begun
-    /// before the node attached it anew is its own all the same.
+    /// Notes the fencing token of a "go". The session owns the agent, not the "go": what the software began before the
+    /// node attached it anew is its own all the same.
     fn raise(&self, token: GoToken) {
         let mut greatest = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         *greatest = token.max(*greatest);
@@ -113,7 +116,7 @@ impl CommandDesk {
         self.to_say.subscribe()
     }
 
-    /// What is to be said now.
+    /// Takes the steps that the stream is to say.
     pub(super) fn drain(&self) -> Vec<v1::CommandStep> {
         let mut ids = BTreeSet::new();
         self.to_say.send_if_modified(|to_say| {
@@ -123,9 +126,9 @@ impl CommandDesk {
         let mut waiting = self.waiting();
         let mut step = |id: Vec<u8>| {
             let known = waiting.get_mut(&id)?;
-            // How far it has come is said once: it is not answered, and soon it is not true any more.
+            // Progress is said once: the node does not answer it, and it is soon out of date.
             let said_once = matches!(known.last, Some(Step::Progress(_)));
-            // The time to begin, and the lease, count from when it is asked for: from now.
+            // The time to begin, and the lease, count from the moment at which the software asks.
             if let Some(Step::Start(stamp)) = &mut known.last {
                 *stamp = boot_ms();
             }
@@ -135,7 +138,7 @@ impl CommandDesk {
         ids.into_iter().filter_map(&mut step).collect()
     }
 
-    /// On a new stream everything that has no answer is said again.
+    /// Says every step that has no answer again, on a new stream.
     pub(super) fn say_all_again(&self) {
         let ids: Vec<Vec<u8>> =
             self.waiting().iter().filter(|(_, known)| known.last.is_some()).map(|(id, _)| id.clone()).collect();
@@ -153,7 +156,8 @@ impl CommandDesk {
         self.to_say.send_modify(|to_say| _ = to_say.insert(id.to_vec()));
     }
 
-    /// The commands that the software has in its hands. Its node takes whatever else it believes to be under way for lost.
+    /// The commands that the software has in hand. The node takes every other one that it believes to be under way for
+    /// lost.
     pub(super) fn in_hand(&self) -> Vec<Vec<u8>> {
         self.waiting().keys().cloned().collect()
     }
@@ -168,18 +172,19 @@ impl CommandDesk {
         self.waiting().remove(id);
     }
 
-    /// The node said something of a command.
+    /// Takes what the node said of a command.
     pub(super) fn hear(&self, news: v1::CommandNews) {
         let (id, Some(news)) = (news.command_id, news.news) else { return };
         let mut waiting = self.waiting();
         match news {
             News::Offer(command) => {
                 if waiting.contains_key(&id) {
-                    // Known already: what was said of it was lost with the stream.
+                    // This is known already: what the software said of it was lost with the stream.
                     drop(waiting);
                     return self.say_again(&id);
                 }
-                // More than its node would have it name. What is not taken up is not begun, and ends at its deadline.
+                // There are more than the node lets the software name. A command that is not taken up is not begun, and
+                // ends at its deadline.
                 if waiting.len() >= COMMANDS_IN_HAND_MAX {
                     return;
                 }
@@ -200,7 +205,8 @@ impl CommandDesk {
                 }
                 known.ignored += u32::from(ignored);
                 if is_over || known.ignored > SAID_AGAIN_MAX {
-                    // Whoever had it let go of it, and the node has written that down, or does not know it.
+                    // The caller that had it has dropped it, and the node has written that down, or does not know the
+                    // command.
                     waiting.remove(&id);
                 } else if ignored {
                     drop(waiting);
@@ -211,22 +217,22 @@ impl CommandDesk {
     }
 }
 
-/// The commands that an agent is offered.
+/// The commands that the node offers to an agent.
 pub struct CommandOffers {
     shared: Arc<Shared>,
     offered: mpsc::Receiver<(v1::Command, mpsc::Receiver<News>)>,
 }
 
-/// A command that was offered. Nothing may be done yet. One that is dropped is rejected.
+/// A command that the node has offered. The software must not do anything yet. Dropping it rejects the command.
 pub struct OfferedCommand {
-    /// What is asked for.
+    /// The command.
     pub command: v1::Command,
     open: Open,
 }
 
-/// A command that is being done. One that is dropped has failed.
+/// A command that the software is doing. Dropping it reports a failure.
 pub struct RunningCommand {
-    /// What is asked for.
+    /// The command.
     pub command: v1::Command,
     open: Open,
     until_ms: u64,
@@ -237,14 +243,14 @@ struct Open {
     shared: Arc<Shared>,
     id: Vec<u8>,
     news: mpsc::Receiver<News>,
-    /// What is said if it is dropped.
+    /// The step that is said if this is dropped.
     if_dropped: Option<Step>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         match self.if_dropped.take() {
-            // It stays on the desk until the node has it.
+            // The step stays on the desk until the node has it.
             Some(step) => self.shared.desk.say(&self.id, step),
             None => self.shared.desk.forget(&self.id),
         }
@@ -261,7 +267,7 @@ impl CommandOffers {
         Self { shared, offered }
     }
 
-    /// The next command that is offered. None when the agent is over. Safe to drop and call again.
+    /// Returns the next command that the node offers. None when the agent has ended. Safe to drop and call again.
     pub async fn next(&mut self) -> Option<OfferedCommand> {
         let mut status = self.shared.status.subscribe();
         let (command, news) = tokio::select! {
@@ -269,14 +275,14 @@ impl CommandOffers {
             offered = self.offered.recv() => offered?,
             _ = status.wait_for(|status| matches!(status, AgentStatus::Ended(_))) => return None,
         };
-        let if_dropped = Some(Step::Reject("the agent's software let go of it".to_owned()));
+        let if_dropped = Some(Step::Reject("the agent's software dropped it".to_owned()));
         let open = Open { shared: Arc::clone(&self.shared), id: command.id.clone(), news, if_dropped };
         Some(OfferedCommand { command, open })
     }
 }
 
 impl Open {
-    /// Says something and waits for the answer to it.
+    /// Says a step and waits for the answer.
     async fn ask(&mut self, step: Step) -> Result<News, NotStarted> {
         let starts = matches!(step, Step::Start(_));
         self.shared.desk.say(&self.id, step);
@@ -295,7 +301,8 @@ impl Open {
                     return Err(NotStarted::Forgotten);
                 }
                 Some(News::Ignored(_)) => {
-                    // Nothing is started without a lease. It is renewed, or the attachment ends: it waits for either.
+                    // Nothing is started without a lease. The lease is renewed, or the attachment ends: this waits for
+                    // either.
                     let waits = starts && self.shared.holdings().lease(boot_ms()).is_err();
                     again += u32::from(!waits);
                     if again > SAID_AGAIN_MAX {
@@ -313,7 +320,7 @@ impl Open {
         }
     }
 
-    /// Whether it may be begun now, if it may be until then.
+    /// Checks whether the software may begin the command now, given the instant until which it may.
     fn may_begin(&self, until_ms: u64) -> Result<StartLeft, NotStarted> {
         let at_ms = boot_ms();
         match self.shared.holdings().lease(at_ms) {
@@ -324,16 +331,16 @@ impl Open {
         }
     }
 
-    /// Says how it ended, and waits until that is written down.
+    /// Says how the command ended, and waits until the node has written that down.
     async fn end(mut self, step: Step) -> Result<(), NotStarted> {
-        // What is dropped meanwhile ends the same way.
+        // If this is dropped meanwhile, it ends the same way.
         self.if_dropped = Some(step.clone());
         loop {
             match self.ask(step.clone()).await {
                 Ok(News::Recorded(_)) => break,
                 Ok(News::Void(_) | News::Go(_) | News::Interrupted(_) | News::Offer(_) | News::Ignored(_)) => {}
                 Err(why) => {
-                    // Nobody would hear it, however often it is said.
+                    // The node would not take it, however often it is said.
                     if why == NotStarted::Forgotten {
                         self.if_dropped = None;
                     }
@@ -347,24 +354,24 @@ impl Open {
 }
 
 impl OfferedCommand {
-    /// Says that it will be done. [`start`](Self::start) says so too.
+    /// Says that the software will do the command. [`start`](Self::start) says so too.
     pub fn accept(&self) {
         self.open.shared.desk.say(&self.open.id, Step::Accept(v1::AcceptCommand {}));
     }
 
-    /// Says that it will not be done, and waits until that is written down.
+    /// Says that the software will not do the command, and waits until the node has written that down.
     ///
     /// # Errors
-    /// [`NotStarted::Lost`] if its node does not know it any more.
+    /// [`NotStarted::Lost`] if the node does not know the command.
     pub async fn reject(self, reason: &str) -> Result<(), NotStarted> {
         self.open.end(Step::Reject(reason.to_owned())).await
     }
 
-    /// Asks to begin, and waits for the word to go, however long the agent's lease is over meanwhile. Nothing may be done
-    /// before.
+    /// Asks to begin, and waits for the "go", however long the agent's lease is over meanwhile. The software must not
+    /// do anything before.
     ///
     /// # Errors
-    /// [`NotStarted`]: it must not be done.
+    /// [`NotStarted`]: the software must not do the command.
     pub async fn start(mut self) -> Result<RunningCommand, NotStarted> {
         let mut again = 0;
         loop {
@@ -378,16 +385,18 @@ impl OfferedCommand {
                     self.open.if_dropped = None;
                     return Err(NotStarted::Void("interrupted".to_owned()));
                 }
-                // What is given up on is let go of, and said so: its node may have written down that it would begin.
+                // The software gives this one up, and says so: the node may have written down that the software would
+                // begin.
                 Ok(News::Offer(_) | News::Ignored(_)) | Err(_) => return Err(NotStarted::Lost),
             };
             let within = go.within.and_then(|within| Duration::try_from(within).ok()).unwrap_or_default();
             let until_ms = go.stamp.saturating_add(u64::try_from(within.as_millis()).unwrap_or(0));
             self.open.shared.desk.raise(convert::go_token(go.token));
-            self.open.if_dropped = Some(Step::Failed("the agent's software let go of it".to_owned()));
+            self.open.if_dropped = Some(Step::Failed("the agent's software dropped it".to_owned()));
             match self.open.may_begin(until_ms) {
                 Ok(_) => return Ok(RunningCommand { command: self.command, open: self.open, until_ms }),
-                // A process that was suspended between the word and now asks for another: there may be time to the deadline.
+                // A process that was suspended between the "go" and this moment asks for another: there may be time
+                // until the deadline.
                 Err(_) if !within.is_zero() && again < SAID_AGAIN_MAX => {
                     again += 1;
                     tokio::time::sleep(SAY_AGAIN_AFTER).await;
@@ -402,7 +411,7 @@ impl OfferedCommand {
 }
 
 impl RunningCommand {
-    /// Whether it may still be begun, now: to be asked immediately before the first effect in the world.
+    /// Checks whether the software may still begin. Call it immediately before the first effect in the world.
     ///
     /// # Errors
     /// [`NotStarted::TooLate`], or [`NotStarted::LeaseOver`].
@@ -410,29 +419,29 @@ impl RunningCommand {
         self.open.may_begin(self.until_ms)
     }
 
-    /// The fencing token: to be shown to what the command has its first effect on, which refuses a lower one than it has seen
-    /// from this agent. The greatest that this run of the software was given.
+    /// The fencing token: the greatest that this session was given. Show it to the thing on which the command has its
+    /// first effect; that refuses a lower token than it has seen from this agent.
     pub fn token(&self) -> GoToken {
         self.open.shared.desk.token()
     }
 
-    /// Says how far it has come, in thousandths of the work. The last word counts, and it is no promise that anybody hears
-    /// of it: the shard is told at most once a second, and what is lost with a stream or a node is not said again.
+    /// Says how far the work has come, in thousandths. The last value counts, and need not arrive: the shard is told at
+    /// most once a second, and what is lost with a stream or a node is not said again.
     pub fn progress(&self, permille: u16, note: &str) {
         let said = v1::SaidProgress { permille: permille.min(1_000).into(), note: note.to_owned() };
         self.open.shared.desk.say(&self.open.id, Step::Progress(said));
     }
 
-    /// Says that it was done, and waits until that is written down.
+    /// Says that the command succeeded, and waits until the node has written that down.
     ///
     /// # Errors
-    /// [`NotStarted::Forgotten`] if its node has let go of it, [`NotStarted::Lost`] if its node does not know it, or the agent is
-    /// not attached any more.
+    /// [`NotStarted::Forgotten`] if the node has forgotten the command, [`NotStarted::Lost`] if the node does not know
+    /// it, or the agent is not attached.
     pub async fn succeed(self, result: Vec<u8>) -> Result<(), NotStarted> {
         self.open.end(Step::Succeeded(result)).await
     }
 
-    /// Says that it failed, and waits until that is written down.
+    /// Says that the command failed, and waits until the node has written that down.
     ///
     /// # Errors
     /// As [`succeed`](Self::succeed).
@@ -463,9 +472,10 @@ mod tests {
         desk.hear(offer(1));
         desk.hear(offer(2));
         assert_eq!(desk.in_hand(), [id(1), id(2)]);
-        // The software gives one up. It says so until its node has that, or shows that it does not know it.
+        // The software gives one command up. It says so until its node has that, or shows that it does not know the
+        // command.
         drop(offered.try_recv().unwrap());
-        desk.say(&id(1), Step::Reject("the agent's software let go of it".to_owned()));
+        desk.say(&id(1), Step::Reject("the agent's software dropped it".to_owned()));
         for _ in 0..SAID_AGAIN_MAX {
             desk.hear(told(1, News::Ignored(v1::CommandIgnored { for_good: false })));
             assert_eq!(desk.in_hand(), [id(1), id(2)]);

@@ -1,4 +1,4 @@
-//! The side of a stream that hears: what a node tells an agent.
+//! The receiving side of a stream: what a node tells an agent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::holdings::{ClaimKey, Granted};
 use super::{Grant, LeaseLeft, Shared, boot_ms};
 
-/// Takes note of what a node has told an attached agent.
+/// Takes what a node tells an attached agent.
 pub(super) fn hear(shared: &Arc<Shared>, queue: &mpsc::Sender<Grant>, told: Told) {
     let granted: Vec<Granted> = match told {
         Told::Grant(v1::TaskGrant { task: Some(task), epoch, spends_credit, .. }) => {
@@ -20,7 +20,7 @@ pub(super) fn hear(shared: &Arc<Shared>, queue: &mpsc::Sender<Grant>, told: Told
         Told::Lost(lost) => {
             let unheard = shared.holdings().lost(&ClaimKey { task: lost.task_id, epoch: lost.epoch });
             if unheard {
-                // Whoever waits for a task still does: the credit is given again.
+                // The callers that wait for a task still do: the credit is given again.
                 shared.wanted.send_modify(|_| {});
             }
             Vec::new()
@@ -52,7 +52,7 @@ pub(super) fn hear(shared: &Arc<Shared>, queue: &mpsc::Sender<Grant>, told: Told
             });
         }
         let Granted::New(key, task) = granted else { continue };
-        // There is room for as many as one agent may hold: the shard gives it no more.
+        // The queue has room for as many as one agent may hold: the shard gives it no more.
         let _ = queue.try_send((key, task));
     }
 }

@@ -1,4 +1,4 @@
-//! What an agent holds, and until when.
+//! What an agent holds, and for how long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,36 +8,39 @@ use tokio::sync::{oneshot, watch};
 
 use super::{Expected, Fenced, LeaseLeft};
 
-/// One claim.
+/// Names one claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimKey {
-    /// The task's id.
+    /// The task's id, 16 bytes.
     pub task: Vec<u8>,
-    /// The fencing token.
+    /// The epoch of the claim: its fencing token.
     pub epoch: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Held {
-    /// The attachment under which it was last granted; only renewals of that one prolong it.
+    /// Counts the attachments; only renewals of the one under which the claim was last granted prolong it.
     generation: u64,
     until_ms: u64,
 }
 
-/// The claims of one agent, as its node told of them: what decides whether it may go on, without its stream or clock.
+/// The claims of one agent, as its node told of them. They decide whether the agent may go on, without a stream or a
+/// clock of their own.
 ///
-/// A claim is usable for as long as the lease of the attachment under which it was granted. A new attachment prolongs
-/// nothing until its node has said what is held under it.
+/// A claim is usable as long as the lease of the attachment under which it was granted runs. A new attachment prolongs
+/// no claim until its node has said what the agent holds under it.
 pub struct Holdings {
     generation: u64,
-    /// Until when the lease of this generation lasts; none before its first renewal.
+    /// When the lease of this generation ends, on the boot clock in milliseconds; none before its first renewal.
     until_ms: Option<u64>,
-    /// Until when the agent's lease lasts, whichever attachment it was renewed for: a new one of the same run cuts none short.
+    /// When the agent's lease ends, whichever attachment it was renewed for: a new attachment of the same session cuts
+    /// no lease short.
     lease_ms: Option<u64>,
     held: BTreeMap<ClaimKey, Held>,
-    /// Let go of by the agent's software, and not yet gone as far as its node knows: not handed out a second time.
+    /// Claims that the agent's software gave up and that the node may still list: they are not handed out a second
+    /// time.
     over: BTreeSet<ClaimKey>,
-    /// Granted under a lease that was not confirmed yet.
+    /// Claims that were granted before their lease was first confirmed.
     early: Vec<(ClaimKey, Box<v1::Task>, bool)>,
     expected: BTreeMap<Vec<u8>, Expected>,
     changed: watch::Sender<u64>,
@@ -58,21 +61,22 @@ impl Default for Holdings {
     }
 }
 
-/// What became of a grant.
+/// What a grant led to.
 pub enum Granted {
-    /// It is new, and waits to be worked on.
+    /// The grant is new; its task waits to be worked on.
     New(ClaimKey, Box<v1::Task>),
-    /// Whoever claimed it by name has it. It may have been assigned all the same, and have spent a credit.
+    /// The caller that claimed the task by name has it. The orchestrator may have assigned it all the same, and have
+    /// spent a credit.
     ByName {
-        /// Whether it did.
+        /// Whether a credit was spent.
         spent_credit: bool,
     },
-    /// It was known.
+    /// The claim was known.
     Known,
 }
 
 impl Holdings {
-    /// The agent was attached anew.
+    /// Notes that the agent was attached anew.
     pub fn attached(&mut self) {
         self.generation += 1;
         self.until_ms = None;
@@ -80,7 +84,7 @@ impl Holdings {
         self.expected.clear();
     }
 
-    /// Everything is lost: the attachment has ended.
+    /// Loses everything: the attachment has ended.
     pub fn lose_all(&mut self) {
         self.lease_ms = None;
         self.held.clear();
@@ -90,14 +94,14 @@ impl Holdings {
         self.note();
     }
 
-    /// The node told of all that is held under a new attachment: what else was remembered is lost.
+    /// Keeps only what the node says is held under a new attachment: every other claim is lost.
     pub fn keep_only(&mut self, held: &BTreeSet<ClaimKey>) {
         self.held.retain(|key, _| held.contains(key));
         self.over.retain(|key| held.contains(key));
         self.note();
     }
 
-    /// The agent's software let go of a claim; whether it was held.
+    /// The agent's software gives a claim up; returns whether it was held.
     pub fn let_go(&mut self, key: &ClaimKey) -> bool {
         let was_held = self.held.remove(key).is_some();
         if was_held && !is_on(Mutant::LetGoForgotten) {
@@ -106,7 +110,7 @@ impl Holdings {
         was_held
     }
 
-    /// A claim was taken back; whether that was before the agent's software could hear of it.
+    /// The shard took a claim back; returns whether that was before the agent's software could hear of it.
     pub fn lost(&mut self, key: &ClaimKey) -> bool {
         self.held.remove(key);
         self.over.remove(key);
@@ -124,7 +128,7 @@ impl Holdings {
         self.changed.subscribe()
     }
 
-    /// Whoever claims a task by name waits for its grant.
+    /// Waits for the grant of a task that a caller claims by name.
     pub(super) fn expect(&mut self, task: &[u8]) -> oneshot::Receiver<(ClaimKey, Box<v1::Task>)> {
         let (sender, granted) = oneshot::channel();
         self.expected.insert(task.to_vec(), sender);
@@ -135,7 +139,7 @@ impl Holdings {
         self.expected.remove(task);
     }
 
-    /// A claim was granted. New ones wait for the first renewal of their lease.
+    /// A claim was granted. A new one waits for the first renewal of its lease.
     pub fn granted(&mut self, key: ClaimKey, task: Box<v1::Task>, spends_credit: bool) -> Option<Granted> {
         let (generation, until_ms) = (self.generation, self.until_ms);
         if self.over.contains(&key) {
@@ -158,14 +162,14 @@ impl Holdings {
         match self.expected.remove(&key.task) {
             Some(expected) => match expected.send((key, task)) {
                 Ok(()) => Granted::ByName { spent_credit },
-                // Whoever claimed it does not wait any more.
+                // The caller that claimed it does not wait for it.
                 Err((key, task)) => Granted::New(key, task),
             },
             None => Granted::New(key, task),
         }
     }
 
-    /// The lease was renewed until an instant of the boot clock. Returns what waited for it.
+    /// The lease was renewed until an instant of the boot clock. Returns the grants that waited for that.
     pub fn renewed(&mut self, until_ms: u64) -> Vec<Granted> {
         self.until_ms = self.until_ms.max(Some(until_ms));
         self.lease_ms = self.lease_ms.max(Some(until_ms));
@@ -178,10 +182,10 @@ impl Holdings {
         early.into_iter().filter_map(|(key, task, spends)| self.granted(key, task, spends)).collect()
     }
 
-    /// Whether the agent's lease runs at an instant of its boot clock, whatever is held under it.
+    /// Checks that the agent's lease runs at an instant of its boot clock, whatever it holds.
     ///
     /// # Errors
-    /// [`Fenced::LeaseEnded`]; 0 ms ago if it never ran, or was taken back.
+    /// [`Fenced::LeaseEnded`]; 0 ms ago if the lease never ran, or was taken back.
     pub fn lease(&self, now_ms: u64) -> Result<LeaseLeft, Fenced> {
         if is_on(Mutant::StartWithoutLease) {
             return Ok(LeaseLeft { at_ms: now_ms, until_ms: u64::MAX });
@@ -192,10 +196,10 @@ impl Holdings {
         }
     }
 
-    /// Whether a claim is the agent's own at an instant of its boot clock.
+    /// Checks that the agent owns a claim at an instant of its boot clock.
     ///
     /// # Errors
-    /// [`Fenced`] says why it must stop.
+    /// [`Fenced`] says why the agent must stop.
     pub fn check(&self, key: &ClaimKey, now_ms: u64) -> Result<LeaseLeft, Fenced> {
         let held = self.held.get(key).ok_or(Fenced::ClaimLost)?;
         if now_ms >= held.until_ms {
@@ -291,7 +295,7 @@ mod tests {
         let mut holdings = held();
         assert!(holdings.let_go(&key(1)));
         holdings.attached();
-        // The node does not know yet that it was completed, or given back.
+        // The node does not know yet that the task was completed, or given back.
         holdings.keep_only(&BTreeSet::from([key(1)]));
         holdings.renewed(2_000);
         assert!(matches!(holdings.granted(key(1), Box::default(), true), Some(Granted::Known)));

@@ -19,40 +19,40 @@ use crate::error::ClientError;
 pub use commands::{CommandOffers, NotStarted, OfferedCommand, RunningCommand, StartLeft};
 pub use holdings::{ClaimKey, Granted, Holdings};
 
-/// How long a committed claim waits for its grant before the task is looked at.
+/// How long a claim that is committed waits for its grant before the client reads the task.
 const GRANT_LOOK_AFTER: Duration = Duration::from_secs(2);
 
-/// Milliseconds of CLOCK_BOOTTIME, which goes on while the machine sleeps.
+/// The milliseconds of CLOCK_BOOTTIME, which goes on while the machine sleeps.
 fn boot_ms() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
-/// Who an agent is.
+/// What an agent attaches as.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
-    /// Its id, unique in its site.
+    /// The agent's id, unique in its site.
     pub agent: String,
-    /// What it can do.
+    /// What the agent can do.
     pub role: v1::Role,
-    /// The lease it wants; the node's default if none.
+    /// The lease that the agent asks for; the node's default if none.
     pub lease_ttl: Option<Duration>,
-    /// Where it is at first.
+    /// The agent's position when it attaches; none if it is not known.
     pub place: Option<v1::Position>,
-    /// How long attaching is tried at first, and again while another run of the software has the agent. An agent that
-    /// was attached once waits for its node for as long as that takes.
+    /// How long the client tries to attach at first, and again while another session has the agent. An agent that was
+    /// attached once waits for its node for as long as that takes.
     pub patience: Duration,
 }
 
 impl AgentOptions {
-    /// An agent with a role and nothing else of its own.
+    /// An agent with this id and role, and defaults for the rest.
     pub fn new(agent: &str, role: v1::Role) -> Self {
         let patience = Duration::from_secs(60);
         Self { agent: agent.to_owned(), role, lease_ttl: None, place: None, patience }
     }
 }
 
-/// Why an agent must not go on with something.
+/// Why an agent must stop work on something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fenced {
     /// The lease has ended on the agent's own clock.
@@ -61,35 +61,35 @@ pub enum Fenced {
         /// How long ago, in milliseconds.
         ago_ms: u64,
     },
-    /// The claim was taken back.
+    /// The shard took the claim back.
     #[error("the claim was taken back; stop")]
     ClaimLost,
 }
 
-/// What is left of a lease.
+/// The rest of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseLeft {
-    /// When it was looked at, in milliseconds of CLOCK_BOOTTIME.
+    /// When that was read, in milliseconds of CLOCK_BOOTTIME.
     pub at_ms: u64,
-    /// When it ends, in the same.
+    /// When the lease ends, in milliseconds of CLOCK_BOOTTIME.
     pub until_ms: u64,
 }
 
-/// Is told of every renewal of a lease.
+/// The client calls this at every renewal of a lease.
 pub type OnRenewal = Box<dyn Fn(LeaseLeft) + Send + Sync>;
 
-/// Where an agent stands with its node.
+/// How an agent stands with its node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum AgentStatus {
-    /// Not attached yet, or not any more: it is being tried.
+    /// The agent is not attached; the client tries to attach it.
     #[default]
     Attaching,
-    /// Attached.
+    /// The agent is attached.
     Attached {
-        /// Under which attachment.
+        /// The number of the attachment.
         attachment: u64,
     },
-    /// Over.
+    /// The agent has ended: it was detached, or refused for good.
     Ended(Option<ClientError>),
 }
 
@@ -100,10 +100,10 @@ pub(crate) struct Shared {
     holdings: std::sync::Mutex<Holdings>,
     place: watch::Sender<Option<v1::Position>>,
     status: watch::Sender<AgentStatus>,
-    /// How many grants the application waits for. Given anew as credits with every attachment.
+    /// How many grants the application waits for. The client gives them as credits under every attachment.
     wanted: watch::Sender<u32>,
     leaving: watch::Sender<bool>,
-    /// Who keeps a record of every renewal.
+    /// The callback for renewals of the lease; none if the application wants none.
     renewals: Option<OnRenewal>,
     desk: commands::CommandDesk,
 }
@@ -116,34 +116,36 @@ impl Shared {
 
 /// An agent attached to a node. Dropping it lets its lease run out.
 ///
-/// The connection is kept up by itself: a node that restarts is attached to again, and what is still held is taken up.
+/// The client keeps the connection up: after a restart of the node it attaches the agent again, and takes up what the
+/// agent still holds.
 pub struct AttachedAgent {
     client: Client,
     shared: Arc<Shared>,
     grants: mpsc::Receiver<Grant>,
-    /// Where a grant goes that nobody waits for any more.
+    /// Where a grant goes for which no caller waits.
     queue: mpsc::Sender<Grant>,
-    /// Until commands are taken.
+    /// The commands that the node offers, until the application takes commands.
     offered: Option<Offered>,
     task: tokio::task::JoinHandle<()>,
 }
 
 /// A task that the agent holds. Dropping one that has not ended gives it back.
 ///
-/// Before every step that has an effect in the world, and with nothing that takes time in between, call
-/// [`check`](Self::check): it says whether the claim is still the agent's own.
+/// Call [`check`](Self::check) before every step that has an effect in the world, with nothing that takes time in
+/// between: it says whether the agent still owns the claim.
 pub struct Assignment {
-    /// What is to be done.
+    /// The task.
     pub task: v1::Task,
     client: Client,
     shared: Arc<Shared>,
     key: ClaimKey,
-    /// Whether the claim has ended with the agent's knowledge.
+    /// Whether the agent has ended the claim itself, or knows that it was lost.
     ended: AtomicBool,
 }
 
 impl AttachedAgent {
-    /// Attaches an agent, and waits until it is. `renewals` is told of every renewal of its lease, before it counts.
+    /// Attaches an agent, and waits until it is attached. The client calls `renewals` at every renewal of its lease,
+    /// before the renewal counts.
     ///
     /// # Errors
     /// [`ClientError::NotDone`] if the node or the shard refused it.
@@ -177,8 +179,8 @@ impl AttachedAgent {
         }
     }
 
-    /// The next task that the orchestrator assigns; asks for one if none is on its way. None when the agent is over.
-    /// Safe to drop and call again.
+    /// Returns the next task that the orchestrator assigns; asks for one if none is on its way. None when the agent has
+    /// ended. Safe to drop and call again.
     pub async fn next_task(&mut self) -> Option<Assignment> {
         if let Ok((key, task)) = self.grants.try_recv() {
             return Some(Assignment::new(&self.client, &self.shared, key, *task));
@@ -198,10 +200,10 @@ impl AttachedAgent {
         }
     }
 
-    /// Takes a task by name: the first committed claim wins, and the others are told who has it.
+    /// Takes a task by name: the first committed claim wins, and the other agents are told which agent has it.
     ///
     /// # Errors
-    /// [`ClientError`]: not done, or unknown. A claim that was committed after all comes with
+    /// [`ClientError`]: not done, or unknown. A claim that is committed in spite of the error comes with
     /// [`next_task`](Self::next_task).
     pub async fn claim(&self, task_id: &[u8]) -> Result<Assignment, ClientError> {
         let AgentStatus::Attached { attachment } = *self.shared.status.borrow() else {
@@ -211,7 +213,8 @@ impl AttachedAgent {
         let mut expecting = Expecting { agent: self, task_id, granted };
         let claimed = self.client.claim_attached(&self.shared.options.agent, task_id, attachment).await;
         if let Err(error) = claimed {
-            // It may be the agent's own all the same: by an answer that was lost, or because it was assigned first.
+            // The task may be the agent's own all the same: the answer was lost, or the orchestrator assigned the task
+            // first.
             let (key, task) = expecting.granted.try_recv().map_err(|_| error)?;
             return Ok(Assignment::new(&self.client, &self.shared, key, *task));
         }
@@ -219,7 +222,7 @@ impl AttachedAgent {
         Ok(Assignment::new(&self.client, &self.shared, key, *task))
     }
 
-    /// Waits for the grant of a claim that is committed. It may have been taken back before the node heard of it: then
+    /// Waits for the grant of a claim that is committed. If the shard took the claim back before the node heard of it,
     /// no grant comes.
     async fn await_grant(&self, granted: &mut oneshot::Receiver<Grant>, task_id: &[u8]) -> Result<Grant, ClientError> {
         let over = |last: &str| {
@@ -239,22 +242,22 @@ impl AttachedAgent {
         }
     }
 
-    /// Takes commands from now on, as an agent of these groups. None if it does already.
+    /// Takes commands from here on, as an agent of these groups. None if the agent does already.
     pub fn take_commands(&mut self, groups: &[&str]) -> Option<CommandOffers> {
         Some(CommandOffers::new(Arc::clone(&self.shared), self.offered.take()?, groups))
     }
 
-    /// Says where the agent is, for policies that assign by distance.
+    /// Sets the agent's position, for policies that assign by distance.
     pub fn set_place(&self, place: v1::Position) {
         self.shared.place.send_replace(Some(place));
     }
 
-    /// Follows where the agent stands with its node.
+    /// Follows how the agent stands with its node.
     pub fn status(&self) -> watch::Receiver<AgentStatus> {
         self.shared.status.subscribe()
     }
 
-    /// Gives back everything that is held, and detaches. To be called when the agent has stopped working.
+    /// Gives back everything that the agent holds, and detaches it. Call it when the agent has stopped its work.
     pub async fn detach(self) {
         self.shared.leaving.send_replace(true);
         let mut status = self.shared.status.subscribe();
@@ -263,8 +266,8 @@ impl AttachedAgent {
     }
 }
 
-/// Waits for the grant of a task that was claimed by name. A grant that comes when nobody waits any more goes the way of
-/// all others.
+/// Waits for the grant of a task that a caller claimed by name. A grant that comes when no caller waits goes to
+/// [`next_task`](AttachedAgent::next_task).
 struct Expecting<'a> {
     agent: &'a AttachedAgent,
     task_id: &'a [u8],
@@ -298,7 +301,7 @@ impl Assignment {
         Self { task, client: client.clone(), shared: Arc::clone(shared), key, ended: AtomicBool::new(false) }
     }
 
-    /// The claim's fencing token: to be given to everything that the task has an effect on.
+    /// The claim's fencing token: give it to everything that the task has an effect on.
     pub fn epoch(&self) -> u64 {
         self.key.epoch
     }
@@ -309,15 +312,15 @@ impl Assignment {
         v1::Claim { task_id: self.task.id.clone(), agent, epoch: self.key.epoch }
     }
 
-    /// Whether the claim is still the agent's own, now.
+    /// Checks that the agent still owns the claim.
     ///
     /// # Errors
-    /// [`Fenced`] says why it must stop.
+    /// [`Fenced`] says why the agent must stop.
     pub fn check(&self) -> Result<LeaseLeft, Fenced> {
         self.shared.holdings().check(&self.key, boot_ms())
     }
 
-    /// Waits until the claim is taken back or its lease ends.
+    /// Waits until the shard takes the claim back, or its lease ends.
     pub async fn fenced(&self) -> Fenced {
         let mut changes = self.shared.holdings().changes();
         loop {
@@ -331,10 +334,10 @@ impl Assignment {
         }
     }
 
-    /// Waits until the lease runs again after it had ended, with the claim still the agent's own.
+    /// Waits until the lease runs again after it had ended, and the agent still owns the claim.
     ///
     /// # Errors
-    /// [`Fenced::ClaimLost`] if it is not.
+    /// [`Fenced::ClaimLost`] if the agent does not own it.
     pub async fn regained(&self) -> Result<LeaseLeft, Fenced> {
         let mut changes = self.shared.holdings().changes();
         loop {
@@ -356,7 +359,7 @@ impl Assignment {
         result
     }
 
-    /// Says how far the work has come, and where another holder would go on.
+    /// Reports the progress of the work, and the checkpoint from which another holder would go on.
     ///
     /// # Errors
     /// [`ClientError`]: not done, or unknown.
@@ -369,7 +372,7 @@ impl Assignment {
         self.client.report_checkpoint(self.claim(), permille, note, checkpoint).await
     }
 
-    /// Finishes the task.
+    /// Completes the task.
     ///
     /// # Errors
     /// [`ClientError`]: not done, or unknown.
@@ -394,8 +397,8 @@ impl Drop for Assignment {
             let (client, claim) = (self.client.clone(), self.claim());
             let shared = Arc::downgrade(&self.shared);
             runtime.spawn(async move {
-                // Until the shard has decided of the claim, or the agent is gone: then its lease ends. A request of its own
-                // each time, since nothing is done twice by giving back the same claim.
+                // This goes on until the shard has decided about the claim, or the agent is gone: then its lease ends.
+                // Each attempt is a request of its own, since giving back the same claim twice does nothing twice.
                 while client.release_task(claim.clone()).await.is_err_and(|error| error.leaves_open())
                     && shared.strong_count() > 0
                 {
@@ -406,9 +409,9 @@ impl Drop for Assignment {
     }
 }
 
-/// Commands on their way to the agent's software, each with what is said of it after that.
+/// Commands on their way to the agent's software, each with the channel of its later news.
 type Offered = mpsc::Receiver<(v1::Command, mpsc::Receiver<v1::command_news::News>)>;
 /// A task on its way to the agent's software.
 type Grant = (ClaimKey, Box<v1::Task>);
-/// A grant on its way to whoever claimed it by name.
+/// The channel of a grant to the caller that claimed the task by name.
 type Expected = oneshot::Sender<Grant>;

@@ -1,4 +1,4 @@
-//! The side of a stream that says: what an agent has to tell its node, as it comes.
+//! The sending side of a stream: what an agent has to tell its node, in the order in which it comes up.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,25 +10,25 @@ use tokio::time::Interval;
 
 use super::{Shared, boot_ms};
 
-/// Keep-alives in one lease, and their longest interval.
+/// How many keep-alives an agent sends in one lease, and the longest interval between two.
 const KEEP_ALIVES_PER_LEASE: u32 = 8;
 const KEEP_ALIVE_MAX: Duration = Duration::from_millis(500);
 
-/// What is to be said.
+/// What the stream is to say next.
 pub(super) enum Due {
-    /// Of which groups the agent takes commands, and those that it has in hand.
+    /// The groups for which the agent takes commands, and the commands that it has in hand.
     Takes,
-    /// What became of commands.
+    /// The steps of commands.
     Commands,
-    /// That the software lives, and where it is.
+    /// That the software lives, and its position.
     KeepAlive,
-    /// For how many tasks it waits.
+    /// How many tasks the agent waits for.
     Credits,
-    /// That it leaves.
+    /// That the agent leaves.
     Leave,
 }
 
-/// What an agent says on one stream.
+/// What an agent has said on one stream.
 pub(super) struct Saying {
     say: mpsc::Sender<v1::AgentMessage>,
     alive: Interval,
@@ -47,7 +47,7 @@ fn keep_alive(shared: &Shared) -> v1::AgentMessage {
     message(Say::KeepAlive(v1::KeepAlive { stamp: boot_ms(), place: *shared.place.borrow() }))
 }
 
-/// Says who the agent is, as the first thing on a stream: there is room for it.
+/// Introduces the agent, as the first message on a stream: there is room for it.
 pub(super) fn introduce(shared: &Shared, say: &mpsc::Sender<v1::AgentMessage>) {
     let options = &shared.options;
     let attach = v1::AttachAgent {
@@ -74,7 +74,7 @@ impl Saying {
         }
     }
 
-    /// The node has attached the agent: what was asked for on an earlier stream is asked for again.
+    /// The node has attached the agent: what the agent asked for on an earlier stream, it asks for again.
     pub(super) fn begin(&mut self, shared: &Shared, lease_ttl: Option<prost_types::Duration>) {
         let ttl = lease_ttl.and_then(|ttl| Duration::try_from(ttl).ok()).unwrap_or(KEEP_ALIVE_MAX);
         self.alive = tokio::time::interval((ttl / KEEP_ALIVES_PER_LEASE).min(KEEP_ALIVE_MAX));
@@ -98,13 +98,13 @@ impl Saying {
         }
     }
 
-    /// Says it; whether there is still somebody to say it to.
+    /// Says it; returns whether the node still listens.
     pub(super) async fn say(&mut self, shared: &Shared, due: Due) -> bool {
         match due {
             Due::Takes => {
                 let groups = self.takes.borrow_and_update().clone();
                 let Some(groups) = groups else { return true };
-                // Before anything is offered on this stream: it holds for all of it.
+                // This goes before any offer on this stream: it holds for the whole stream.
                 let take = v1::TakeCommands { groups, in_hand: shared.desk.in_hand() };
                 self.send(Say::TakeCommands(take)).await
             }
@@ -126,7 +126,7 @@ impl Saying {
                 count == 0 || self.send(Say::Credits(v1::GiveCredits { count })).await
             }
             Due::Leave => {
-                // Stopped first, and told after.
+                // The agent stops first, and is told after.
                 shared.holdings().lose_all();
                 self.send(Say::Detach(v1::DetachAgent {})).await
             }

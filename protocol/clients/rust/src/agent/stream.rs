@@ -1,4 +1,4 @@
-//! The stream between an agent and its node: made, and made again when it has ended.
+//! The stream between an agent and its node: the client opens it, and opens it again when it has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use super::{AgentStatus, Grant, Shared};
 use crate::client::Client;
 use crate::error::{ClientError, Heard, heard};
 
-/// Shortest and longest wait between attempts to attach.
+/// The shortest and longest wait between two attempts to attach.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// Messages on their way to the node.
+/// The most messages that are on their way to the node.
 const MESSAGES_QUEUED_MAX: usize = 64;
 /// How long the node may take to end the stream of an agent that leaves.
 const DETACH_MAX: Duration = Duration::from_secs(5);
 
 /// How a stream ended.
 enum End {
-    /// Try again.
+    /// The client tries again.
     Again(Heard),
-    /// The agent has detached, or nobody is interested any more.
+    /// The agent has detached, or the application has dropped it.
     Over,
 }
 
@@ -35,7 +35,7 @@ enum End {
 pub(super) async fn run(client: Client, shared: Arc<Shared>, queue: mpsc::Sender<Grant>) {
     let mut wait = RETRY_MIN;
     let mut was_ever_attached = false;
-    // Since when it is refused what it does not wait for without end.
+    // Since when the node refuses the agent with a refusal that the client does not accept for ever.
     let mut refused_since: Option<Instant> = None;
     loop {
         let end = attached(&client, &shared, &queue).await;
@@ -53,14 +53,14 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, queue: mpsc::Sender
         let mut floor = Duration::ZERO;
         if let Heard::NotDone(failure) = heard {
             floor = Duration::from_millis(failure.retry_after_ms);
-            // A node that is down, or a shard without a quorum, is waited for by an agent that was attached once. Another
-            // run of its software that has the agent may never let it go.
+            // An agent that was attached once waits for a node that is down, or a shard without a quorum. But another
+            // session that has the agent may never release it.
             let code = Code::of(&failure.code);
             let waits = was_ever_attached && code != Some(Code::AgentElsewhere);
             let since = if waits { None } else { refused_since.or(Some(Instant::now())) };
             refused_since = since;
             let tired = since.is_some_and(|since| since.elapsed() > shared.options.patience);
-            // Its lease has ended: whatever it held is another's.
+            // The agent's lease has ended: another agent may have what it held.
             if code == Some(Code::NotAttached) {
                 shared.holdings().lose_all();
             } else if !failure.retryable || tired {
@@ -75,7 +75,7 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, queue: mpsc::Sender
     }
 }
 
-/// One stream, from attach to its end.
+/// Serves one stream, from attach to its end.
 async fn attached(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Grant>) -> End {
     let broken = || End::Again(Heard::InDoubt("the stream ended".to_owned()));
     let (say, messages) = mpsc::channel(MESSAGES_QUEUED_MAX);

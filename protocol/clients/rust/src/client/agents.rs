@@ -1,4 +1,4 @@
-//! Agents: who they are, and the stream over which one is attached.
+//! Agents: their records, and the stream over which an agent is attached.
 
 use skep_proto::v1;
 use skep_proto::v1::agent_queries_client::AgentQueriesClient;
@@ -23,7 +23,7 @@ impl Client {
     );
 
     query!(
-        /// A page of agents, after an id.
+        /// Returns a page of agents, after an id.
         agents(after: &str, limit: u32, read: Read) -> v1::ListAgentsReply,
         AgentQueriesClient.list,
         |shard| v1::ListAgentsRequest { read: read_options(shard, read), after: after.to_owned(), limit: Some(limit) }

@@ -15,13 +15,13 @@ use super::calls::{definite, query, read_options, request};
 use super::{Client, Read};
 use crate::error::ClientError;
 
-/// How soon a command that has not ended is looked at again, at first and at last.
+/// The shortest and longest wait before the client reads a command again that has not ended.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
 const LOOK_AGAIN_MAX: Duration = Duration::from_millis(200);
 
 impl Client {
     request!(
-        /// Sends a command. The same command sent again, under whatever request, is the same command.
+        /// Sends a command. A command sent again under another request id is still the same command.
         send_command(command: &SignedCommand) -> v1::CommandReceipt,
         CommandRequestsClient.send,
         SendCommandRequest { command: Some(signed_to_proto(command)) }
@@ -34,8 +34,8 @@ impl Client {
     );
 
     query!(
-        /// One command, and how it stands at as many agents as one message holds, after one of them; from the first on if
-        /// that is empty.
+        /// Returns one command, with its state at as many agents as one message holds: those after `after_agent`, or
+        /// from the first on if that is empty.
         command_page(id: CommandId, after_agent: &str, read: Read) -> v1::ShowCommandReply,
         CommandQueriesClient.show,
         |shard| v1::ShowCommandRequest {
@@ -46,8 +46,8 @@ impl Client {
         }
     );
     query!(
-        /// One command, once it has ended at all of its agents, or as it is after a while, as long as this or less; and how it
-        /// stands at as many agents as one message holds.
+        /// Returns one command once it has ended at all of its agents, or as it is after this wait or less, with its
+        /// state at as many agents as one message holds.
         command_within(id: CommandId, wait_ms: u64) -> v1::ShowCommandReply,
         CommandQueriesClient.show,
         |shard| v1::ShowCommandRequest {
@@ -58,13 +58,13 @@ impl Client {
         }
     );
     query!(
-        /// A page of commands, after an id.
+        /// Returns a page of commands, after an id.
         commands(after: &[u8], limit: u32, read: Read) -> v1::ListCommandsReply,
         CommandQueriesClient.list,
         |shard| v1::ListCommandsRequest { read: read_options(shard, read), after: after.to_vec(), limit: Some(limit) }
     );
 
-    /// One command, and how it stands at each agent.
+    /// Returns one command, with its state at each agent.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -73,7 +73,7 @@ impl Client {
         self.whole(id, read, first).await
     }
 
-    /// A command with how it stands at each agent, of which there is the first page.
+    /// Completes a command whose first page of agents is there with its state at every other agent.
     async fn whole(
         &self,
         id: CommandId,
@@ -91,7 +91,7 @@ impl Client {
         Ok(first)
     }
 
-    /// One command, once it has ended at all of its agents. Waits for as long as that takes.
+    /// Returns one command once it has ended at all of its agents. Waits for as long as that takes.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -105,14 +105,14 @@ impl Client {
                 let whole = self.whole(id, Read::Linearizable, reply).await?;
                 return Ok(whole.command.unwrap_or_default());
             }
-            // A leader at which too many wait answers at once.
+            // A leader with too many waiting calls answers at once.
             pause = if asked.elapsed() > LOOK_AGAIN_MAX { LOOK_AGAIN_MIN } else { (pause * 2).min(LOOK_AGAIN_MAX) };
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// What happens to commands from an index on, then as the node's replica learns it; of one command, or of all. None: only
-    /// what is new.
+    /// Streams what happens to commands from an index on, then each event as the node's replica learns it; of one
+    /// command, or of all. Without an index: only new events.
     ///
     /// # Errors
     /// [`ClientError`]. The stream's own errors come as gRPC statuses; begin again after the last index seen.
@@ -129,10 +129,10 @@ impl Client {
         service.watch(request).await.map(tonic::Response::into_inner).map_err(|status| definite(&status))
     }
 
-    /// The deadline of something that is to be done within a time from now.
+    /// The deadline for something that is to be done within a time from now, in milliseconds.
     ///
     /// # Errors
-    /// [`ClientError`] if the shard's clock cannot be told.
+    /// [`ClientError`] if the client cannot learn the shard's clock.
     pub async fn deadline_in(&self, valid_ms: u64) -> Result<LogInstant, ClientError> {
         Ok(self.shard_clock().await?.plus_ms(valid_ms))
     }

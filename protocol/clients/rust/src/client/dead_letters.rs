@@ -13,32 +13,32 @@ use super::pages::pages;
 use super::{Client, Read};
 use crate::error::ClientError;
 
-/// Elements of a list on each of its pages.
+/// How many items the client asks for on each page.
 const PAGE: u32 = 1_000;
 
-/// Where what an operator signs holds, and with what it signs.
+/// The place where an operator's statement holds, and the key that signs it.
 type By<'a> = (&'a Place, &'a OperatorSecret);
 
-/// Why a command was not sent again, or not taken off the list.
+/// Why a command was not sent again, or stays on the list of dead letters.
 #[derive(Debug, thiserror::Error)]
 pub enum RedriveError {
-    /// It may still be done.
-    #[error("it has not ended at all of its robots; wait, or cancel it")]
+    /// A robot may still do it.
+    #[error("the command has not ended at all of its robots; wait, or cancel it")]
     Open,
-    /// Somebody has done something about it.
-    #[error("it was redriven or discarded already")]
+    /// An operator has settled it.
+    #[error("the command was redriven or discarded already")]
     Settled,
-    /// What the node tells of it makes no command.
+    /// The command that the node shows cannot be read.
     #[error("{0}")]
     Told(String),
-    /// It cannot be signed.
+    /// The client cannot sign the command.
     #[error("{0}")]
     Unsigned(String),
     /// The node did not answer, or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// It was sent again to all of its robots, and the same is not known of its place on the list.
-    #[error("it was sent again, and may be a dead letter still: {0}")]
+    /// The command was sent again to all of its robots, but it may still be on the list.
+    #[error("the command was sent again, and may still be a dead letter: {0}")]
     Kept(ClientError),
 }
 
@@ -59,7 +59,7 @@ pub enum DeadLetter {
     Command(Box<v1::CommandView>),
 }
 
-/// A command that has ended, and of which nobody has settled what becomes of it.
+/// A command that has ended and that no operator has settled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadCommand {
     id: CommandId,
@@ -67,7 +67,7 @@ pub struct DeadCommand {
 }
 
 impl DeadCommand {
-    /// The command of this id, as a node tells of it.
+    /// Reads the command of this id from what a node shows.
     ///
     /// # Errors
     /// [`RedriveError::Open`] or [`RedriveError::Settled`] if there is nothing to settle.
@@ -81,12 +81,12 @@ impl DeadCommand {
         Ok(Self { id, view })
     }
 
-    /// Its id.
+    /// The command's id.
     pub fn id(&self) -> CommandId {
         self.id
     }
 
-    /// Its robots at which it failed, and how.
+    /// The robots at which the command failed, each with its outcome.
     fn failed(&self) -> Result<Vec<(AgentId, CommandOutcome)>, RedriveError> {
         let mut failed = Vec::new();
         for of in &self.view.deliveries {
@@ -98,7 +98,7 @@ impl DeadCommand {
         Ok(failed)
     }
 
-    /// The same command for one of its robots, under an id that is the same however often it is made.
+    /// The same command for one of its robots, under an id that is the same however often this is called.
     fn again(&self, robot: AgentId, deadline: LogInstant, (place, secret): By<'_>) -> Result<Command, RedriveError> {
         let first = self.view.command.clone().unwrap_or_default();
         Ok(Command {
@@ -120,35 +120,35 @@ impl DeadCommand {
     }
 }
 
-/// How a command is to be done again.
+/// How a command is to be sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedriveTerms {
     /// How long from now robots may start it, in milliseconds.
     pub valid_ms: u64,
-    /// Also at robots of which nobody knows whether they did it: they may do it twice.
+    /// Whether to send it also to robots where its outcome is indeterminate: these may do it twice.
     pub even_if_done: bool,
-    /// Why, for people.
+    /// The reason, for people.
     pub reason: Reason,
 }
 
-/// What became of sending a command again to one of its robots.
+/// What sending a command again to one of its robots led to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resent {
-    /// It is accepted under this id, which an earlier attempt may have sent.
+    /// The shard accepted the command under this id, which an earlier attempt may have sent.
     Sent(CommandId),
-    /// It is not known to be accepted under this id.
+    /// The shard may not have accepted the command under this id.
     Failed(CommandId, ClientError),
-    /// It was not sent: nobody knows whether the robot did it.
+    /// The command was not sent: it is unknown whether the robot did it.
     Indeterminate,
 }
 
 impl Resent {
-    /// Whether the robot is to do it again.
+    /// Whether the robot is to do the command again.
     pub fn is_sent(&self) -> bool {
         matches!(self, Self::Sent(_))
     }
 
-    /// Whether nobody knows if the robot is to do it again.
+    /// Whether it is unknown if the robot is to do the command again.
     pub fn is_in_doubt(&self) -> bool {
         matches!(self, Self::Failed(_, ClientError::Unknown { .. }))
     }
@@ -175,12 +175,12 @@ impl Client {
         pages(commands, tell).await
     }
 
-    /// Sends a command again to each of its robots at which it failed, signed anew, and discards it once that is done. What
-    /// is left keeps it on the list: it can be redriven again, and no robot is sent it twice while the shard holds what was
-    /// sent. Says of each robot what became of it.
+    /// Sends a command again to each of its robots at which it failed, signed anew, and discards it once that is done.
+    /// If some are left, the command stays on the list: it can be redriven again, and no robot is sent it twice while
+    /// the shard holds what was sent. Returns for each robot what that led to.
     ///
     /// # Errors
-    /// [`RedriveError`] if there is nothing that could be sent, or the command could not be discarded.
+    /// [`RedriveError`] if there is nothing to send, or the command could not be discarded.
     pub async fn redrive_command(
         &self,
         dead: &DeadCommand,

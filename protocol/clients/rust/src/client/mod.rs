@@ -1,4 +1,4 @@
-//! The client. Its calls are in a file for each noun.
+//! The client. The calls of each noun are in a file of their own.
 
 mod agents;
 mod calls;
@@ -35,17 +35,18 @@ pub use pages::{Page, pages};
 /// How a client behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// The shard that its calls are for.
+    /// The shard that the calls are for.
     pub shard: ShardId,
-    /// How long a call is tried in all. One that comes to be in doubt is sent again for as long as one sending may take at
-    /// least: by then it may be known.
+    /// How long a call is tried in all. A call that comes to be in doubt is sent again for at least as long as one
+    /// sending may take: by then the outcome may be known.
     pub patience: Duration,
     /// How long one sending may take.
     pub attempt_timeout: Duration,
-    /// Whether requests about tasks share one stream, which costs less each, or are calls of their own.
+    /// Whether requests about tasks share one stream, which costs less each; otherwise each is a call of its own.
     pub pipelined: bool,
-    /// The shard's genesis, if it is known. What an operator signs is for the shard that the node names: one that lies names another
-    /// one, and has a command signed that is good there. With this a client says [`ClientError::AnotherShard`] instead.
+    /// The shard's genesis, if it is known. An operator signs for the shard that the node names. A lying node names
+    /// another shard, and gets a command signed that is valid there. With this setting the client returns
+    /// [`ClientError::AnotherShard`] instead.
     pub genesis: Option<Genesis>,
 }
 
@@ -64,7 +65,7 @@ impl Default for Settings {
 /// How a query is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Read {
-    /// With everything that was acknowledged before.
+    /// With every write that was acknowledged before the query.
     #[default]
     Linearizable,
     /// From the node's replica as it is, with its age.
@@ -76,52 +77,53 @@ pub enum Read {
 pub struct Client {
     service: Service,
     settings: Settings,
-    /// The one request that all its calls are, if they are one.
+    /// The one request that all calls of this client are; none for an ordinary client.
     request: Option<v1::RequestMeta>,
-    /// Whether that one was sent before, by somebody who does not know what became of it.
+    /// Whether that request was sent before, by a sender that does not know its outcome.
     sent_before: bool,
-    /// Opened when it is first needed.
+    /// The shared stream, opened when it is first needed.
     pipe: Arc<OnceLock<Pipe>>,
-    /// The shard's clock as it was last heard, and when.
+    /// The shard's clock as it was last heard, and when that was.
     clock: Arc<Mutex<Option<(LogInstant, Instant)>>>,
-    /// Where statements hold, once somebody asked.
+    /// The place where statements hold; none before the client asked.
     place: Arc<Mutex<Option<Place>>>,
 }
 
 impl Client {
-    /// A client of the node at an endpoint. Connects when it is used.
+    /// Makes a client of the node at an endpoint. It connects at its first call.
     ///
     /// # Errors
-    /// [`ClientError::Endpoint`] if the endpoint makes no sense.
+    /// [`ClientError::Endpoint`] if the endpoint is not valid.
     pub fn connect(endpoint: Endpoint) -> Result<Self, ClientError> {
         Self::with_settings(endpoint, Settings::default())
     }
 
-    /// The same, with settings of its own.
+    /// Makes a client with settings of its own.
     ///
     /// # Errors
-    /// [`ClientError::Endpoint`] if the endpoint makes no sense.
+    /// [`ClientError::Endpoint`] if the endpoint is not valid.
     pub fn with_settings(endpoint: Endpoint, settings: Settings) -> Result<Self, ClientError> {
         let service = endpoint.channel()?;
         let (pipe, clock, place) = (Arc::default(), Arc::default(), Arc::default());
         Ok(Self { service, settings, request: None, sent_before: false, pipe, clock, place })
     }
 
-    /// The shard that its calls are for.
+    /// The shard that the calls are for.
     pub fn shard(&self) -> ShardId {
         self.settings.shard
     }
 
-    /// The genesis of the shard that it is for, if it was told.
+    /// The genesis of the shard that the calls are for, if the settings name it.
     pub fn genesis(&self) -> Option<Genesis> {
         self.settings.genesis
     }
 
-    /// Where statements hold that are signed for the shard: its site, its number, and the random bytes with which it began. Asked
-    /// once.
+    /// The place where statements for the shard hold: its site, its number, and its genesis, the random bytes with
+    /// which it began. The client asks once.
     ///
     /// # Errors
-    /// [`ClientError`]; [`ClientError::AnotherShard`] or [`ClientError::AnotherNumber`] if it is not the one that the client is for.
+    /// [`ClientError`]; [`ClientError::AnotherShard`] or [`ClientError::AnotherNumber`] if the node names another shard
+    /// than the client is for.
     pub async fn place(&self) -> Result<Place, ClientError> {
         let known = self.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known {
@@ -142,20 +144,20 @@ impl Client {
         Patience { total, each, in_doubt: each }
     }
 
-    /// What a request of this name is.
+    /// What kind of call a request of this name is.
     pub(crate) fn asked<'a>(&self, name: &'a str) -> Asked<'a> {
         if self.sent_before { Asked::Again(name) } else { Asked::First(name) }
     }
 
-    /// A client whose next call is the request of this name, sent for the first time or again; a new one if there is no
-    /// name. It is refused so long after it was first sent, in milliseconds. A client for one request: another one under the
-    /// same name is refused.
+    /// Returns a client whose next call is the request of this name, sent for the first time or again; without a name
+    /// it is a new request. The shard refuses the request once this many milliseconds have passed since its first
+    /// sending. The client is for one request: the shard refuses another one under the same name.
     ///
-    /// What is sent again is in doubt until the shard says what became of it: if that is refused as too old, or nobody can be
-    /// asked, it is [`ClientError::Unknown`].
+    /// A request that is sent again is in doubt until the shard says what became of it: if the shard refuses it as too
+    /// old, or no node answers, the call returns [`ClientError::Unknown`].
     ///
     /// # Errors
-    /// [`ClientError`] if the shard's clock cannot be told.
+    /// [`ClientError`] if the client cannot learn the shard's clock.
     pub async fn under(&self, name: Option<RequestName>, valid_ms: u64) -> Result<Self, ClientError> {
         let known = name.and_then(|name| name.first_sent);
         let first_sent = match known {
@@ -187,16 +189,16 @@ impl Client {
         })
     }
 
-    /// How long a request is taken, in milliseconds: for as long as it is sent, so that the last sending tells as much as the
-    /// first one.
+    /// How long the shard takes a request, in milliseconds: for as long as the client sends it, so that the last
+    /// sending tells as much as the first one.
     fn valid_ms(&self) -> u64 {
         let Patience { total, in_doubt, .. } = self.patience();
         let sent_for_ms = u64::try_from(total.saturating_add(in_doubt).as_millis()).unwrap_or(u64::MAX);
         sent_for_ms.clamp(limits::REQUEST_DEADLINE_MS_DEFAULT, limits::REQUEST_DEADLINE_MS_MAX)
     }
 
-    /// The shard's clock: asked once a minute, and counted on from there. Counting stops short rather than running
-    /// ahead, so that no request seems to come from the future.
+    /// The shard's clock: the client asks once a minute, and counts on from the answer. It counts too little rather
+    /// than too much, so that no request seems to come from the future.
     pub(crate) async fn shard_clock(&self) -> Result<LogInstant, ClientError> {
         const ASK_AGAIN: Duration = Duration::from_secs(60);
         let known = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,19 +207,19 @@ impl Client {
             return Ok(clock.plus_ms(since - since / 1_000));
         }
         let clock = LogInstant::from_raw(self.clock().await?.clock);
-        // Counted from the arrival of the answer, it stays behind the shard's own.
+        // The count starts when the answer arrives, so it stays behind the shard's own clock.
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((clock, Instant::now()));
         Ok(clock)
     }
 
-    /// Forgets the shard's clock when it turned out to be wrong (the machine slept, or the shard began a new era), and where
-    /// statements hold when the shard was made anew, so that the next request asks for it.
+    /// Forgets the shard's clock when it turned out to be wrong (the machine slept, or the shard began a new era), and
+    /// the place where statements hold when the shard was made anew, so that the next request asks for it.
     pub(crate) fn mind_shard<T>(&self, result: &Result<T, ClientError>) {
         let Err(error) = result else { return };
         if error.is_of_another_shard() {
             *self.place.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        // What is in doubt may have been refused for its clock too.
+        // The shard may have refused for its clock what is in doubt, too.
         if error.is_of_another_clock() || matches!(error, ClientError::Unknown { .. }) {
             *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }

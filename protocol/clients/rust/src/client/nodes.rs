@@ -9,12 +9,12 @@ use crate::error::ClientError;
 
 impl Client {
     query!(
-        /// The node as it sees itself.
+        /// Returns the node's status as it sees itself.
         node_status() -> v1::NodeStatusReply,
         NodeQueriesClient.status, |_| v1::NodeStatusRequest {}
     );
     query!(
-        /// The shard's log clock.
+        /// Returns the shard's log clock.
         clock() -> v1::ClockReply,
         NodeQueriesClient.clock, |shard| v1::ClockRequest { shard }
     );

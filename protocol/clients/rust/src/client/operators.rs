@@ -1,4 +1,4 @@
-//! Operators: who may send commands, and where what they sign holds.
+//! Operators: who may send commands, and where their statements hold.
 
 use skep_proto::convert::{place, signed_to_proto};
 use skep_proto::v1;
@@ -14,7 +14,7 @@ use crate::error::ClientError;
 
 impl Client {
     request!(
-        /// Has another key be the shard's first operator, as the present one signed.
+        /// Replaces the shard's first operator by another key, as the present one signed.
         replace_first(replacement: &SignedReplacement) -> v1::OperatorReceipt,
         OperatorRequestsClient.replace_first,
         ReplaceFirstRequest { replacement: Some(signed_to_proto(replacement)) }
@@ -27,7 +27,7 @@ impl Client {
     );
 
     query!(
-        /// A page of those who may send commands, after one of them; from the first on if that is empty.
+        /// Returns a page of the operators, after one of them; from the first on if that is empty.
         operators(after: &str, limit: u32, read: Read) -> v1::ListOperatorsReply,
         OperatorQueriesClient.list,
         |shard| v1::ListOperatorsRequest {
@@ -37,7 +37,8 @@ impl Client {
         }
     );
 
-    /// What changes of operators from an index on, then as the node's replica learns it. None: only what is new.
+    /// Streams the changes of operators from an index on, then each as the node's replica learns it. Without an index:
+    /// only new changes.
     ///
     /// # Errors
     /// [`ClientError`]. The stream's own errors come as gRPC statuses; begin again after the last index seen.
@@ -48,16 +49,18 @@ impl Client {
     }
 
     query!(
-        /// Where statements hold, as the node says, whatever shard the client is for: for whoever looks, and not for whoever signs.
+        /// Returns where statements hold, as the node says, whatever shard the client is for. This is for display: do
+        /// not sign for it.
         place_as_told(read: Read) -> v1::PlaceReply,
         OperatorQueriesClient.place,
         |shard| v1::PlaceRequest { read: read_options(shard, read) }
     );
 
-    /// Where statements hold that are signed for the shard, and who its first operator is.
+    /// Returns where statements for the shard hold, and its first operator.
     ///
     /// # Errors
-    /// [`ClientError`]; [`ClientError::AnotherShard`] or [`ClientError::AnotherNumber`] if it is not the one that the client is for.
+    /// [`ClientError`]; [`ClientError::AnotherShard`] or [`ClientError::AnotherNumber`] if the node names another shard
+    /// than the client is for.
     pub async fn shard_place(&self, read: Read) -> Result<v1::PlaceReply, ClientError> {
         let reply = self.place_as_told(read).await?;
         check_place(&reply, self.shard(), self.genesis())?;
@@ -65,10 +68,10 @@ impl Client {
     }
 }
 
-/// Refuses where statements hold for another shard than this one, of this genesis if that is known.
+/// Refuses a place of another shard than this one, or of another genesis if that is known.
 fn check_place(reply: &v1::PlaceReply, shard: ShardId, genesis: Option<Genesis>) -> Result<(), ClientError> {
     let told = place(reply).map_err(|error| ClientError::Endpoint(error.to_string()))?;
-    // Of another number nothing is remembered: a node that lies would have the key sign for that one.
+    // Nothing of another number is remembered: a lying node would make the key sign for that number.
     if told.shard != shard {
         return Err(ClientError::AnotherNumber { wanted: shard, told: told.shard });
     }

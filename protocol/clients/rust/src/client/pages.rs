@@ -6,17 +6,17 @@ use crate::error::ClientError;
 
 /// A page of a list.
 pub trait Page: Sized {
-    /// What stands for a place in the list. The default one is before its first element.
+    /// The key of a position in the list. The default key is before the first item.
     type After: Default + PartialEq;
-    /// Takes out of the page where the next one begins; the default if there is none.
+    /// Takes out of the page where the next one begins; the default if this is the last page.
     fn next(&mut self) -> Self::After;
 }
 
-/// Asks for a list page by page, from its first element on, and hands each page to `each`. `ask` asks for the page that begins
-/// after a place.
+/// Asks for a list page by page, from its first item on, and hands each page to `each`. `ask` asks for the page that
+/// begins after a key.
 ///
 /// # Errors
-/// [`ClientError`], as `ask` has it: nothing is asked for after it.
+/// [`ClientError`], as `ask` returned it: nothing more is asked for.
 pub async fn pages<P: Page, F>(ask: F, mut each: impl FnMut(P)) -> Result<(), ClientError>
 where
     F: AsyncFn(P::After) -> Result<P, ClientError>,
@@ -74,7 +74,7 @@ mod tests {
             asked.borrow_mut().push(after.clone());
             Ok::<_, ClientError>(match after.as_str() {
                 "" => page(&["a", "b"], "b"),
-                // A page may be empty and not the last one.
+                // A page may be empty although another follows.
                 "b" => page(&[], "c"),
                 _ => page(&["d"], ""),
             })

@@ -1,4 +1,4 @@
-//! The shard: its voters, its leader, and what the node knows of it.
+//! The shard: its voters, its leader, and its status at the node.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ macro_rules! member_change {
         $(#[$doc])*
         ///
         /// # Errors
-        /// [`ClientError`]: not done, or unknown; the shard's status shows which.
+        /// [`ClientError`]: not done, or unknown; then the shard's status shows which.
         pub async fn $name(&self, $($argument: $type),*) -> Result<$reply, ClientError> {
             let message = ($message)(self.shard().0);
             let service = ShardRequestsClient::new(self.service());
@@ -32,20 +32,20 @@ macro_rules! member_change {
     };
 }
 
-/// A new voter catches up before it counts. What is in doubt after that is shown by the shard's status.
+/// A new voter catches up before it counts. The shard's status settles what is in doubt after that.
 const MEMBER_PATIENCE: Patience =
     Patience { total: Duration::from_secs(90), each: Duration::from_secs(90), in_doubt: Duration::ZERO };
 
 impl Client {
     query!(
-        /// The shard as the node sees it.
+        /// Returns the shard as the node sees it.
         shard_status() -> v1::ShardStatusReply,
         ShardQueriesClient.status, |shard| v1::ShardStatusRequest { shard }
     );
 
     member_change!(
-        /// Creates the shard with these voters. `genesis` is random, and `first` the shard's first operator, which has signed
-        /// that it is that: without one it has no operators, ever.
+        /// Creates the shard with these voters. `genesis` is random. `first` is the statement of the shard's first
+        /// operator; a shard without one never has operators.
         init_shard(voters: Vec<String>, genesis: Genesis, first: Option<&SignedFirst>) -> v1::InitShardReply,
         init, |shard| v1::InitShardRequest {
             shard,
@@ -55,7 +55,7 @@ impl Client {
         }
     );
     member_change!(
-        /// Hands the lead to a voter; empty for the most advanced other one.
+        /// Hands the lead to a voter; if `to` is empty, to the most advanced of the other voters.
         transfer_leader(to: &str) -> v1::TransferLeaderReply,
         transfer_leader, |shard| v1::TransferLeaderRequest { shard, to: to.to_owned() }
     );
@@ -70,7 +70,7 @@ impl Client {
         remove_voter, |shard| v1::RemoveVoterRequest { shard, node: node.to_owned() }
     );
 
-    /// Everything that the node's replica holds.
+    /// Streams everything that the node's replica holds.
     ///
     /// # Errors
     /// [`ClientError`].

@@ -1,4 +1,4 @@
-//! Tasks: work that one agent after the other may claim.
+//! Tasks: work that agents claim, one after the other.
 
 use skep_proto::v1;
 use skep_proto::v1::task_queries_client::TaskQueriesClient;
@@ -48,12 +48,13 @@ macro_rules! task_request {
 
 impl Client {
     task_request!(
-        /// Adds a task; its id is that of the request.
+        /// Adds a task; the request id becomes its id.
         create_task(spec: v1::TaskSpec),
         Create.create, CreateTaskRequest { task_id: Vec::new(), spec: Some(spec) }
     );
     request!(
-        /// Takes a task; without one, the most urgent that suits the agent. The reply is empty if none waits.
+        /// Claims a task for an agent; without a task id, the most urgent task that the agent can do. The reply is
+        /// empty if no such task is pending.
         claim_task(agent: &str, task_id: Option<&[u8]>) -> v1::ClaimTaskReply,
         TaskRequestsClient.claim,
         ClaimTaskRequest {
@@ -61,13 +62,13 @@ impl Client {
         }
     );
     request!(
-        /// Takes a task for an attached agent: refused once the attachment has ended.
+        /// Claims a task for an attached agent: the shard refuses this once the attachment has ended.
         claim_attached(agent: &str, task_id: &[u8], attachment: u64) -> v1::ClaimTaskReply,
         TaskRequestsClient.claim,
         ClaimTaskRequest { agent: agent.to_owned(), task_id: task_id.to_vec(), attachment: attachment }
     );
     task_request!(
-        /// Says how far a claimed task has come, and where another holder would go on.
+        /// Reports the progress of a claimed task, and the checkpoint from which another holder would go on.
         report_checkpoint(claim: v1::Claim, permille: u32, note: &str, checkpoint: Option<Vec<u8>>),
         Progress.progress,
         ReportProgressRequest {
@@ -75,13 +76,13 @@ impl Client {
         }
     );
     task_request!(
-        /// Says how far a claimed task has come.
+        /// Reports the progress of a claimed task.
         report_progress(claim: v1::Claim, permille: u32, note: &str),
         Progress.progress,
         ReportProgressRequest { claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: None }
     );
     task_request!(
-        /// Finishes a claimed task.
+        /// Completes a claimed task.
         complete_task(claim: v1::Claim, result: Vec<u8>),
         Complete.complete, CompleteTaskRequest { claim: Some(claim), result: result }
     );
@@ -97,13 +98,13 @@ impl Client {
         Release.release, ReleaseTaskRequest { claim: Some(claim) }
     );
     task_request!(
-        /// Calls a task off.
+        /// Cancels a task.
         cancel_task(task_id: &[u8], reason: &str),
         Cancel.cancel,
         CancelTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned(), only_dead_letter: false }
     );
     task_request!(
-        /// Nobody need look at a dead letter any more. A task that is none is left as it is.
+        /// Discards a dead letter: no operator need look at it. A task that is not a dead letter is left as it is.
         discard_task(task_id: &[u8], reason: &str),
         Cancel.cancel,
         CancelTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned(), only_dead_letter: true }
@@ -115,14 +116,14 @@ impl Client {
         RequeueTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned(), only_dead_letter: false }
     );
     task_request!(
-        /// Makes a dead letter pending again. A task that is none is left as it is.
+        /// Makes a dead letter pending again. A task that is not a dead letter is left as it is.
         redrive_task(task_id: &[u8], reason: &str),
         Requeue.requeue,
         RequeueTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned(), only_dead_letter: true }
     );
 
-    /// Sends a create whose identity the caller made, as a gateway does that keeps its own retries. A refusal that is silent
-    /// about earlier sendings says nothing of those of an earlier call: whoever was in doubt stays so.
+    /// Sends a create whose identity the caller made, as a gateway does that keeps its own retries. A refusal that is
+    /// silent about earlier sendings says nothing of an earlier call: a caller that was in doubt stays in doubt.
     ///
     /// # Errors
     /// [`ClientError`]: not done, or unknown.
@@ -140,13 +141,13 @@ impl Client {
     }
 
     query!(
-        /// One task.
+        /// Returns one task.
         task(task_id: &[u8], read: Read) -> v1::GetTaskReply,
         TaskQueriesClient.get,
         |shard| v1::GetTaskRequest { read: read_options(shard, read), task_id: task_id.to_vec() }
     );
     query!(
-        /// A page of tasks, of some statuses or of all, after an id.
+        /// Returns a page of tasks, of these statuses or of all, after an id.
         tasks(statuses: &[v1::TaskStatus], after: &[u8], limit: u32, read: Read) -> v1::ListTasksReply,
         TaskQueriesClient.list,
         |shard| v1::ListTasksRequest {
@@ -157,7 +158,7 @@ impl Client {
         }
     );
     query!(
-        /// A page of a task's transitions, after an index.
+        /// Returns a page of a task's transitions, after an index.
         history(task_id: &[u8], after_index: u64, limit: u32, read: Read) -> v1::TaskHistoryReply,
         TaskQueriesClient.history,
         |shard| v1::TaskHistoryRequest {
@@ -168,7 +169,8 @@ impl Client {
         }
     );
 
-    /// Every transition from an index on, then new ones as they are applied. None: only new ones.
+    /// Streams every transition from an index on, then new ones as the node's replica applies them. Without an index:
+    /// only new ones.
     ///
     /// # Errors
     /// [`ClientError`]. The stream's own errors come as gRPC statuses; begin again after the last index seen.

@@ -1,4 +1,4 @@
-//! Topics: what is said once, and the latest of which counts.
+//! Topics: values that are published once, and of which the latest counts.
 
 use skep_proto::v1;
 use skep_proto::v1::topics_client::TopicsClient;
@@ -11,7 +11,7 @@ use super::calls::definite;
 use crate::error::ClientError;
 
 impl Client {
-    /// Says something on a topic: best effort, latest wins.
+    /// Publishes a value on a topic: best effort, latest wins.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -20,17 +20,17 @@ impl Client {
         service.publish(publication).await.map(drop).map_err(|status| definite(&status))
     }
 
-    /// Says what comes out of a channel until it is closed; how much the node took.
+    /// Publishes what comes out of a channel until it is closed; returns how many publications the node took.
     ///
     /// # Errors
-    /// [`ClientError`] if the node went away meanwhile.
+    /// [`ClientError`] if the connection to the node ended meanwhile.
     pub async fn publish_all(&self, publications: mpsc::Receiver<v1::PublishRequest>) -> Result<u64, ClientError> {
         let mut service = TopicsClient::new(self.service());
         let published = service.publish_stream(ReceiverStream::new(publications)).await;
         published.map(|reply| reply.into_inner().taken).map_err(|status| definite(&status))
     }
 
-    /// The latest value of every source on these topics, with its age, then new ones as the node hears them.
+    /// Streams the latest value of every source on these topics, with its age, then new ones as the node hears them.
     ///
     /// # Errors
     /// [`ClientError`]. The stream's own errors come as gRPC statuses.
