@@ -327,8 +327,8 @@ impl ConsensusHandle {
         self.shards.parts.peers.views()
     }
 
-    /// The members that may vote by their certificates, of those that this node has met; none where the configuration says
-    /// whom to believe.
+    /// The members that may vote by their certificates, of those that this node has met; none where the configuration
+    /// says whom to believe.
     pub fn members_that_vote(&self) -> Option<BTreeSet<NodeId>> {
         let peers = &self.shards.parts.peers;
         peers.is_of_site().then(|| peers.members_that_vote())
