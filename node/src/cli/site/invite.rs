@@ -120,9 +120,9 @@ impl Invite {
         let here: NodeId = status.node.parse().map_err(Failure::failed)?;
         let issuers: Vec<&Member> = members.iter().filter(|member| member.is(Role::Issuer)).collect();
         let is_here = issuers.iter().any(|member| member.key == PublicKey::from(here));
-        let listens = || status.control_addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        let listens = status.control_addresses.iter().filter_map(|address| address.parse::<SocketAddr>().ok());
         let found = if is_here {
-            Some(Issuer { node: here, addresses: listens() })
+            Some(Issuer { node: here, addresses: listens.collect() })
         } else {
             let known = issuers.iter().find_map(|member| Some((member, member.control?)));
             let known = known.map(|(member, at)| Issuer { node: member.key.node(), addresses: vec![at] });
