@@ -78,7 +78,7 @@ impl Says for Certificate {
     fn says(&self) -> Value {
         let own = json!({
             "epoch": self.epoch, "from": self.validity.from.0, "until": self.validity.until.0,
-            "issuer": hex_of_key(self.issuer), "key": hex_of_key(Some(self.key)),
+            "issuer": hex_of_key(self.issuer), "key": hex_of_key(Some(self.key)), "serial": self.serial.to_string(),
         });
         both(grants(&self.grants), own)
     }
