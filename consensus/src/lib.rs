@@ -37,7 +37,7 @@ mod simulation;
 
 /// How a machine that has the code of an invitation becomes a member of its site, without a running node.
 pub mod join {
-    pub use crate::net::{JoinError, JoinWish, Membership, join};
+    pub use crate::net::{JoinError, JoinWish, Membership, NotJoined, join};
 }
 
 pub use identity::{Identity, IdentityError};

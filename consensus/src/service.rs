@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use skep_admission::SiteHandle;
 use skep_config::ControlConfig;
 use skep_protocol::attempt::{AttemptTarget, Outcome, Work};
@@ -24,13 +25,13 @@ use skep_protocol::signing::Place;
 use skep_protocol::time::LogInstant;
 use skep_store::disk::once_there_is_room;
 use skep_store::{Store, StoreError};
-use skep_trust::SecretKey;
+use skep_trust::{JoinRequest, Sealed, SecretKey};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clocks;
 use crate::directory::Directory;
 use crate::identity::Identity;
-use crate::net::{ControlPlane, PeerView, Peers, Registrar, Setup};
+use crate::net::{ControlPlane, NotJoined, PeerView, Peers, Registrar, Setup};
 use crate::random::Chance;
 use crate::recover::clear_leftovers;
 use crate::settings::store_options;
@@ -327,8 +328,8 @@ impl ConsensusHandle {
         self.shards.parts.peers.views()
     }
 
-    /// The members that this node has met and whose certificates let them vote; none where the configuration says which
-    /// nodes to believe.
+    /// The members that may vote by their certificates, of those that this node has met; none where the configuration
+    /// says whom to believe.
     pub fn members_that_vote(&self) -> Option<BTreeSet<NodeId>> {
         let peers = &self.shards.parts.peers;
         peers.is_of_site().then(|| peers.members_that_vote())
@@ -368,7 +369,27 @@ impl ConsensusHandle {
         self.shards.shard(shard).ok_or_else(no_replica)?.query_stale(query).await
     }
 
-    /// Follows the first index whose changes this node cannot read yet.
+    /// Answers the request to join of a machine without a network, if this node issues: the directory redeems the
+    /// invitation, and the machine gets a certificate. Gives the reply as this node sealed it. The same request again
+    /// gets the same member.
+    ///
+    /// # Errors
+    /// [`NotJoined`] says why there is no reply.
+    pub async fn admit_by_file(&self, request: Bytes) -> Result<Vec<u8>, NotJoined> {
+        let refused = |why: &dyn std::fmt::Display| NotJoined::Refused(why.to_string());
+        if !self.shards.parts.peers.is_of_site() {
+            return Err(refused(&"this node is of no site"));
+        }
+        let request = Sealed::<JoinRequest>::from_bytes(&request).map_err(|e| refused(&e))?;
+        request.check_channel(None).map_err(|e| refused(&e))?;
+        if !request.holds() {
+            return Err(refused(&"the request is not sealed as a request to join is"));
+        }
+        let joining = Directory::new(Arc::clone(&self.shards)).join(request);
+        self.beside(joining).await.unwrap_or_else(|| Err(NotJoined::Later("the node is stopping".to_owned())))
+    }
+
+    /// Follows the first index whose changes cannot be read here yet.
     pub fn history_progress(&self, shard: ShardId) -> watch::Receiver<u64> {
         self.shards.parts.store.history().progress(shard)
     }

@@ -417,6 +417,12 @@ catalogue! {
     /// The site has no such member.
     NoSuchMember "SKEP-0524" NotFound NotDone NotFound No
         "check its key";
+    /// The site did not let the machine join; the message says why.
+    NotAdmitted "SKEP-0525" PermissionDenied NotDone Denied No
+        "ask an operator for another invitation";
+    /// The node that the code of an invitation names was not reached, or has no time.
+    IssuerUnreachable "SKEP-0526" Unavailable NotDone Unavailable No
+        "run the same command again when that node is reachable, or give its address with --address";
 }
 
 impl Code {

@@ -60,7 +60,12 @@ impl NodeDir {
         self.dir.join("site")
     }
 
-    /// Path of the API's Unix socket.
+    /// The request to join of a machine without a network, until it is answered.
+    pub fn join_request(&self) -> PathBuf {
+        self.dir.join("join-request")
+    }
+
+    /// The API's Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")
     }

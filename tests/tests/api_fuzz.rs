@@ -23,6 +23,7 @@ fn decode(bytes: &[u8]) {
     let _ = v1::RegisterAgentRequest::decode(bytes).map(convert::register_agent);
     let _ = v1::RemoveAgentRequest::decode(bytes).map(convert::remove_agent);
     let _ = v1::PublishRequest::decode(bytes).map(|request| convert::publication(request, &site));
+    let _ = v1::ProposeRequest::decode(bytes).map(convert::propose);
     if let Ok(spec) = v1::TaskSpec::decode(bytes)
         && let Ok(spec) = convert::task_spec(Some(spec))
         && spec.check().is_ok()

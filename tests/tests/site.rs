@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs::Permissions;
+use std::io::Write as _;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use skep_tests::Ran;
@@ -133,6 +135,225 @@ fn a_site_that_rests_on_one_key_says_so() {
     assert_eq!(hall.show()["threshold"], 1);
     let shown = hall.skep(&["site", "show"]).text();
     assert!(shown.contains("whoever has it has the site"), "{shown}");
+}
+
+/// A code that is one: of a site whose id begins with sevens, and of a node without an address that nobody runs.
+const CODE: &str = "skep1qyrswpc8qurswpc8qurswpc8qursszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqfpyysjzgfpyysjzgfpyysjzgfl8er96";
+
+/// Runs the program with a text at its standard input.
+fn with_input(mut command: Command, text: &str) -> Ran {
+    let (input, mut output) = std::io::pipe().unwrap();
+    output.write_all(text.as_bytes()).unwrap();
+    drop(output);
+    Ran::of(command.stdin(input))
+}
+
+#[test]
+fn a_text_that_is_no_code_of_an_invitation_is_refused_before_anything_is_made() {
+    let hall = Hall::new();
+    let cut = &CODE[..CODE.len() - 1];
+    for given in ["rubbish", "skep1", cut, &CODE.replace('q', "Q")] {
+        let mut by_variable = hall.command(&["join"]);
+        by_variable.env("SKEP_INVITE", given);
+        let by_input = with_input(hall.command(&["join", "-"]), given);
+        for refused in [hall.skep(&["join", given]), Ran::of(&mut by_variable), by_input] {
+            assert_eq!(refused.code(), Some(2), "{given}: {}", refused.error());
+            assert!(refused.error().contains("this is no code of an invitation"), "{}", refused.error());
+        }
+    }
+    let none = hall.skep(&["join"]);
+    assert_eq!(none.code(), Some(2));
+    assert!(none.error().contains("SKEP_INVITE"), "{}", none.error());
+    assert_eq!(hall.names(hall.root.path()).len(), 0, "nothing is made");
+}
+
+#[test]
+fn a_code_whose_node_is_nowhere_leaves_a_node_that_the_same_line_goes_on_with() {
+    let hall = Hall::new();
+    let mut by_variable = hall.command(&["join", "-o", "json"]);
+    by_variable.env("SKEP_INVITE", CODE);
+    let by_input = with_input(hall.command(&["join", "-", "-o", "json"]), CODE);
+    let key = std::fs::read(hall.path("edge/node.key")).unwrap();
+    for refused in [by_input, Ran::of(&mut by_variable), hall.skep(&["join", CODE, "-o", "json"])] {
+        assert_eq!(refused.code(), Some(4), "{}", refused.error());
+        let error: Value = serde_json::from_str(refused.error().lines().last().unwrap()).unwrap();
+        assert_eq!(error["error"]["exit"], 4);
+        assert_eq!(std::fs::read(hall.path("edge/node.key")).unwrap(), key);
+    }
+    assert!(!hall.path("edge/skep.toml").exists() && !hall.path("edge/site").exists());
+}
+
+#[test]
+fn a_code_is_in_no_argument_and_no_variable_of_a_process_that_waits() {
+    let hall = Hall::new();
+    for in_variable in [false, true] {
+        // It hears that somebody dials, and never answers.
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        silent.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut command = hall.command(&["join", "--address", &silent.local_addr().unwrap().to_string()]);
+        // A test cannot look into a process into which nobody can.
+        command.env("SKEP_DUMPABLE", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if in_variable {
+            command.env("SKEP_INVITE", CODE);
+        } else {
+            command.arg(CODE);
+        }
+        let mut child = command.spawn().unwrap();
+        let of_process = format!("/proc/{}", child.id());
+        silent.recv_from(&mut [0; 2_048]).unwrap();
+        for file in ["cmdline", "environ"] {
+            let held = std::fs::read(format!("{of_process}/{file}")).unwrap();
+            let held = String::from_utf8_lossy(&held);
+            assert!(held.contains(if file == "cmdline" { "join" } else { "SKEP_DIR" }), "{file}: {held}");
+            assert!(!held.contains(CODE), "{file}: {held}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_machine_without_a_network_writes_its_request_to_a_file_and_takes_no_other_file_for_the_reply() {
+    let hall = Hall::new();
+    let (site, other) = ("07".repeat(32), "08".repeat(32));
+    let ask = |site: &str| hall.skep(&["join", CODE, "--site", site, "--request", "request", "-o", "json"]);
+    let early = hall.skep(&["join", "--reply", "request"]);
+    assert_eq!(early.code(), Some(2), "{}", early.error());
+    let elsewhere = ask(&other);
+    assert_eq!(elsewhere.code(), Some(2), "{}", elsewhere.error());
+    assert_eq!(hall.names(hall.root.path()).len(), 0, "nothing is made");
+    let asked = ask(&site).json();
+    assert_eq!((&asked["site"], &asked["request"]), (&site.as_str().into(), &"request".into()));
+    let request = std::fs::read(hall.path("request")).unwrap();
+    assert_eq!(std::fs::read(hall.path("edge/join-request")).unwrap(), request);
+    assert_eq!(ask(&site).json(), asked);
+    assert_eq!(std::fs::read(hall.path("request")).unwrap(), request, "the same line writes the same request");
+    // It is no reply, and neither is what somebody else sealed, or what is none.
+    let no_reply = hall.skep(&["join", "--reply", "request"]);
+    assert_eq!(no_reply.code(), Some(1));
+    assert!(no_reply.error().contains("is no reply to a request to join"), "{}", no_reply.error());
+    std::fs::write(hall.path("rubbish"), [b"skep join reply 1\n".as_slice(), &[7; 90]].concat()).unwrap();
+    assert_eq!(hall.skep(&["join", "--reply", "rubbish"]).code(), Some(1));
+    let no_request = hall.skep(&["site", "sign", "rubbish"]);
+    assert_eq!(no_request.code(), Some(2), "{}", no_request.error());
+    assert!(!hall.path("edge/skep.toml").exists() && !hall.path("edge/site").exists());
+}
+
+#[test]
+fn a_file_of_invitations_with_a_wrong_line_is_refused_before_anybody_is_asked() {
+    let hall = Hall::new();
+    for (text, line) in [("name,role\nrobot-1,robot\nrobot-2,king\n", 3), ("robot-1\n", 1), ("name\na\na\n", 3)] {
+        std::fs::write(hall.path("robots.csv"), text).unwrap();
+        let refused = hall.skep(&["site", "invite", "--bulk", "robots.csv"]);
+        assert_eq!(refused.code(), Some(2), "{}", refused.error());
+        assert!(refused.error().contains(&format!("robots.csv, line {line}: ")), "{}", refused.error());
+    }
+    let both = hall.skep(&["site", "invite", "--bulk", "robots.csv", "--name", "robot-1"]);
+    assert_eq!((both.code(), hall.skep(&["site", "invite"]).code()), (Some(2), Some(2)));
+    assert_eq!(hall.skep(&["site", "invite", "--name", "robot-1", "--role", "king"]).code(), Some(2));
+}
+
+/// How long anything may take that must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "it never was so: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+impl Hall {
+    /// The program, for a node in this directory.
+    fn at(&self, dir: &str, args: &[&str]) -> Ran {
+        self.skep(&[args, &["--dir", dir]].concat())
+    }
+
+    /// The names of the members, once the directory of the site answers.
+    fn members(&self) -> Vec<String> {
+        let told = self.skep(&["site", "members", "-o", "json"]);
+        let rows = if told.code() == Some(0) { told.json() } else { Value::Null };
+        let rows = rows.as_array().cloned().unwrap_or_default();
+        let mut names: Vec<String> = rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Joins by a code and runs the node.
+    fn joined(&self, (dir, node): (&str, u16), code: &str) -> Running {
+        let joined = self.at(dir, &["join", code, "--port", &ports(node), "-o", "json"]).json();
+        assert_eq!(joined["name"], dir);
+        Running::start(self.command(&["run", "--dir", dir]))
+    }
+}
+
+/// The first of three free ports, below those of testnets. Nodes that run at the same time have numbers of their own.
+fn ports(node: u16) -> String {
+    let is_free =
+        |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
+    let own = 19_000 + node * 30;
+    let mut firsts = (own..own + 30).step_by(3);
+    firsts.find(|first| (0..3).all(|n| is_free(first + n))).expect("ports are free").to_string()
+}
+
+#[test]
+fn three_empty_machines_become_a_site() {
+    let hall = Hall::new();
+    let made = hall.init(&["--name", "edge-1", "--port", &ports(0)]).json();
+    let _edge = Running::start(hall.command(&["run"]));
+    until("the first node is a member", || hall.members() == ["edge-1"]);
+    // One line, once: and its code is all that the robot is given.
+    let invited = hall.skep(&["site", "invite", "--name", "robot-7", "--can", "lift"]);
+    let code = invited.text().trim_end().to_owned();
+    assert!(code.starts_with("skep1") && code.lines().count() == 1, "{code}: {}", invited.error());
+    assert_eq!(hall.skep(&["site", "invitations", "-o", "json"]).json()[0]["name"], "robot-7");
+    let robot = hall.joined(("robot-7", 1), &code);
+    let voter = hall.skep(&["site", "invite", "--name", "edge-2", "--role", "voter", "-o", "json"]).json();
+    let _voter = hall.joined(("edge-2", 2), voter["code"].as_str().unwrap());
+    until("all three are members", || hall.members() == ["edge-1", "edge-2", "robot-7"]);
+    assert_eq!(hall.skep(&["site", "invitations", "-o", "json"]).json(), serde_json::json!([]));
+    for dir in ["robot-7", "edge-2"] {
+        until("its node does work", || hall.at(dir, &["task", "create", dir]).code() == Some(0));
+        assert_eq!(hall.at(dir, &["site", "show", "-o", "json"]).json()["site"], made["site"]);
+    }
+    // The code is used, and so are its machine's directory and its name.
+    let thief = hall.at("thief", &["join", &code]);
+    assert_eq!(thief.code(), Some(5), "{}", thief.error());
+    assert_eq!(hall.at("robot-7", &["join", &code]).code(), Some(1));
+    let twice = hall.skep(&["site", "invite", "--name", "robot-7"]);
+    assert!(twice.code() == Some(1) && twice.error().contains("has the name"), "{}", twice.error());
+    // Out: at once in the directory, and soon for its node.
+    let revoked = hall.skep(&["site", "revoke", "robot-7", "--reason", "stolen", "-o", "json"]).json();
+    assert_eq!((&revoked["name"], &revoked["members"]), (&"robot-7".into(), &1.into()));
+    assert_eq!(hall.members(), ["edge-1", "edge-2"]);
+    until("its node does nothing more", || hall.at("robot-7", &["task", "create", "late"]).code() != Some(0));
+    drop(robot);
+    let unknown = hall.skep(&["site", "revoke", "robot-7", "--reason", "stolen"]);
+    assert_eq!(unknown.code(), Some(3), "{}", unknown.error());
+}
+
+#[test]
+fn a_machine_without_a_network_joins_by_two_files() {
+    let hall = Hall::new();
+    let made = hall.init(&["--name", "edge-1", "--port", &ports(3)]).json();
+    let _edge = Running::start(hall.command(&["run"]));
+    until("the first node is a member", || hall.members() == ["edge-1"]);
+    let invited = hall.skep(&["site", "invite", "--name", "robot-9", "-o", "json"]).json();
+    assert_eq!(invited["site"], made["site"]);
+    let (code, site) = (invited["code"].as_str().unwrap(), made["site"].as_str().unwrap());
+    let asked = hall.at("robot-9", &["join", code, "--site", site, "--request", "request", "-o", "json"]).json();
+    let signed = hall.skep(&["site", "sign", "request", "-o", "json"]).json();
+    assert_eq!((&signed["node"], &signed["name"]), (&asked["node"], &"robot-9".into()));
+    let again = hall.skep(&["site", "sign", "request", "--reply", "again", "-o", "json"]).json();
+    assert_eq!(again["node"], asked["node"], "the same request gets the same member");
+    assert_eq!(hall.members(), ["edge-1", "robot-9"]);
+    let joined = hall.at("robot-9", &["join", "--reply", "request.reply", "--port", &ports(4), "-o", "json"]).json();
+    assert_eq!((&joined["site"], &joined["node"], &joined["name"]), (&made["site"], &asked["node"], &"robot-9".into()));
+    assert!(!hall.path("robot-9/join-request").exists());
+    let _robot = Running::start(hall.command(&["run", "--dir", "robot-9"]));
+    until("its node does work", || hall.at("robot-9", &["task", "create", "one"]).code() == Some(0));
 }
 
 #[test]

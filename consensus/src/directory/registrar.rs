@@ -117,9 +117,13 @@ impl Directory {
         Ok(Sealed::seal(&reply, &[seals]).map_err(|e| refused(&e))?.to_bytes())
     }
 
+    /// Where this node and the voters are said to be. A machine whose request came by file has dialled nobody.
     fn voters(&self) -> Vec<MemberAddress> {
-        let known = self.shards.parts.peers.addresses_of_voters().known.into_iter().take(VOTERS_TOLD_MAX);
-        known.map(|(node, at)| MemberAddress { node: node.into(), control: Some(at), mesh: None }).collect()
+        let parts = &self.shards.parts;
+        let known = parts.peers.addresses_of_voters().known.into_iter().filter(|(node, _)| *node != parts.node);
+        let own = Some(parts.config.listen).filter(|at| !at.ip().is_unspecified() && at.port() != 0);
+        let told = own.map(|at| (parts.node, at)).into_iter().chain(known.take(VOTERS_TOLD_MAX));
+        told.map(|(node, at)| MemberAddress { node: node.into(), control: Some(at), mesh: None }).collect()
     }
 }
 

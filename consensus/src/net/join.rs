@@ -38,7 +38,7 @@ pub(crate) type Joining = Pin<Box<dyn Future<Output = Result<Vec<u8>, NotJoined>
 
 /// Why a machine is no member.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotJoined {
+pub enum NotJoined {
     /// The site refuses it, for this reason.
     #[error("{0}")]
     Refused(String),

@@ -45,7 +45,8 @@ mod twins;
 pub(crate) use budget::{AnswerRoom, Waits};
 pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
-pub(crate) use join::{Joining, Knowing, NotJoined, Registrar};
+pub use join::NotJoined;
+pub(crate) use join::{Joining, Knowing, Registrar};
 pub(crate) use lineages::in_words;
 #[cfg(test)]
 pub(crate) use link::{Link, Outgoing, RoundTrips};

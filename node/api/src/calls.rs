@@ -76,6 +76,13 @@ pub enum Call {
         /// Takes the shard's status afterwards; none if the node takes no part in the shard any more.
         answer: oneshot::Sender<Result<Option<Box<ShardStatus>>, ShardFailure>>,
     },
+    /// Answer the request to join of a machine without a network, as it was sealed.
+    Admit {
+        /// The request.
+        request: Vec<u8>,
+        /// Takes the reply, as this node sealed it, or why there is none.
+        answer: oneshot::Sender<Result<Vec<u8>, AdmitFailure>>,
+    },
     /// Attach an agent.
     AgentOpened {
         /// The number of the agent's stream.
@@ -173,6 +180,15 @@ pub struct ShardFailure {
     /// Whether the change may work later without anything else changing.
     pub retryable: bool,
     /// Whether the change may have been done all the same.
+    pub unknown: bool,
+}
+
+/// Why the request to join of a machine without a network has no reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmitFailure {
+    /// What went wrong, and what to do.
+    pub message: String,
+    /// Whether it is not known what became of the request. The same request again goes on with it.
     pub unknown: bool,
 }
 

@@ -3,8 +3,11 @@
 use skep_proto::convert::{FieldError, failure};
 use skep_proto::v1::{Certainty, Failure};
 use skep_protocol::code::Code;
+use skep_protocol::ids::ShardId;
 use skep_protocol::outcome::NotDone;
 use skep_protocol::refusal::Refusal;
+
+use crate::calls::AdmitFailure;
 
 /// After how many milliseconds a change of the voters that failed may work.
 const MEMBERS_RETRY_MS: u64 = 500;
@@ -90,6 +93,12 @@ impl Failed {
         if may_work_later { failed.again(MEMBERS_RETRY_MS) } else { failed }
     }
 
+    /// A machine without a network may not join, as the node says.
+    pub(crate) fn not_admitted(failure: &AdmitFailure) -> Self {
+        let code = if failure.unknown { Code::Unknown } else { Code::NotAdmitted };
+        Self::new(code, &failure.message)
+    }
+
     pub(crate) fn unknown() -> Self {
         Self::new(Code::Unknown, "the node does not know yet whether the request was done")
     }
@@ -99,6 +108,10 @@ impl Failed {
         match why {
             NotDone::Refused(refusal) => refused(refusal),
             NotDone::NoQuorum => failed("the node reaches no leader with a quorum of voters"),
+            NotDone::NoSuchShard { shard: ShardId::DIRECTORY, .. } => {
+                let message = "no node that this one reaches has heard of a directory of a site";
+                failed(message).advise("'skep site init' makes a site, and 'skep join' has a machine join one")
+            }
             NotDone::NoSuchShard { shard, known } => {
                 let known: Vec<String> = known.iter().map(ToString::to_string).collect();
                 let help = format!("there is {}; 'skep shard init --shard' creates one", known.join(", "));

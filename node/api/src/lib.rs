@@ -18,6 +18,7 @@ mod service;
 mod unread;
 
 pub use calls::{
-    Call, CallQueue, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, TopicTold,
+    AdmitFailure, Call, CallQueue, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow,
+    TopicTold,
 };
 pub use server::{Api, ApiError};

@@ -176,6 +176,7 @@ fn sample(word: String) -> String {
         "ID" | "$task" => ID.to_owned(),
         "KEY" | "$operator" => OperatorSecret::from_seed(&[1; 32]).key().to_string(),
         "GENESIS" => "11".repeat(16),
+        "SITE" => "11".repeat(32),
         "$port" => "7340".to_owned(),
         _ => word,
     }

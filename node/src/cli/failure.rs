@@ -62,7 +62,12 @@ impl Failure {
 
     /// The statement would hold for another shard than the operator means.
     pub(crate) fn another_shard(message: impl ToString) -> Self {
-        Self { code: Some(Code::AnotherShard.to_string()), ..Self::with_exit(Code::AnotherShard.exit(), message) }
+        Self::of_code(Code::AnotherShard, message)
+    }
+
+    /// The failure of a row of the catalogue, in words of its own.
+    pub(crate) fn of_code(code: Code, message: impl ToString) -> Self {
+        Self { code: Some(code.to_string()), ..Self::with_exit(code.exit(), message) }
     }
 
     /// The program cannot write its output. A reader that went away may have had enough: then the failure says nothing.

@@ -13,6 +13,7 @@ mod fault;
 mod follow;
 mod format;
 mod init;
+mod join;
 mod key;
 mod made;
 mod new_node;
@@ -85,6 +86,8 @@ struct Common {
 enum Noun {
     /// Make a node's directory with its key, incarnation and configuration
     Init(init::Init),
+    /// Join a site by the code of an invitation: make a node's directory with its key, certificate and configuration
+    Join(Box<join::Join>),
     /// Run a node
     Run(run::Run),
     /// Sites: who belongs together
@@ -210,6 +213,7 @@ pub fn main_of(build: Build) -> ExitCode {
     }
     let result = match noun {
         Noun::Init(init) => init.run(&common),
+        Noun::Join(join) => join.run(&common),
         Noun::Run(run) => run.run(&common, build),
         Noun::Site(site) => site.run(&common),
         Noun::Shard(shard) => block_on(shard.run(&common, build)),

@@ -1,6 +1,7 @@
 //! A node's directory as it is being made: its key and its store first, its configuration last.
 
 use std::fs::DirBuilder;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 
 use clap::Args;
@@ -13,9 +14,12 @@ use skep_store::{Store, StoreOptions};
 use super::Failure;
 use super::made::{Made, check_socket, keep_to_owner, without_key};
 
-/// On which ports a node listens.
+/// Where a new node is to listen.
 #[derive(Debug, Args)]
 pub(crate) struct Ports {
+    /// Address of this machine at which the node listens for other nodes, such as 10.0.0.7
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    listen: IpAddr,
     /// First of its ports, 1 to 65533: for the mesh; the next one is for the control plane, and the one after for the API with --tcp
     #[arg(long, default_value_t = 7340)]
     port: u16,
@@ -27,7 +31,7 @@ pub(crate) struct Ports {
 
 /// Where a node listens.
 pub(crate) struct Addresses {
-    port: u16,
+    mesh: SocketAddr,
     /// Its control plane.
     pub(crate) control: String,
     /// Its API over TCP, if it serves that.
@@ -35,19 +39,25 @@ pub(crate) struct Addresses {
 }
 
 impl Ports {
-    /// Addresses with these ports, on loopback.
+    /// Addresses with these ports. The API is on loopback, wherever the others are.
     pub(crate) fn addresses(&self) -> Result<Addresses, Failure> {
         let api = self.port.checked_add(2).filter(|_| self.port > 0);
         let api = api.ok_or_else(|| Failure::usage("give a --port from 1 to 65533"))?;
-        let address = |port: u16| format!("127.0.0.1:{port}");
-        Ok(Addresses { port: self.port, control: address(self.port + 1), api: self.tcp.then(|| address(api)) })
+        let address = |port: u16| SocketAddr::new(self.listen, port);
+        let api = SocketAddr::from((Ipv4Addr::LOCALHOST, api));
+        Ok(Addresses {
+            mesh: address(self.port),
+            control: address(self.port + 1).to_string(),
+            api: self.tcp.then(|| api.to_string()),
+        })
     }
 }
 
 impl Addresses {
     /// Its mesh, as peers dial it.
     pub(crate) fn mesh(&self) -> String {
-        format!("/ip4/127.0.0.1/udp/{}/quic-v1", self.port)
+        let version = if self.mesh.is_ipv4() { "ip4" } else { "ip6" };
+        format!("/{version}/{}/udp/{}/quic-v1", self.mesh.ip(), self.mesh.port())
     }
 
     /// The commented example of a configuration, with these values.
@@ -57,7 +67,7 @@ impl Addresses {
             .replace("name = \"node\"", &format!("name = \"{name}\""))
             .replace("site = \"site\"", &format!("site = \"{site}\""))
             .replace("# listen = \"127.0.0.1:7341\"", &format!("listen = \"{}\"", self.control))
-            .replace("# listen = \"127.0.0.1:7340\"", &format!("listen = \"127.0.0.1:{}\"", self.port))
+            .replace("# listen = \"127.0.0.1:7340\"", &format!("listen = \"{}\"", self.mesh))
             .replace("# listen = \"off\"", &api)
     }
 }
@@ -72,18 +82,22 @@ pub(crate) struct NewNode {
 }
 
 impl NewNode {
-    /// Makes a directory with a key and a store, or goes on where an earlier attempt was cut off.
-    pub(crate) fn begin(node_dir: NodeDir) -> Result<Self, Failure> {
-        check_socket(&node_dir)?;
-        let made = Made::find(&node_dir)?;
-        match made {
-            Made::Nothing | Made::WithoutConfig => {}
-            Made::WithoutKey => return Err(without_key(&node_dir)),
+    /// How much of a node a directory holds, if there is room in it for one that is new or half made.
+    pub(crate) fn room(node_dir: &NodeDir) -> Result<Made, Failure> {
+        check_socket(node_dir)?;
+        match Made::find(node_dir)? {
+            made @ (Made::Nothing | Made::WithoutConfig) => Ok(made),
+            Made::WithoutKey => Err(without_key(node_dir)),
             Made::Whole => {
                 let dir = node_dir.dir.display();
-                return Err(Failure::failed(format!("{dir} holds a node already; use another --dir, or move it away")));
+                Err(Failure::failed(format!("{dir} holds a node already; use another --dir, or move it away")))
             }
         }
+    }
+
+    /// Makes a directory with a key and a store, or goes on where an earlier attempt was cut off.
+    pub(crate) fn begin(node_dir: NodeDir) -> Result<Self, Failure> {
+        let made = Self::room(&node_dir)?;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)

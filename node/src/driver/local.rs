@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use skep_admission::SiteHandle;
-use skep_api::{ChangesPage, MemberChange, NodeView, ShardFailure, ShardRow};
+use skep_api::{AdmitFailure, ChangesPage, MemberChange, NodeView, ShardFailure, ShardRow};
 use skep_config::NodeConfig;
+use skep_consensus::join::NotJoined;
 use skep_consensus::{ConsensusHandle, MembershipError};
 use skep_engine::Connectivity;
 use skep_mesh::MeshHandle;
@@ -73,6 +74,19 @@ impl LocalPort {
             view.faults.extend(faults_of_site(site, up_ms).into_iter().map(|report| (0, report)));
         }
         view
+    }
+
+    /// Answers the request to join of a machine without a network, if this node issues.
+    pub(super) fn admit(&self, request: Vec<u8>, answer: oneshot::Sender<Result<Vec<u8>, AdmitFailure>>) {
+        let consensus = self.consensus.clone();
+        tokio::spawn(async move {
+            let admitted = consensus.admit_by_file(request.into()).await;
+            let failure = |why: NotJoined| {
+                let unknown = matches!(why, NotJoined::Later(_));
+                AdmitFailure { message: why.to_string(), unknown }
+            };
+            let _ = answer.send(admitted.map_err(failure));
+        });
     }
 
     /// Changes the members of a shard.

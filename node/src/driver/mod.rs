@@ -214,6 +214,7 @@ impl Driver {
                 let _ = answer.send(self.local.shard(shard, self.engine.connectivity(shard)));
             }
             Call::Members { shard, change, answer } => self.local.members(shard, change, answer),
+            Call::Admit { request, answer } => self.local.admit(request, answer),
             Call::NodeStatus { answer } => {
                 let _ = answer.send(self.local.node(self.journals.standing(&self.engine)));
             }

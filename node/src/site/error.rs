@@ -63,6 +63,14 @@ pub(crate) enum SiteFilesError {
         /// What is wrong.
         why: &'static str,
     },
+    /// It is another kind of file.
+    #[error("{path} is no {what}: give the file that 'skep join --request' or 'skep site sign' wrote")]
+    NotThat {
+        /// Which file.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+    },
     /// It is what was written, and is not understood.
     #[error("{path}: {source}; upgrade this node if a newer one wrote it")]
     Malformed {

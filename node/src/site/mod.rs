@@ -1,5 +1,6 @@
 //! The files of a site in a node's directory, and how a site begins.
 //!
+//! - [`by_file`] has what a machine without a network and its site give each other on a stick.
 //! - [`files`] has root documents, the node's chain, revocations, floors and hints on disk: each whole and durable, and
 //!   never older than what the node knew.
 //! - [`found`] makes a site: its first root document, and its first member; [`first`] has the shards that come with it.
@@ -9,6 +10,7 @@
 //! - [`root_keys`] has the files of root keys, which are put away.
 
 mod begin;
+pub(crate) mod by_file;
 mod directory;
 pub(crate) mod error;
 pub(crate) mod files;

@@ -1,10 +1,11 @@
 //! Keys by which a site names members, issuers, operators and invitations.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::NodeId;
+use crate::ids::{IdError, NodeId};
 
 /// The public half of an ed25519 key that a site knows: of a member, an issuer, an operator or an invitation. Shown in
 /// base58.
@@ -38,5 +39,17 @@ impl fmt::Display for SiteKey {
 impl fmt::Debug for SiteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SiteKey({self})")
+    }
+}
+
+impl FromStr for SiteKey {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let bad = |why| IdError { what: "key", text: text.chars().take(80).collect(), why };
+        if text.len() > 64 {
+            return Err(bad("it is too long"));
+        }
+        let bytes = bs58::decode(text).into_vec().map_err(|_| bad("it is not base58"))?;
+        bytes.try_into().map(Self).map_err(|_| bad("it has not 32 bytes"))
     }
 }

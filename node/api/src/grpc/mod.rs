@@ -2,6 +2,7 @@
 
 mod agents;
 mod commands;
+mod directory;
 mod nodes;
 mod operators;
 mod shards;
@@ -22,6 +23,8 @@ use skep_proto::v1::operator_queries_server::OperatorQueriesServer;
 use skep_proto::v1::operator_requests_server::OperatorRequestsServer;
 use skep_proto::v1::shard_queries_server::ShardQueriesServer;
 use skep_proto::v1::shard_requests_server::ShardRequestsServer;
+use skep_proto::v1::site_queries_server::SiteQueriesServer;
+use skep_proto::v1::site_requests_server::SiteRequestsServer;
 use skep_proto::v1::task_queries_server::TaskQueriesServer;
 use skep_proto::v1::task_requests_server::TaskRequestsServer;
 use skep_proto::v1::topics_server::TopicsServer;
@@ -32,7 +35,7 @@ use tonic::{Request, Response, Status};
 
 use crate::doors::LetIn;
 use crate::service::{
-    Agents, Caller, Commands, Host, Messages, Nodes, Operators, PATIENCE_MS_DEFAULT, Shards, Tasks, Topics,
+    Agents, Caller, Commands, Directory, Host, Messages, Nodes, Operators, PATIENCE_MS_DEFAULT, Shards, Tasks, Topics,
 };
 
 /// A service that gRPC calls.
@@ -44,7 +47,7 @@ pub(crate) fn routes(host: &Host, site: SiteName) -> Routes {
     let (tasks, agents) = (Grpc(Tasks::new(host.clone())), Grpc(Agents::new(host.clone())));
     let (commands, operators) = (Grpc(Commands::new(host.clone())), Grpc(Operators::new(host.clone())));
     let (shards, nodes) = (Grpc(Shards::new(host.clone())), Grpc(Nodes::new(host.clone())));
-    let topics = Grpc(Topics::new(host.clone(), site));
+    let (directory, topics) = (Grpc(Directory::new(host.clone())), Grpc(Topics::new(host.clone(), site)));
     let max = limits::API_MESSAGE_BYTES_MAX;
     Routes::new(TaskRequestsServer::new(tasks.clone()).max_decoding_message_size(max))
         .add_service(TaskQueriesServer::new(tasks))
@@ -57,6 +60,8 @@ pub(crate) fn routes(host: &Host, site: SiteName) -> Routes {
         .add_service(ShardRequestsServer::new(shards.clone()))
         .add_service(ShardQueriesServer::new(shards))
         .add_service(NodeQueriesServer::new(nodes))
+        .add_service(SiteRequestsServer::new(directory.clone()))
+        .add_service(SiteQueriesServer::new(directory))
         .add_service(TopicsServer::new(topics))
 }
 

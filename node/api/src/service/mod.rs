@@ -6,6 +6,7 @@
 
 mod agents;
 mod commands;
+mod directory;
 mod follow;
 mod nodes;
 mod operators;
@@ -24,6 +25,7 @@ use crate::failure::Failed;
 
 pub(crate) use agents::Agents;
 pub(crate) use commands::Commands;
+pub(crate) use directory::Directory;
 pub(crate) use nodes::Nodes;
 pub(crate) use operators::Operators;
 pub(crate) use shards::Shards;

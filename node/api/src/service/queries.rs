@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use skep_proto::{convert, v1};
+use skep_protocol::ids::ShardId;
 use skep_protocol::outcome::NotDone;
 use skep_protocol::query::{Answer, AsOf, Query};
 use tokio::time::Instant;
@@ -22,9 +23,19 @@ impl Host {
         read: Option<v1::ReadOptions>,
         query: Query,
     ) -> Result<(AsOf, Answer), Failed> {
-        let patience_ms = if is_page(&query) { place_of(caller).await? } else { caller.patience_ms };
         let read = read.unwrap_or_default();
-        let (shard, stale) = (convert::shard_id(read.shard), read.stale);
+        self.read_of(convert::shard_id(read.shard), caller, read.stale, query).await
+    }
+
+    /// Reads a shard of this number.
+    pub(super) async fn read_of(
+        &self,
+        shard: ShardId,
+        caller: &Caller,
+        stale: bool,
+        query: Query,
+    ) -> Result<(AsOf, Answer), Failed> {
+        let patience_ms = if is_page(&query) { place_of(caller).await? } else { caller.patience_ms };
         let answered = self.calls.ask(|answer| Call::Query { shard, query, stale, patience_ms, answer }).await;
         match answered {
             Ok(Ok(reply)) => Ok((reply.as_of, reply.answer)),

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use skep_client::{Client, Genesis, OperatorSecret, Place, ShardId};
 use skep_consensus::{ReadableBy, write_whole};
 use skep_protocol::seed::from_digits;
+use skep_trust::SecretKey;
 use zeroize::Zeroizing;
 
 use super::pin::Pin;
@@ -72,6 +73,12 @@ impl KeyPath {
     /// The operator's secret.
     pub(crate) fn load(&self) -> Result<OperatorSecret, Failure> {
         read(&self.find()?).map(|seed| OperatorSecret::from_seed(&seed))
+    }
+
+    /// The operator's key, as it seals statements about a site, and its file.
+    pub(crate) fn sealing_key(&self) -> Result<(SecretKey, PathBuf), Failure> {
+        let path = self.find()?;
+        Ok((SecretKey::from_seed(&read(&path)?), path))
     }
 
     /// Of what the operator's key is made, and its file: a key that is not there is made.

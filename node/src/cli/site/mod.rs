@@ -1,13 +1,21 @@
 //! `skep site`: who belongs together.
 
+mod authority;
 mod init;
+mod invite;
+mod list;
+mod members;
+mod qr;
+mod revoke;
+mod sign;
 mod view;
+mod wish;
 
 use clap::Subcommand;
 use skep_consensus::Identity;
 use skep_trust::PublicKey;
 
-use super::{Common, Failure};
+use super::{Common, Failure, block_on};
 use crate::site::files::SiteFiles;
 
 #[derive(Debug, Subcommand)]
@@ -16,6 +24,24 @@ pub(crate) enum Site {
     Init(init::Init),
     /// Show the site of a node's directory: its root document, and until when the node's certificate holds
     Show,
+    /// Invite a new member: print the code that its machine joins with, once. The operator's key seals the invitation
+    Invite(invite::Invite),
+    /// List members: what each is, since when, whether this node sees it, and how long its certificate holds
+    Members {
+        /// Answer from this node's replica without asking the leader
+        #[arg(long)]
+        stale: bool,
+    },
+    /// List invitations that may be used
+    Invitations {
+        /// Answer from this node's replica without asking the leader
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Revoke a member: it is out, its links are cut, and it stays out. A voter is replaced first
+    Revoke(revoke::Revoke),
+    /// Answer the request of a machine without a network, at an issuer: the machine joins by the file that is written
+    Sign(sign::Sign),
 }
 
 impl Site {
@@ -23,6 +49,11 @@ impl Site {
         match self {
             Self::Init(init) => init.run(common),
             Self::Show => show(common),
+            Self::Invite(invite) => block_on(invite.run(common)),
+            Self::Members { stale } => block_on(list::members(common, stale)),
+            Self::Invitations { stale } => block_on(list::invitations(common, stale)),
+            Self::Revoke(revoke) => block_on(revoke.run(common)),
+            Self::Sign(sign) => block_on(sign.run(common)),
         }
     }
 }

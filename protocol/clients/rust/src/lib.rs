@@ -45,7 +45,9 @@ pub use agent::{
     AgentOptions, AgentStatus, Assignment, AttachedAgent, ClaimKey, CommandOffers, Fenced, Granted, Holdings,
     LeaseLeft, NotStarted, OfferedCommand, OnRenewal, RunningCommand, StartLeft,
 };
-pub use client::{Client, DeadCommand, DeadLetter, Page, Read, RedriveError, RedriveTerms, Resent, Settings, pages};
+pub use client::{
+    Client, DeadCommand, DeadLetter, Directory, Page, Read, RedriveError, RedriveTerms, Resent, Settings, pages,
+};
 pub use command_name::{CommandName, CommandNameError};
 pub use endpoint::Endpoint;
 pub use error::ClientError;

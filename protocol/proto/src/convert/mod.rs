@@ -26,6 +26,10 @@ pub use commands::{
 pub use failures::failure;
 pub use operator_events::operator_event;
 pub use shards::{dumped_task_to_proto, fault_to_proto, shard_status_to_proto, voters_to_proto};
+pub use site::{
+    admit, optional_site_key, propose, site_invitation_to_proto, site_member_to_proto, site_receipt_to_proto,
+    site_summary_to_proto,
+};
 pub use site_events::site_event;
 pub use statements::signed_to_proto;
 pub use tasks::{
@@ -40,6 +44,7 @@ mod commands;
 mod failures;
 mod operator_events;
 mod shards;
+mod site;
 mod site_events;
 mod statements;
 mod tasks;

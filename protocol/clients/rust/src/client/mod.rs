@@ -4,6 +4,7 @@ mod agents;
 mod calls;
 mod commands;
 mod dead_letters;
+mod directory;
 mod nodes;
 mod operators;
 mod pages;
@@ -28,6 +29,7 @@ use crate::pipe::Pipe;
 use crate::request::RequestName;
 use crate::service::Service;
 pub use dead_letters::{DeadCommand, DeadLetter, RedriveError, RedriveTerms, Resent};
+pub use directory::Directory;
 pub use pages::{Page, pages};
 
 /// How a client behaves.

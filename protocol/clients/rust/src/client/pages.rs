@@ -48,6 +48,10 @@ page!(ListTasksReply, Vec<u8>);
 page!(ListAgentsReply, String);
 page!(ListCommandsReply, Vec<u8>);
 page!(ListOperatorsReply, String);
+page!(ListMembersReply, String);
+page!(ListInvitationsReply, String);
+page!(ListRevocationsReply, u64);
+page!(ListRootsReply, u64);
 
 #[cfg(test)]
 mod tests {
