@@ -78,7 +78,8 @@ impl KeyPath {
     /// The operator's key, as it seals statements about a site, and its file.
     pub(crate) fn sealing_key(&self) -> Result<(SecretKey, PathBuf), Failure> {
         let path = self.find()?;
-        Ok((SecretKey::from_seed(&read(&path)?), path))
+        let seed = read(&path)?;
+        Ok((SecretKey::from_seed(&seed), path))
     }
 
     /// Of what the operator's key is made, and its file: a key that is not there is made.
