@@ -378,9 +378,9 @@ mod tests {
         let numbers = |is: fn(FrameKind) -> bool| -> Vec<u8> {
             (0..=u8::MAX).filter(|byte| FrameKind::from_byte(*byte).is_some_and(is)).collect()
         };
-        assert_eq!(numbers(|_| true), (1..=21).chain([32, 33, 34, 64, 65]).collect::<Vec<u8>>());
+        assert_eq!(numbers(|_| true), (1..=21).chain((32..=37).chain([64, 65])).collect::<Vec<u8>>());
         assert_eq!(numbers(FrameKind::is_of_voters), [2, 3, 4, 5, 6, 7, 12, 16, 17, 18, 21]);
-        assert_eq!(numbers(|kind| !kind.is_of_shard()), [1, 19, 20, 32, 33, 34, 64, 65]);
+        assert_eq!(numbers(|kind| !kind.is_of_shard()), [1, 19, 20, 32, 33, 34, 35, 36, 37, 64, 65]);
     }
 
     #[test]
