@@ -10,10 +10,10 @@ use skep_protocol::node_dir::NodeDir;
 use skep_protocol::text::SiteName;
 use skep_trust::{Chain, MemberAddress, PublicKey, Refusal, SiteClock, SiteTime, SiteView};
 
+use super::addresses::multiaddress;
 use super::error::SiteFilesError;
 use super::files::{Kept, SiteFiles};
 use super::first::FirstShards;
-use super::members::multiaddress;
 
 /// Why a node with the files of a site does not run.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Who is a member, as the mesh is told, and where this node is, as it tells the directory. Both are hints: the
 //! handshake proves a key, and the certificate that it is a member's.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use skep_api::Calls;
@@ -15,6 +15,7 @@ use skep_protocol::settled::Settled;
 use skep_protocol::site::{SiteAddresses, SiteAnswer, SiteKey, SiteOp, SiteQuery};
 use skep_trust::{MemberAddress, PublicKey};
 
+use super::addresses::{address, multiaddress};
 use super::directory::read;
 use super::held::Keeper;
 
@@ -33,21 +34,6 @@ pub(super) struct Members {
     pub(super) keeper: Keeper,
     /// Where members are said to be, as it is written down.
     pub(super) hints: Vec<MemberAddress>,
-}
-
-/// The address of a mesh as a multiaddress.
-pub(super) fn multiaddress(at: SocketAddr) -> String {
-    let kind = if at.is_ipv4() { "ip4" } else { "ip6" };
-    format!("/{kind}/{}/udp/{}/quic-v1", at.ip(), at.port())
-}
-
-/// The address in a multiaddress of QUIC; none in one of another kind.
-fn address(multiaddress: &str) -> Option<SocketAddr> {
-    let mut parts = multiaddress.strip_prefix('/')?.split('/');
-    let (kind, ip, udp) = (parts.next()?, parts.next()?, parts.next()?);
-    let port = parts.next()?.parse().ok()?;
-    let ip: IpAddr = ip.parse().ok()?;
-    (matches!(kind, "ip4" | "ip6") && udp == "udp").then_some(SocketAddr::new(ip, port))
 }
 
 /// Where a node is that listens there: on an address of its own, if it has one that other machines reach.

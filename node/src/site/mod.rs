@@ -9,6 +9,7 @@
 //!   [`members`] tells the mesh who is a member, and the directory where this node is.
 //! - [`root_keys`] has the files of root keys, which are put away.
 
+mod addresses;
 mod begin;
 pub(crate) mod by_file;
 mod directory;
