@@ -138,7 +138,7 @@ fn a_site_that_rests_on_one_key_says_so() {
 }
 
 /// A code that is one: of a site whose id begins with sevens, and of a node without an address that nobody runs.
-const CODE: &str = "skep1qyrswpc8qurswpc8qurswpc8qursszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqfpyysjzgfpyysjzgfpyysjzgfl8er96";
+const CODE: &str = "skep1qyrswpc8qurswpc8qurswpc8qur58feww9zqza3d7e4k3sndl00jdq42aj0jga8v53snusj2p7a060qfpyysjzgfpyysjzgfpyysjzgfz6vx5y";
 
 /// Runs the program with a text at its standard input.
 fn with_input(mut command: Command, text: &str) -> Ran {
@@ -158,7 +158,7 @@ fn a_text_that_is_no_code_of_an_invitation_is_refused_before_anything_is_made() 
         let by_input = with_input(hall.command(&["join", "-"]), given);
         for refused in [hall.skep(&["join", given]), Ran::of(&mut by_variable), by_input] {
             assert_eq!(refused.code(), Some(2), "{given}: {}", refused.error());
-            assert!(refused.error().contains("this is no code of an invitation"), "{}", refused.error());
+            assert!(refused.error().contains("this is not the code of an invitation"), "{}", refused.error());
         }
     }
     let none = hall.skep(&["join"]);
@@ -543,7 +543,9 @@ fn a_list_lets_nobody_into_a_site() {
         let status = hall.skep(&["node", "status", "--dir", dir, "-o", "json"]).json();
         let peers = status["peers"].as_array().unwrap();
         let peer = peers.iter().find(|peer| peer["node"] == of).unwrap();
-        assert_eq!((&peer["control_up"], &peer["mesh_up"]), (&false.into(), &false.into()), "{dir}: {peer}");
+        assert_eq!(peer["control_up"], false, "{dir}: {peer}");
+        // To the stranger a connection is up until the site ends it, and it dials again.
+        assert!(dir == "stranger" || peer["mesh_up"] == false, "{dir}: {peer}");
     }
     assert_eq!(hall.skep(&["task", "create", "one"]).code(), Some(0), "the site goes on");
 }
