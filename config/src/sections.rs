@@ -256,7 +256,7 @@ impl Config {
     }
 }
 
-/// Refuses addresses that other machines reach: nobody is listed who may come.
+/// Refuses addresses that other machines reach: the configuration lists no peer that the node could admit there.
 fn check_loopback(listeners: &[(&str, SocketAddr)]) -> Result<(), Invalid> {
     match listeners.iter().find(|(_, listen)| !listen.ip().is_loopback()) {
         None => Ok(()),

@@ -24,6 +24,24 @@ fn id_error(what: &'static str, text: &str, why: &'static str) -> IdError {
     IdError { what, text: text.chars().take(80).collect(), why }
 }
 
+/// The text of a public key: its 32 bytes in base58.
+pub fn text_of_key(bytes: &[u8; 32]) -> String {
+    bs58::encode(bytes).into_string()
+}
+
+/// The 32 bytes of a public key whose text this is. `what`: the kind of key, for the error.
+///
+/// # Errors
+/// [`IdError`] if the text is not 32 bytes in base58.
+pub fn key_of_text(what: &'static str, text: &str) -> Result<[u8; 32], IdError> {
+    // Base58 takes time that grows with the square of the length.
+    if text.len() > 64 {
+        return Err(id_error(what, text, "it is too long"));
+    }
+    let bytes = bs58::decode(text).into_vec().map_err(|_| id_error(what, text, "it is not base58"))?;
+    bytes.try_into().map_err(|_| id_error(what, text, "it has not 32 bytes"))
+}
+
 /// A node: its 32-byte ed25519 public key, shown as libp2p PeerId text (`12D3KooW…`).
 ///
 /// The text is base58btc over the identity multihash of the key's protobuf form

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer as _, SigningKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -155,11 +155,9 @@ pub struct Ballot {
 }
 
 impl Ballot {
-    /// Whether this node signed that it votes so, as this member. Strict: no weak keys, no malleable signatures.
+    /// Whether this node signed that it votes so, as this member. See [`Signature::is_of`].
     pub fn is_signed(&self, election: &Election, node: NodeId) -> bool {
-        let Ok(key) = VerifyingKey::from_bytes(node.public_key()) else { return false };
-        let signature = ed25519_dalek::Signature::from_bytes(&self.signature.to_bytes());
-        key.verify_strict(&election.signed_bytes(self.voter), &signature).is_ok()
+        self.signature.is_of(node.public_key(), &election.signed_bytes(self.voter))
     }
 }
 

@@ -7,7 +7,7 @@ use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::ids::IdError;
+use crate::ids::{IdError, key_of_text, text_of_key};
 use crate::seed::{from_digits, to_digits};
 
 /// An operator: the public half of an ed25519 key, shown in base58.
@@ -25,16 +25,15 @@ impl OperatorKey {
         &self.0
     }
 
-    /// Whether this operator signed these bytes. Strict: no weak keys, no malleable signatures (RFC 8032, 5.1.7).
+    /// Whether this operator signed these bytes. See [`Signature::is_of`].
     pub fn verifies(&self, bytes: &[u8], signature: &Signature) -> bool {
-        let Ok(key) = VerifyingKey::from_bytes(&self.0) else { return false };
-        key.verify_strict(bytes, &ed25519_dalek::Signature::from_bytes(&signature.to_bytes())).is_ok()
+        signature.is_of(&self.0, bytes)
     }
 }
 
 impl fmt::Display for OperatorKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&bs58::encode(self.0).into_string())
+        f.write_str(&text_of_key(&self.0))
     }
 }
 
@@ -47,12 +46,7 @@ impl fmt::Debug for OperatorKey {
 impl FromStr for OperatorKey {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let bad = |why| IdError { what: "operator key", text: text.chars().take(80).collect(), why };
-        if text.len() > 64 {
-            return Err(bad("it is too long"));
-        }
-        let bytes = bs58::decode(text).into_vec().map_err(|_| bad("it is not base58"))?;
-        bytes.try_into().map(Self).map_err(|_| bad("it has not 32 bytes"))
+        key_of_text("operator key", text).map(Self)
     }
 }
 
@@ -67,6 +61,13 @@ impl Signature {
         left.copy_from_slice(&bytes[..32]);
         right.copy_from_slice(&bytes[32..]);
         Self(left, right)
+    }
+
+    /// Whether the owner of this public key signed these bytes. Strict: no weak keys, no malleable signatures
+    /// (RFC 8032, 5.1.7).
+    pub fn is_of(&self, key: &[u8; 32], bytes: &[u8]) -> bool {
+        let Ok(key) = VerifyingKey::from_bytes(key) else { return false };
+        key.verify_strict(bytes, &ed25519_dalek::Signature::from_bytes(&self.to_bytes())).is_ok()
     }
 
     /// The 64 bytes of the signature.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{IdError, NodeId};
+use crate::ids::{IdError, NodeId, key_of_text, text_of_key};
 
 /// The public half of an ed25519 key that a site knows: of a member, an issuer, an operator or an invitation. Shown in
 /// base58.
@@ -32,7 +32,7 @@ impl From<NodeId> for SiteKey {
 
 impl fmt::Display for SiteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&bs58::encode(self.0).into_string())
+        f.write_str(&text_of_key(&self.0))
     }
 }
 
@@ -45,11 +45,6 @@ impl fmt::Debug for SiteKey {
 impl FromStr for SiteKey {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let bad = |why| IdError { what: "key", text: text.chars().take(80).collect(), why };
-        if text.len() > 64 {
-            return Err(bad("it is too long"));
-        }
-        let bytes = bs58::decode(text).into_vec().map_err(|_| bad("it is not base58"))?;
-        bytes.try_into().map(Self).map_err(|_| bad("it has not 32 bytes"))
+        key_of_text("key", text).map(Self)
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer as _, SigningKey};
 use serde::{Deserialize, Serialize};
-use skep_protocol::ids::{IdError, NodeId};
+use skep_protocol::ids::{IdError, NodeId, key_of_text, text_of_key};
 use skep_protocol::signing::{OperatorKey, Signature};
 use skep_protocol::site::SiteKey;
 
@@ -24,10 +24,9 @@ impl PublicKey {
         &self.0
     }
 
-    /// Whether its owner signed these bytes. Strict: no weak keys, no malleable signatures (RFC 8032, 5.1.7).
+    /// Whether the owner of this key signed these bytes. See [`Signature::is_of`].
     pub fn verifies(&self, bytes: &[u8], signature: &Signature) -> bool {
-        let Ok(key) = VerifyingKey::from_bytes(&self.0) else { return false };
-        key.verify_strict(bytes, &ed25519_dalek::Signature::from_bytes(&signature.to_bytes())).is_ok()
+        signature.is_of(&self.0, bytes)
     }
 
     /// The node with this key.
@@ -62,7 +61,7 @@ impl From<PublicKey> for SiteKey {
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&bs58::encode(self.0).into_string())
+        f.write_str(&text_of_key(&self.0))
     }
 }
 
@@ -75,12 +74,7 @@ impl fmt::Debug for PublicKey {
 impl FromStr for PublicKey {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let bad = |why| IdError { what: "public key", text: text.chars().take(80).collect(), why };
-        if text.len() > 64 {
-            return Err(bad("it is too long"));
-        }
-        let bytes = bs58::decode(text).into_vec().map_err(|_| bad("it is not base58"))?;
-        bytes.try_into().map(Self).map_err(|_| bad("it has not 32 bytes"))
+        key_of_text("public key", text).map(Self)
     }
 }
 

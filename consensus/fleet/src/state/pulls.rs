@@ -128,7 +128,8 @@ impl FleetState {
         self.commands.deliveries_after(agent, class, after, &self.operators, &self.head.limits)
     }
 
-    /// What was released to an agent up to these places in its orders, and is not to be started any more.
+    /// The deliveries up to these sequence numbers of an agent that its software must not start: the shard released
+    /// them and then voided them.
     pub fn voids_up_to(
         &self,
         agent: &AgentId,

@@ -50,7 +50,7 @@ pub(crate) struct Operator {
     ends: Option<LogInstant>,
 }
 
-/// Whether a grant gives no right any more, whoever stated it.
+/// Whether a grant has ended or is revoked, so that it gives its operator no right.
 fn is_over(grant: &OperatorGrant, now: LogInstant) -> bool {
     grant.revoked || grant.until.is_some_and(|until| until <= now)
 }
@@ -122,7 +122,8 @@ impl Operators {
         }
     }
 
-    /// Replaces the first operator. The one before it may do nothing any more, nor may operators by its word.
+    /// Replaces the first operator. The former one loses all rights, and so does each operator whose grant goes back to
+    /// it.
     fn replace_first(&mut self, signed: &SignedReplacement, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         self.check_place(&signed.place)?;
         let first = self.first;
