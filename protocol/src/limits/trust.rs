@@ -25,7 +25,8 @@ pub const CHAINS_KEPT_MAX: usize = 2_048;
 pub const INVITATION_ADDRESSES_MAX: usize = 3;
 /// Longest code of an invitation, in characters. Refused as invalid.
 pub const INVITATION_CODE_CHARS_MAX: usize = 256;
-/// Revocations of a site. One more is refused, unless it is of all certificates of earlier epochs: that one makes room.
+/// Revocations of a site. One more is refused, unless it is of all certificates of earlier epochs and makes others of
+/// them needless.
 pub const REVOCATIONS_MAX: usize = 16_384;
 /// Revocations in the reply to a node that joins. It hears the others from the first member to which it connects.
 pub const REVOCATIONS_PER_REPLY_MAX: usize = 1_024;

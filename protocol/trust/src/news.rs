@@ -9,7 +9,7 @@ use skep_protocol::limits;
 
 use crate::hello::TrustNews;
 use crate::ids::Digest;
-use crate::revocation::{Revoked, SEALED_REVOCATION, SignedRevocation};
+use crate::revocation::{SEALED_REVOCATION, SignedRevocation};
 use crate::root::RootDocument;
 use crate::sealed::{SEALED, Sealed};
 use crate::view::SiteView;
@@ -127,7 +127,7 @@ impl SiteView {
         if theirs.digest == self.revocations().digest() {
             return page.end();
         }
-        let useful = self.revocations().after(name).filter(|(_, signed)| !is_needless(signed, theirs.epoch_min));
+        let useful = self.revocations().after(name).filter(|(_, signed)| signed.revocation.is_needed(theirs.epoch_min));
         for (_, signed) in useful {
             let is_full = page.news.revocations.len() >= limits::REVOCATIONS_PER_REPLY_MAX;
             page.news.more |= is_full;
@@ -137,13 +137,5 @@ impl SiteView {
             page.news.revocations.push(SignedRevocation::clone(signed));
         }
         page.end()
-    }
-}
-
-/// Whether a revocation says nothing to a member that refuses all certificates of an epoch below this one.
-fn is_needless(signed: &SignedRevocation, epoch_min: u64) -> bool {
-    match signed.revocation.what {
-        Revoked::BelowEpoch(epoch) => epoch < epoch_min,
-        Revoked::Key(_) | Revoked::Serial(_) | Revoked::Issued { .. } => signed.revocation.epoch < epoch_min,
     }
 }

@@ -68,6 +68,17 @@ pub struct Revocation {
     pub operator: PublicKey,
 }
 
+impl Revocation {
+    /// Whether the revocation says something of certificates that would hold without it, where those of an epoch below
+    /// `epoch_min` do not hold.
+    pub fn is_needed(&self, epoch_min: u64) -> bool {
+        match self.what {
+            Revoked::BelowEpoch(below) => below >= epoch_min,
+            Revoked::Key(_) | Revoked::Serial(_) | Revoked::Issued { .. } => self.epoch >= epoch_min,
+        }
+    }
+}
+
 /// Why a node does not believe a revocation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RevocationError {

@@ -76,21 +76,30 @@ impl Revocations {
         }
         signed.check(root, self.epoch_min.max(root.document().epoch))?;
         let stated = signed.revocation.statement();
-        match stated.what {
-            Revoked::BelowEpoch(epoch) if epoch < self.epoch_min => return Ok(false),
-            Revoked::BelowEpoch(epoch) => self.forget_below(epoch),
-            Revoked::Key(_) | Revoked::Serial(_) | Revoked::Issued { .. } if stated.epoch < self.epoch_min => {
-                return Ok(false);
-            }
-            Revoked::Key(_) | Revoked::Serial(_) | Revoked::Issued { .. } => {}
+        if !stated.is_needed(self.epoch_min) {
+            return Ok(false);
         }
-        if self.known.len() >= limits::REVOCATIONS_MAX {
+        let epoch_min = match stated.what {
+            Revoked::BelowEpoch(epoch) => epoch,
+            Revoked::Key(_) | Revoked::Serial(_) | Revoked::Issued { .. } => self.epoch_min,
+        };
+        // Before anything changes: an epoch that ended without its statement would be told to no other member.
+        if self.staying(epoch_min) >= limits::REVOCATIONS_MAX {
             return Err(RevocationError::Full { max: limits::REVOCATIONS_MAX });
         }
+        self.forget_below(epoch_min);
         self.index.add(stated);
         combine(&mut self.digest, &name);
         self.known.insert(name, Arc::new(signed));
         Ok(true)
+    }
+
+    /// How many revocations stay if certificates of an epoch below this one do not hold.
+    fn staying(&self, epoch_min: u64) -> usize {
+        if epoch_min == self.epoch_min {
+            return self.known.len();
+        }
+        self.known.values().filter(|signed| signed.revocation.is_needed(epoch_min)).count()
     }
 
     /// Takes over a revocation that the node learned before, and wrote down: its author may not be an operator any
@@ -112,10 +121,7 @@ impl Revocations {
             return;
         }
         self.epoch_min = epoch;
-        self.known.retain(|_, signed| match signed.revocation.what {
-            Revoked::BelowEpoch(below) => below >= epoch,
-            Revoked::Key(_) | Revoked::Serial(_) | Revoked::Issued { .. } => signed.revocation.epoch >= epoch,
-        });
+        self.known.retain(|_, signed| signed.revocation.is_needed(epoch));
         self.index = Index::default();
         self.digest = Digest::default();
         for (name, signed) in &self.known {

@@ -108,7 +108,7 @@ fn the_end_of_an_epoch_makes_room() {
 #[test]
 fn one_more_revocation_than_there_is_room_for_is_refused_until_an_epoch_ends() {
     let mut revocations = Revocations::default();
-    let one = revocation(Revoked::Key(key(ROBOT)));
+    let one = Revocation { epoch: EPOCH + 2, ..revocation(Revoked::Key(key(ROBOT))) };
     let nth = |n: usize| {
         let mut serial = [0; 16];
         serial[..8].copy_from_slice(&(n as u64).to_be_bytes());
@@ -120,7 +120,12 @@ fn one_more_revocation_than_there_is_room_for_is_refused_until_an_epoch_ends() {
     }
     let full = RevocationError::Full { max: limits::REVOCATIONS_MAX };
     assert_eq!(revocations.learn(nth(limits::REVOCATIONS_MAX), &root), Err(full));
-    assert_eq!(revocations.learn(revoked(Revoked::BelowEpoch(EPOCH + 1)), &root), Ok(true));
+    // The end of an earlier epoch makes no room, and changes nothing.
+    let digest = revocations.digest();
+    let early = revocations.learn(revoked(Revoked::BelowEpoch(EPOCH + 1)), &root);
+    assert_eq!(early, Err(RevocationError::Full { max: limits::REVOCATIONS_MAX }));
+    assert_eq!((revocations.epoch_min(), revocations.digest()), (0, digest));
+    assert_eq!(revocations.learn(revoked(Revoked::BelowEpoch(EPOCH + 3)), &root), Ok(true));
     assert_eq!(revocations.len(), 1);
 }
 

@@ -45,7 +45,7 @@ impl Believed {
         let (before, epoch_min) = (self.view.epoch_min(), view.epoch_min());
         self.view = Arc::new(view);
         if epoch_min > before {
-            let needed = self.order.iter().filter(|(_, signed)| is_needed(signed, epoch_min));
+            let needed = self.order.iter().filter(|(_, signed)| signed.revocation.is_needed(epoch_min));
             self.order = needed.map(|(number, signed)| (*number, Arc::clone(signed))).collect();
         }
     }
@@ -77,13 +77,5 @@ impl Believed {
         const ROOT: u64 = 2_048;
         let documents = self.view.documents_after(0).count() as u64;
         documents * ROOT + (self.order.len() + self.pending.len()) as u64 * REVOCATION
-    }
-}
-
-/// Whether a revocation says something of certificates that hold otherwise.
-fn is_needed(signed: &SignedRevocation, epoch_min: u64) -> bool {
-    match signed.revocation.what {
-        Revoked::BelowEpoch(below) => below >= epoch_min,
-        Revoked::Key(_) | Revoked::Serial(_) | Revoked::Issued { .. } => signed.revocation.epoch >= epoch_min,
     }
 }
