@@ -123,8 +123,8 @@ fn is_its_own(node: NodeId, op: &Op, shard: &Shard) -> bool {
         Op::Command(CommandOp::End { ended }) => shard.may_report(ended.command, &ended.agent, node),
         Op::Command(CommandOp::Report { report }) => shard.may_report(report.command, &report.agent, node),
         Op::Command(CommandOp::OpenInbox { agent, .. }) => shard.serves(agent) == Some(node),
-        // What is sealed says itself whose it is.
-        Op::Site(op) => op.said_by().is_none_or(|member| member == SiteKey::from(node)),
+        // What is sealed says itself whose it is. One that is too large is none, and comes into no log.
+        Op::Site(op) => op.is_within_bounds() && op.said_by().is_none_or(|member| member == SiteKey::from(node)),
         Op::Agent(AgentOp::Register { .. } | AgentOp::Remove { .. })
         | Op::Command(CommandOp::Send { .. } | CommandOp::Control { .. })
         | Op::Operator(OperatorOp::Grant { .. } | OperatorOp::ReplaceFirst { .. })

@@ -18,6 +18,6 @@ pub const CERTIFICATE_EPOCHS_RENEWED: u64 = 1;
 /// Peers whose refusals within a minute the directory audits one by one, for each kind. It audits those of further
 /// peers without a peer.
 pub const SITE_REFUSALS_KEPT: usize = 1_024;
-/// Bytes of a statement about a site in a call of the API: a revocation with its operator's chain is the largest one.
-/// A larger one is refused as invalid.
+/// Bytes of a statement about a site: a revocation with its operator's chain is the largest one. The API refuses a
+/// larger one as invalid, and the leader takes none from another node.
 pub const SITE_STATEMENT_BYTES_MAX: usize = 16 * 1024;

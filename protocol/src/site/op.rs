@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::SiteKey;
+use crate::limits;
 
 /// What a node or an operator can ask of the directory. A statement in it is the protobuf form of what was sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +76,11 @@ impl SiteOp {
         }
     }
 
+    /// Whether a statement in it is of a size that one may have.
+    pub fn is_within_bounds(&self) -> bool {
+        self.payload_bytes() <= limits::SITE_STATEMENT_BYTES_MAX
+    }
+
     /// Bytes of the statement in it.
     pub(crate) fn payload_bytes(&self) -> usize {
         match self {
@@ -141,4 +147,16 @@ pub enum SiteReceipt {
         /// Key of the member.
         member: SiteKey,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_of_more_bytes_than_any_has_is_out_of_bounds() {
+        let of = |bytes: usize| SiteOp::Issue { certificate: vec![0; bytes] };
+        assert!(of(limits::SITE_STATEMENT_BYTES_MAX).is_within_bounds());
+        assert!(!of(limits::SITE_STATEMENT_BYTES_MAX + 1).is_within_bounds());
+    }
 }
