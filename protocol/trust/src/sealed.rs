@@ -154,7 +154,9 @@ impl<T: Stated> Sealed<T> {
     pub fn is_sealed_by_some(&self, keys: &BTreeSet<PublicKey>, threshold: usize) -> bool {
         let signed = self.signed();
         let of_these = self.seals.iter().filter(|seal| keys.contains(&seal.key));
-        of_these.filter(|seal| seal.key.verifies(&signed, &seal.signature)).count() >= threshold.max(1)
+        let needed = threshold.max(1);
+        // No more signatures are verified than are needed.
+        of_these.filter(|seal| seal.key.verifies(&signed, &seal.signature)).take(needed).count() == needed
     }
 
     /// What names the statement: the hash of its domain and its bytes. Other seals make no other statement of it.

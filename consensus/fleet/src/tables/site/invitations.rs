@@ -85,10 +85,12 @@ impl Invitations {
 
     /// Forgets those that are past their end, but for those by which, as `is_needed` says, a member came.
     pub(super) fn forget_ended(&mut self, now: SiteTime, is_needed: impl Fn(&PublicKey, &PublicKey) -> bool) {
-        let kept = self.all.iter().filter(|(key, invited)| {
-            now <= invited.sealed.until || invited.node().is_some_and(|node| is_needed(key, &node))
+        let ended = self.all.iter().filter(|(key, invited)| {
+            now > invited.sealed.until && !invited.node().is_some_and(|node| is_needed(key, &node))
         });
-        self.all = kept.map(|(key, invited)| (*key, invited.clone())).collect();
+        for key in ended.map(|(key, _)| *key).collect::<Vec<PublicKey>>() {
+            self.all.remove(&key);
+        }
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -120,8 +120,10 @@ impl Members {
 
     /// Forgets names whose time is over.
     pub(super) fn forget_names(&mut self, now: SiteTime) {
-        self.names =
-            self.names.iter().filter(|(_, (_, until))| now <= *until).map(|(n, of)| (n.clone(), *of)).collect();
+        let ended = self.names.iter().filter(|(_, (_, until))| now > *until).map(|(name, _)| name.clone());
+        for name in ended.collect::<Vec<_>>() {
+            self.names.remove(&name);
+        }
     }
 
     pub(super) fn bytes(&self) -> u64 {
