@@ -4,6 +4,7 @@
 //! directories and on ports of its own, and is ended by process id.
 
 pub mod hall;
+pub mod ports;
 pub mod pose;
 pub mod rogue;
 pub mod running;

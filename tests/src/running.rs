@@ -72,6 +72,24 @@ impl Running {
         }
     }
 
+    /// Waits until it said each of these on standard error, in any order; returns the lines, in the order of `what`.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn until_all_told(&self, what: &[&str]) -> Vec<String> {
+        let until = Instant::now() + PATIENCE;
+        let mut lines = vec![None; what.len()];
+        while lines.iter().any(Option::is_none) {
+            let told = self.told.recv_timeout(until.saturating_duration_since(Instant::now()));
+            let line = told.unwrap_or_else(|_| panic!("it never said all of {what:?}: {lines:?}"));
+            println!("it said: {line}");
+            if let Some(at) = what.iter().position(|part| line.contains(part)) {
+                lines[at].get_or_insert(line);
+            }
+        }
+        lines.into_iter().flatten().collect()
+    }
+
     /// Stops reading its output.
     pub fn stop_reading(&mut self) {
         self.output = None;

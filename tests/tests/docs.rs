@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use skep_config::{Overrides, RawConfig, load};
 use skep_protocol::fault::ShardFault;
 use skep_protocol::mutant::Mutant;
+use skep_tests::ports::free_ports;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 /// The shortest test name that a document can mean, in characters.
@@ -220,15 +220,6 @@ fn every_test_that_a_document_names_is_there() {
     }
 }
 
-/// The first of some free ports for three nodes, apart from those of testnets, and below those that the system gives to
-/// programs.
-fn free_ports() -> u16 {
-    let is_free =
-        |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
-    let mut firsts = (32_000..32_700_u16).step_by(30);
-    firsts.find(|first| (0..23).all(|n| is_free(first + n))).expect("ports are free")
-}
-
 #[test]
 fn the_three_nodes_of_the_guide_run_as_they_are_told_to() {
     let guide = read("node/README.md");
@@ -244,7 +235,7 @@ fn the_three_nodes_of_the_guide_run_as_they_are_told_to() {
         .env_clear()
         .env("PATH", path)
         .env("TMPDIR", dir.path())
-        .env("PORT", free_ports().to_string())
+        .env("PORT", free_ports(23).to_string())
         .output()
         .unwrap();
     let (told, error) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));

@@ -21,6 +21,19 @@ fn codes_are_written_in_the_catalogue_alone() {
 }
 
 #[test]
+fn each_code_is_said_by_something() {
+    let sources = crate::sources();
+    let is_said = |code: &Code| {
+        let name = format!("Code::{code:?}");
+        let is_end = |after: &str| !after.starts_with(|next: char| next.is_alphanumeric() || next == '_');
+        let mut others = sources.iter().filter(|(path, _)| path != CATALOGUE);
+        others.any(|(_, text)| text.match_indices(&name).any(|(at, _)| is_end(&text[at + name.len()..])))
+    };
+    let unsaid: Vec<&Code> = Code::ALL.iter().filter(|code| !is_said(code)).collect();
+    assert!(unsaid.is_empty(), "nothing says {unsaid:?}, which {CATALOGUE} has");
+}
+
+#[test]
 fn the_page_of_errors_names_each_code_once_and_no_other() {
     let page = std::fs::read_to_string(crate::root().join(PAGE)).unwrap();
     let rows: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.get(..9)).collect();
