@@ -38,7 +38,8 @@ pub(crate) enum Site {
         #[arg(long)]
         stale: bool,
     },
-    /// Revoke a member: it is out, its links are cut, and it stays out. A voter is replaced first
+    /// Revoke a member: it is out, its links are cut, and it stays out. A revocation of a voter or a witness is stated,
+    /// and does not hold yet
     Revoke(revoke::Revoke),
     /// Answer the request of a machine without a network, at an issuer: the machine joins by the file that is written
     Sign(sign::Sign),

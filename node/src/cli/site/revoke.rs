@@ -135,13 +135,14 @@ impl Revoke {
             };
             let voters: Vec<String> = pending.voters.iter().map(named).collect();
             if waited_for.is_empty() {
-                tell(&format!("{} votes, and has to be replaced as a voter first: waiting", voters.join(" and ")));
+                tell(&format!("the revocation waits, since {} may vote", voters.join(" and ")));
                 waited_for.clone_from(&voters);
             }
             if begun.elapsed() >= self.wait_for {
                 return Err(Failure::failed(format!(
-                    "the revocation is stated and does not hold yet: {} still votes. It holds by itself once the \
-                     shards have replaced that voter; 'skep site members' shows who is in",
+                    "the revocation is stated and does not hold: {} may vote, and no node tells the directory yet who \
+                     votes in no shard. Members that it revokes get no new certificate; 'skep site members' shows who \
+                     is in",
                     voters.join(" and ")
                 )));
             }
